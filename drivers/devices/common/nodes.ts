@@ -1,0 +1,82 @@
+// Device nodes for a container: made on the host for the container's ids, and bound into it.
+import { stat } from 'node:fs/promises';
+import type { Host } from '#src/host/host.ts';
+import type { RuntimeMount } from '../../runtime/driver.ts';
+import type { Device, StartedDevice } from '../driver.ts';
+import { octalMode, type OptionChecks, textOf, userId } from './options.ts';
+import type { DevicePlaces } from './places.ts';
+
+export interface Node {
+  readonly kind: 'char' | 'block';
+  readonly major: number;
+  readonly minor: number;
+  /** Inside the container. */
+  readonly path: string;
+}
+
+export const OWNER_CHECKS: OptionChecks = { uid: userId, gid: userId, mode: octalMode };
+const DEFAULT_MODE = '0660';
+
+/** undefined: there is no node at this path. */
+export async function nodeAt(path: string): Promise<Omit<Node, 'path'> | undefined> {
+  const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined;
+    throw error;
+  });
+  if (!found || !(found.isBlockDevice() || found.isCharacterDevice())) return undefined;
+  const { rdev } = found;
+  const major = Math.floor(rdev / 256) % 4096;
+  const minor = (rdev % 256) + Math.floor(rdev / 2 ** 20) * 256;
+  return { kind: found.isBlockDevice() ? 'block' : 'char', major, minor };
+}
+
+interface NodeParts {
+  readonly host: Host;
+  readonly places: DevicePlaces;
+}
+
+export async function makeNodes(
+  { host, places }: NodeParts,
+  device: Device,
+  nodes: readonly Node[],
+): Promise<StartedDevice> {
+  const { config, owner } = device;
+  await places.open(owner.hostName);
+  const mode = Number.parseInt(textOf(config, 'mode') || DEFAULT_MODE, 8);
+  const uid = Number(textOf(config, 'uid') || 0) + (owner.idMap?.uidBase ?? 0);
+  const gid = Number(textOf(config, 'gid') || 0) + (owner.idMap?.gidBase ?? 0);
+  for (const node of nodes) {
+    const place = places.path(device, 'unix', node.path);
+    await places.clear(place);
+    await host.makeNode(place, { ...node, mode, uid, gid });
+  }
+  return madeNodes(places, device);
+}
+
+/** What makeNodes() made and is still there. */
+export async function madeNodes(places: DevicePlaces, device: Device): Promise<StartedDevice> {
+  const mounts: RuntimeMount[] = [];
+  const rules: string[] = [];
+  for (const { path, part } of await places.of(device, 'unix')) {
+    const node = await nodeAt(path);
+    if (!node) continue;
+    mounts.push({ source: path, target: part.replace(/^\/+/, ''), type: 'none', options: ['bind', 'create=file'] });
+    rules.push(`${node.kind === 'char' ? 'c' : 'b'} ${node.major}:${node.minor} rwm`);
+  }
+  return { mounts, rules };
+}
+
+/** Whether what makeNodes() made is not what is wanted now. */
+export async function areStale(places: DevicePlaces, device: Device, wanted: readonly Node[]): Promise<boolean> {
+  const text = (node: Omit<Node, 'path'>, path: string): string => `${node.kind} ${node.major}:${node.minor} ${path}`;
+  const made = (await places.of(device, 'unix')).map(async ({ path, part }) => {
+    const node = await nodeAt(path);
+    return node ? text(node, part) : '';
+  });
+  const wants = wanted.map((node) => text(node, node.path));
+  return (await Promise.all(made)).toSorted().join('\n') !== wants.toSorted().join('\n');
+}
+
+export async function removeNodes(places: DevicePlaces, device: Device): Promise<void> {
+  for (const { path } of await places.of(device, 'unix')) await places.clear(path);
+}

@@ -1,0 +1,96 @@
+// nictype=bridged: a veth pair whose host end joins a bridge that is there already.
+import type { RuntimeNic } from '../../runtime/driver.ts';
+import type { Link } from '#src/host/links.ts';
+import { AppError } from '#src/lib/errors.ts';
+import type { NicContext, NicDevice, NicDriver, NicInfo, NicModule, NicVolatile } from '../driver.ts';
+import { checkAddresses, FILTER_OPTIONS } from '../common/filters.ts';
+import type { FirewallChain } from '../common/firewall.ts';
+import { changeHostEnd, guardHostEnd, hostEndChains, removeHostEnd } from '../common/host-end.ts';
+import { isOn, numberOption, validateNic } from '../common/nic-options.ts';
+import { RATE_OPTIONS } from '../common/rates.ts';
+import { EXTERNAL_ROUTE_OPTIONS, NicRoutes, ROUTE_OPTIONS, routesOf } from '../common/routes.ts';
+import { hostEnd, makePair, planPair, withoutIpv6 } from '../common/veth.ts';
+import { checkVlans, joinVlans, requireVlans, VLAN_CHECKS, VLAN_OPTIONS } from './vlans.ts';
+
+const ISOLATION = 'security.port_isolation';
+const PAIR = ['parent', 'name', 'hwaddr', 'host_name', 'mtu', 'queue.tx.length', 'boot.priority'];
+const LIVE = [
+  ...RATE_OPTIONS,
+  ...ROUTE_OPTIONS,
+  ...EXTERNAL_ROUTE_OPTIONS,
+  'ipv4.address',
+  'ipv6.address',
+  ...FILTER_OPTIONS,
+  ISOLATION,
+];
+const INFO: NicInfo = {
+  nictype: 'bridged',
+  options: [...PAIR, ...LIVE, ...VLAN_OPTIONS],
+  required: ['parent'],
+  liveOptions: LIVE,
+};
+
+class BridgedNic implements NicDriver {
+  readonly info = INFO;
+  readonly #context: NicContext;
+  readonly #routes: NicRoutes;
+
+  constructor(context: NicContext) {
+    this.#context = context;
+    this.#routes = new NicRoutes(context.host);
+  }
+
+  validate(config: Readonly<Record<string, string>>): void {
+    validateNic(INFO, config, VLAN_CHECKS);
+    checkAddresses(config);
+    checkVlans(config);
+  }
+
+  async plan(nic: NicDevice): Promise<NicVolatile> {
+    const { host } = this.#context;
+    const bridge = await this.#bridge(nic);
+    await requireVlans(host, nic, bridge.name);
+    return planPair(host, nic);
+  }
+
+  firewall(nic: NicDevice): readonly FirewallChain[] {
+    return hostEndChains(nic);
+  }
+
+  async #bridge({ config }: NicDevice): Promise<Link> {
+    const parent = config['parent'] ?? '';
+    const link = await this.#context.host.links.find(parent);
+    if (!link) throw new AppError('not_found', `Parent device "${parent}" doesn't exist`);
+    if (link.kind !== 'bridge') throw new AppError('invalid', `Parent device "${parent}" is not a bridge`);
+    return link;
+  }
+
+  async start(nic: NicDevice, signal: AbortSignal): Promise<RuntimeNic> {
+    const { host } = this.#context;
+    const bridge = await this.#bridge(nic);
+    const mtu = numberOption(nic.config, 'mtu') ?? bridge.mtu;
+    const made = await makePair(host, nic, { mtu, master: bridge.name });
+    await withoutIpv6(host, hostEnd(nic));
+    if (isOn(nic.config[ISOLATION])) await host.ports.setIsolated(hostEnd(nic), true);
+    await joinVlans(host, nic, bridge.name);
+    await guardHostEnd(host, nic, { chains: this.firewall(nic), signal });
+    await this.#routes.add(nic, bridge.name, routesOf(nic));
+    await host.links.change(hostEnd(nic), { up: true });
+    return made;
+  }
+
+  async update(before: NicDevice, after: NicDevice, signal: AbortSignal): Promise<void> {
+    const { host } = this.#context;
+    await changeHostEnd(host, before, after, signal);
+    const isolated = isOn(after.config[ISOLATION]);
+    if (isolated !== isOn(before.config[ISOLATION])) await host.ports.setIsolated(hostEnd(after), isolated);
+    await this.#routes.change(before, after, after.config['parent'] ?? '');
+  }
+
+  async stop(nic: NicDevice, signal: AbortSignal): Promise<void> {
+    await this.#routes.remove(nic, nic.config['parent'] ?? '', routesOf(nic));
+    await removeHostEnd(this.#context.host, nic, { chains: this.firewall(nic), signal });
+  }
+}
+
+export const bridged: NicModule = { nictype: 'bridged', create: (context) => new BridgedNic(context) };

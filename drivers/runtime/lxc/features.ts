@@ -1,0 +1,45 @@
+// What the host offers to containers: cgroups, AppArmor, and the files of it that they may see.
+import type { Host } from '#src/host/host.ts';
+import type { RuntimeMount } from '../driver.ts';
+import { probeSwapAccounting, readCgroupLayout } from './cgroups.ts';
+import type { HostFeatures } from './config.ts';
+
+/** Host path → how it is mounted (lxd-engine-contract section 4.1). */
+const CANDIDATES: readonly (readonly [path: string, options: readonly string[]])[] = [
+  ['/dev/fuse', ['bind', 'create=file', 'optional']],
+  ['/dev/net/tun', ['bind', 'create=file', 'optional']],
+  ['/dev/mqueue', ['rbind', 'create=dir', 'optional']],
+  ['/proc/sys/fs/binfmt_misc', ['rbind', 'create=dir', 'optional']],
+  ['/sys/firmware/efi/efivars', ['rbind', 'create=dir', 'optional']],
+  ['/sys/fs/fuse/connections', ['rbind', 'create=dir', 'optional']],
+  ['/sys/fs/pstore', ['rbind', 'create=dir', 'optional']],
+  ['/sys/kernel/config', ['rbind', 'create=dir', 'optional']],
+  ['/sys/kernel/debug', ['rbind', 'create=dir', 'optional']],
+  ['/sys/kernel/security', ['rbind', 'create=dir', 'optional']],
+  ['/sys/kernel/tracing', ['rbind', 'create=dir', 'optional']],
+];
+const LXCFS = '/var/lib/lxcfs';
+
+export async function readHostFeatures(host: Host): Promise<HostFeatures> {
+  const cgroups = await probeSwapAccounting(host, await readCgroupLayout(host));
+  const apparmor = await host.readFile('/sys/module/apparmor/parameters/enabled').catch(() => 'N');
+  const present: RuntimeMount[] = [];
+  for (const [path, options] of CANDIDATES) {
+    if (await host.exists(path)) present.push({ source: path, target: path.slice(1), type: 'none', options });
+  }
+  return { cgroups, apparmor: apparmor.trim() === 'Y', extraMounts: [...present, ...(await lxcfsMounts(host))] };
+}
+
+/** lxcfs shows a container its own limits in /proc; only where it runs. */
+async function lxcfsMounts(host: Host): Promise<RuntimeMount[]> {
+  const files = await host.list(`${LXCFS}/proc`);
+  const mounts = files.map((file) => ({
+    source: `${LXCFS}/proc/${file}`,
+    target: `proc/${file}`,
+    type: 'none',
+    options: ['bind', 'optional'],
+  }));
+  const cpus = `${LXCFS}/sys/devices/system/cpu`;
+  if (!(await host.exists(cpus))) return mounts;
+  return [...mounts, { source: cpus, target: 'sys/devices/system/cpu', type: 'none', options: ['rbind', 'optional'] }];
+}

@@ -1,0 +1,296 @@
+// Containers by liblxc: its tools start them, its command socket and the kernel's files answer everything else.
+import { dirname, join } from 'node:path';
+import { AppError, messageOf } from '#src/lib/errors.ts';
+import { limited } from '#src/lib/wait.ts';
+import { readKernelFile } from '#src/host/kernel-files.ts';
+import { sendSignal } from '#src/host/signal.ts';
+import { Attacher } from '#src/host/attach/attacher.ts';
+import type {
+  RuntimeCommand,
+  RuntimeConsole,
+  RunningContainer,
+  RuntimeContainer,
+  RuntimeContext,
+  RuntimeDriver,
+  RuntimeExit,
+  RuntimeLimits,
+  RuntimeModule,
+  RuntimeProcess,
+  RuntimeMount,
+  RuntimeSpec,
+  RuntimeState,
+  RuntimeStatistics,
+  RuntimeUsage,
+} from '../driver.ts';
+import { attachProcess } from './attach.ts';
+import { type CgroupSetting, payloadGroup, readUsage } from './cgroups.ts';
+import { askInitPid, askState, awaitExit, commandSocketPath, sendStop } from './command-socket.ts';
+import { openConsole } from './console.ts';
+import { lxcConfig, type HostFeatures } from './config.ts';
+import { validateRawConfig } from './raw-config.ts';
+import { readHostFeatures } from './features.ts';
+import { applyLimits } from './live-limits.ts';
+import { seccompPolicy } from './seccomp.ts';
+import { readStatistics } from './statistics.ts';
+import { SharedMounts } from './shared-mounts.ts';
+
+const START_LIMIT_MS = 60_000;
+const KILL_LIMIT_MS = 30_000;
+const TOOL_LIMIT_MS = 30_000;
+/** SIGRTMIN+3 of glibc: what systemd takes for "halt"; its bit in SigBlk says whether init waits for it. */
+const SIGRTMIN_PLUS_3 = 37;
+const SIGPWR = 30;
+/**
+ * liblxc forks newuidmap and newgidmap through a shell when it finds them, though root may write the maps itself.
+ * Without them in PATH a start takes half the time.
+ */
+const PATH_WITHOUT_SHADOW = '/usr/sbin:/sbin';
+/** Hooks of a raw.lxc run with lxc-start's environment. */
+const PATH_FOR_HOOKS = '/usr/sbin:/usr/bin:/sbin:/bin';
+const LXC_START = '/usr/bin/lxc-start';
+
+class LxcRuntime implements RuntimeDriver {
+  readonly name = 'lxc';
+  readonly #context: RuntimeContext;
+  readonly #attacher = new Attacher();
+  readonly #shared: SharedMounts;
+  #features: Promise<HostFeatures> | undefined;
+
+  constructor(context: RuntimeContext) {
+    this.#context = context;
+    this.#shared = new SharedMounts(context.host, join(dirname(context.containersPath), 'shmounts'));
+  }
+
+  async version(signal: AbortSignal): Promise<string> {
+    const { stdout } = await this.#context.host.run(['lxc-start', '--version'], { signal });
+    return stdout.trim();
+  }
+
+  validateRaw(raw: string): void {
+    validateRawConfig(raw);
+  }
+
+  async renderConfig(container: RuntimeContainer, spec: RuntimeSpec): Promise<string> {
+    const policy = seccompPolicy(spec.seccomp, spec.architecture);
+    return lxcConfig({
+      container,
+      spec,
+      features: await this.#readFeatures(),
+      seccompPath: policy === undefined ? undefined : seccompPath(container),
+      sharedMounts: this.#shared.directory(container),
+    });
+  }
+
+  async writeConfig(container: RuntimeContainer, spec: RuntimeSpec): Promise<void> {
+    const { host } = this.#context;
+    const text = await this.renderConfig(container, spec);
+    const policy = seccompPolicy(spec.seccomp, spec.architecture);
+    await this.#shared.prepare(container);
+    await this.#warnOfPriorities(container, spec);
+    if (policy !== undefined) await host.writeFile(seccompPath(container), policy, { mode: 0o600 });
+    await host.writeFile(container.configPath, text, { mode: 0o600 });
+  }
+
+  async #warnOfPriorities({ name }: RuntimeContainer, { limits }: RuntimeSpec): Promise<void> {
+    const { cgroups } = await this.#readFeatures();
+    if (limits.networkPriorities === undefined || (!cgroups.unified && cgroups.controllers.has('net_prio'))) return;
+    this.#context.log.warn('this host has no such control group', { controller: 'net_prio', container: name });
+  }
+
+  async start(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    const { host, containersPath } = this.#context;
+    const { name, configPath } = container;
+    const config = await host.readFile(configPath);
+    try {
+      await host.run([LXC_START, '-d', '-n', name, '-P', containersPath, '-f', configPath], {
+        signal,
+        timeoutMs: START_LIMIT_MS,
+        env: { PATH: config.includes('lxc.hook.') ? PATH_FOR_HOOKS : PATH_WITHOUT_SHADOW },
+      });
+    } catch (cause) {
+      await this.#abandon(container);
+      signal.throwIfAborted();
+      throw await this.#startError(container, cause);
+    }
+  }
+
+  /** lxc-start may have left a monitor when it was killed. */
+  async #abandon(container: RuntimeContainer): Promise<void> {
+    const undo = AbortSignal.timeout(KILL_LIMIT_MS);
+    try {
+      await this.kill(container, undo);
+      await this.cleanUp(container, undo);
+    } catch (error) {
+      this.#context.log.warn('a failed start left something behind', { container: container.name, error });
+    }
+  }
+
+  async #startError(container: RuntimeContainer, cause: unknown): Promise<AppError> {
+    const log = await this.#context.host.readFile(container.logPath).catch(() => '');
+    const errors = log.split('\n').filter((line) => / (ERROR|FATAL) +/.test(line));
+    const last = errors.slice(-4).map((line) => line.replace(/^.* (ERROR|FATAL) +\S+ - \S+ - /, ''));
+    const detail = last.length > 0 ? last.join('; ') : messageOf(cause);
+    return new AppError('internal', `Failed to run: lxc-start ${container.name}: ${detail}`, { cause });
+  }
+
+  async watch(container: RuntimeContainer, signal: AbortSignal): Promise<RuntimeExit> {
+    const path = this.#socket(container);
+    for (;;) {
+      const before = await askInitPid(path, signal);
+      const exit = await awaitExit(path, signal);
+      if (exit === 'stopped') return exit;
+      // RUNNING is reported at the end of a start, and when a container thaws, too: only another init is a reboot.
+      const after = await askInitPid(path, signal);
+      if (before !== undefined && after !== before) return exit;
+    }
+  }
+
+  async kill(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    const path = this.#socket(container);
+    const limit = limited(KILL_LIMIT_MS, signal);
+    for (;;) {
+      const gone = awaitExit(path, limit);
+      // It may settle before it is awaited below.
+      gone.catch(() => undefined);
+      await sendStop(path, limit);
+      // A container that rebooted just then is another one, to be killed as well.
+      if ((await gone) === 'stopped') return;
+    }
+  }
+
+  async requestShutdown(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    const pid = await this.initPid(container, signal);
+    if (pid === undefined) return;
+    sendSignal(pid, (await this.#waitsForHalt(pid)) ? SIGRTMIN_PLUS_3 : SIGPWR);
+  }
+
+  async #waitsForHalt(pid: number): Promise<boolean> {
+    const status = await this.#context.host.readFile(`/proc/${pid}/status`).catch(() => '');
+    const blocked = BigInt(`0x${/^SigBlk:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
+    return ((blocked >> BigInt(SIGRTMIN_PLUS_3 - 1)) & 1n) === 1n;
+  }
+
+  async requestReboot(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    const pid = await this.initPid(container, signal);
+    if (pid !== undefined) sendSignal(pid, 'SIGINT');
+  }
+
+  async freeze(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    await this.#tool('lxc-freeze', container, signal);
+  }
+
+  async unfreeze(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    await this.#tool('lxc-unfreeze', container, signal);
+  }
+
+  async #tool(tool: string, { name, configPath }: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    const { host, containersPath } = this.#context;
+    await host.run([tool, '-n', name, '-P', containersPath, `--rcfile=${configPath}`], {
+      signal,
+      timeoutMs: TOOL_LIMIT_MS,
+    });
+  }
+
+  async state(container: RuntimeContainer, signal: AbortSignal): Promise<RuntimeState> {
+    return (await askState(this.#socket(container), signal)) ?? 'stopped';
+  }
+
+  async initPid(container: RuntimeContainer, signal: AbortSignal): Promise<number | undefined> {
+    return askInitPid(this.#socket(container), signal);
+  }
+
+  async usage(initPid: number): Promise<RuntimeUsage> {
+    const group = payloadGroup(readKernelFile(`/proc/${initPid}/cgroup`) ?? '');
+    if (group === undefined) return {};
+    return readUsage(readKernelFile, (await this.#readFeatures()).cgroups, group);
+  }
+
+  async statistics(initPid: number): Promise<RuntimeStatistics> {
+    const group = payloadGroup(readKernelFile(`/proc/${initPid}/cgroup`) ?? '');
+    if (group === undefined) return { memory: {}, disks: [] };
+    return readStatistics(readKernelFile, (await this.#readFeatures()).cgroups, group);
+  }
+
+  async attach(container: RuntimeContainer, command: RuntimeCommand, signal: AbortSignal): Promise<RuntimeProcess> {
+    const initPid = await this.initPid(container, signal);
+    if (initPid === undefined) throw new AppError('invalid', 'Instance is not running');
+    const { containersPath } = this.#context;
+    return attachProcess(this.#attacher, { container, containersPath, initPid, command }, signal);
+  }
+
+  async openConsole(container: RuntimeContainer, signal: AbortSignal): Promise<RuntimeConsole> {
+    const initPid = await this.initPid(container, signal);
+    if (initPid === undefined) throw new AppError('invalid', 'Instance is not running');
+    const over = new AbortController();
+    const ended = this.watch(container, over.signal);
+    ended.catch(() => undefined);
+    try {
+      const console = await openConsole({ container, initPid, ended });
+      console.output.once('close', () => over.abort(new Error('the console is closed')));
+      return console;
+    } catch (error) {
+      over.abort(error);
+      throw error;
+    }
+  }
+
+  async attachMount(running: RunningContainer, mount: RuntimeMount): Promise<void> {
+    await this.#shared.attach(running, mount);
+  }
+
+  async detachMount(running: RunningContainer, mount: Pick<RuntimeMount, 'target' | 'options'>): Promise<void> {
+    await this.#shared.detach(running, mount);
+  }
+
+  /** By liblxc: on a unified host the rules are a program in the kernel that only its monitor can change. */
+  async setDeviceRule({ container }: RunningContainer, rule: string, allowed: boolean, signal: AbortSignal) {
+    const { host, containersPath } = this.#context;
+    const { name } = container;
+    const file = allowed ? 'devices.allow' : 'devices.deny';
+    await host.run(['lxc-cgroup', '-n', name, '-P', containersPath, file, rule], { signal, timeoutMs: TOOL_LIMIT_MS });
+  }
+
+  async setLimits(initPid: number, before: RuntimeLimits, after: RuntimeLimits): Promise<void> {
+    const { host, log } = this.#context;
+    const { cgroups } = await this.#readFeatures();
+    const group = payloadGroup(readKernelFile(`/proc/${initPid}/cgroup`) ?? '');
+    if (group === undefined) throw new AppError('unavailable', `Process ${initPid} is in no container's control group`);
+    const write = async ({ controller, file, value }: CgroupSetting): Promise<void> => {
+      const mount = cgroups.controllers.get(controller);
+      if (mount === undefined) log.warn('this host has no such control group', { controller, file });
+      else await host.writeFile(`${mount}/${group}/${file}`, value);
+    };
+    await applyLimits(write, cgroups, { before, after });
+  }
+
+  async cleanUp(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
+    const { host } = this.#context;
+    const { name } = container;
+    await this.#shared.remove(container);
+    const { cgroups } = await this.#readFeatures();
+    const groups = cgroups.mountPoints.flatMap((mount) => [
+      `${mount}/lxc.payload.${name}`,
+      `${mount}/lxc.monitor.${name}`,
+    ]);
+    const left: string[] = [];
+    for (const group of groups) if (await host.exists(group)) left.push(group);
+    if (left.length === 0) return;
+    // Directories of a cgroup tree are removed from the leaves up; their files are no files.
+    await host.run(['find', ...left, '-depth', '-type', 'd', '-delete'], { signal, timeoutMs: TOOL_LIMIT_MS });
+  }
+
+  #socket(container: RuntimeContainer): string {
+    return commandSocketPath(this.#context.containersPath, container.name);
+  }
+
+  #readFeatures(): Promise<HostFeatures> {
+    this.#features ??= readHostFeatures(this.#context.host);
+    return this.#features;
+  }
+}
+
+function seccompPath(container: RuntimeContainer): string {
+  return join(dirname(container.configPath), 'seccomp');
+}
+
+export const lxc: RuntimeModule = { name: 'lxc', create: (context) => new LxcRuntime(context) };

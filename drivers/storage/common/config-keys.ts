@@ -1,0 +1,13 @@
+// Config keys that pools of several drivers have (lxd-engine-contract section 3.4).
+
+export const commonConfigKeys = {
+  source: 'Where the pool lies; what this means depends on the driver',
+  'volatile.initial_source': 'The source as it was given when the pool was made',
+  'volume.size': 'Size of new volumes',
+} as const satisfies Readonly<Record<string, string>>;
+
+/** Drivers that keep everything in directories of a file system that is there already. */
+export const directoryConfigKeys = {
+  ...commonConfigKeys,
+  source: 'An empty directory; it is bind-mounted at the path of the pool. Without it the pool lies at its path',
+} as const satisfies Readonly<Record<string, string>>;

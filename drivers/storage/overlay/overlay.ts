@@ -1,0 +1,97 @@
+// The overlay driver: images unpacked once, each instance an overlay above one; any file system will do.
+import { join } from 'node:path';
+import type { Argv } from '#src/host/host.ts';
+import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
+import type { MountedRoot, StorageContext, StorageInfo } from '../driver.ts';
+import { COPY_LIMIT_MS, type NewTree } from '../common/tree-driver.ts';
+import type { TreeShape } from '../common/tree-snapshots.ts';
+import { VolumeTreeDriver } from '../common/volume-tree-driver.ts';
+import { readRecord, readRecords, type VolumeRecord, writeRecord } from '../common/volume-record.ts';
+import { LowerLayers } from './lower-layer.ts';
+
+interface Remap {
+  readonly record: VolumeRecord;
+  readonly idMap: IdMapRange | null;
+  readonly signal: AbortSignal;
+}
+
+/** containers/NAME: upper (what the instance changed), work (overlayfs's own), lower (see LowerLayers), rootfs (the mount). */
+export class OverlayDriver extends VolumeTreeDriver {
+  protected readonly shape: TreeShape = {
+    content: ({ upper = 'upper' }) => upper,
+    freshContent: 'upper',
+    emptyFolders: ['lower', 'rootfs'],
+    quotaFolders: ['upper', 'work'],
+  };
+  readonly #layers: LowerLayers;
+
+  constructor(context: StorageContext) {
+    super(context);
+    this.#layers = new LowerLayers(context, this.pool);
+  }
+
+  get info(): StorageInfo {
+    return { name: 'overlay', copyOnWrite: true, quotas: this.quotas.enabled, instantSnapshots: false };
+  }
+
+  protected async mountTree(path: string, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
+    const rootfsPath = join(path, 'rootfs');
+    let record = await readRecord(this.host, path);
+    const mounted = await this.host.mounts.isMountPoint(rootfsPath);
+    if (mounted && sameIdMap(record.owners, idMap)) return { rootfsPath, owners: idMap };
+    if (mounted) await this.host.mounts.unmount(rootfsPath);
+    if (!sameIdMap(record.owners, idMap)) record = await this.#remap(path, { record, idMap, signal });
+    await this.host.chown(path, idMap?.uidBase ?? 0, 0);
+    await this.#mount(path, record, signal);
+    return { rootfsPath, owners: idMap };
+  }
+
+  protected async fill({ path, volume, imagePath }: NewTree): Promise<VolumeRecord> {
+    const { idMap, image = null } = volume;
+    for (const folder of ['lower', 'rootfs'])
+      await this.host.makeDirectory(join(path, folder), { mode: 0o711, fresh: true });
+    // The upper directory is the root that the container sees: its owner and mode are the root's.
+    const like =
+      imagePath === undefined ? { uid: 0, gid: 0, mode: 0o755 } : await this.host.status(join(imagePath, 'rootfs'));
+    const upper = join(path, 'upper');
+    await this.host.chown(upper, like.uid + (idMap?.uidBase ?? 0), like.gid + (idMap?.gidBase ?? 0));
+    await this.host.setMode(upper, like.mode);
+    return { image, owners: idMap, upper: 'upper' };
+  }
+
+  protected async isUsed(fingerprint: string): Promise<boolean> {
+    return (await readRecords(this.host, this.pool.layout)).some(({ image }) => image === fingerprint);
+  }
+
+  async #mount(path: string, record: VolumeRecord, signal: AbortSignal): Promise<void> {
+    const upper = join(path, record.upper ?? 'upper');
+    const layer = {
+      imagePath: record.image === null ? undefined : await this.images.find(record.image),
+      fingerprint: record.image,
+      idMap: record.owners,
+      mountPoint: join(path, 'lower'),
+    };
+    const mount = async (lower: string): Promise<void> => {
+      // redirect_dir: renaming a directory of the image is a rename, not EXDEV.
+      const data = `lowerdir=${lower},upperdir=${upper},workdir=${join(path, 'work')},redirect_dir=on`;
+      await this.host.mounts.mount({ source: 'overlay', target: join(path, 'rootfs'), type: 'overlay', data });
+    };
+    await this.#layers.with(layer, mount, signal);
+  }
+
+  /** The map of an instance changed: what it wrote is copied, re-owned, and put in place by the record, in one step. */
+  async #remap(path: string, { record, idMap, signal }: Remap): Promise<VolumeRecord> {
+    const old = record.upper ?? 'upper';
+    const upper = old === 'upper' ? 'upper-2' : 'upper';
+    await this.pool.removeTree(join(path, upper)); // of a try that failed
+    await this.host.makeDirectory(join(path, upper), { fresh: true });
+    if (record.projectId !== undefined) await this.quotas.adopt(record.projectId, join(path, upper));
+    const copy: Argv = ['cp', '-a', '--reflink=auto', '-T', '--', join(path, old), join(path, upper)];
+    await this.host.run(copy, { signal, timeoutMs: COPY_LIMIT_MS });
+    await this.host.shiftOwners(join(path, upper), { from: record.owners, to: idMap }, signal);
+    const remapped = { ...record, owners: idMap, upper };
+    await writeRecord(this.host, path, remapped);
+    await this.pool.removeTree(join(path, old));
+    return remapped;
+  }
+}

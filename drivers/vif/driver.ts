@@ -1,0 +1,38 @@
+// The contract of a VIF driver: makes a Neutron binding real on this host.
+import type { Log } from '#src/lib/log.ts';
+import type { Host } from '#src/host/host.ts';
+import type { SpawnNic } from '../virt/driver.ts';
+
+/** One entry of the network info cache, decoded (nova-compute-contract section 3.6). */
+export interface BoundVif {
+  readonly id: string;
+  readonly macAddress: string;
+  readonly type: string;
+  readonly networkId: string;
+  /** Bridge named by the network cache (brq…, br-int …), null when the binding names none. */
+  readonly bridge: string | null;
+  readonly mtu: number | null;
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+export interface VifDriver {
+  /** vif_type values served. */
+  readonly types: readonly string[];
+  /**
+   * Makes the host's end as Neutron expects it, and the end for the container. Idempotent: what exists and is right stays.
+   * Undone completely when it fails.
+   */
+  plug(vif: BoundVif, guestInterface: string, signal: AbortSignal): Promise<SpawnNic>;
+  /** Absent is success. */
+  unplug(vif: BoundVif, signal: AbortSignal): Promise<void>;
+}
+
+export interface VifContext {
+  readonly host: Host;
+  readonly log: Log;
+}
+
+export interface VifModule {
+  readonly name: string;
+  create(context: VifContext): VifDriver;
+}

@@ -1,0 +1,162 @@
+// The contract between compute/ and an engine that runs containers. compute/ knows no engine by name.
+import type { Readable } from 'node:stream';
+
+/** Nova's power states (nova-compute-contract section 4.10). */
+export const POWER_STATE = { nostate: 0, running: 1, paused: 3, shutdown: 4, crashed: 6, suspended: 7 } as const;
+export type PowerState = (typeof POWER_STATE)[keyof typeof POWER_STATE];
+
+export interface VirtInfo {
+  readonly name: string;
+  /** ComputeNode.hypervisor_type; an HVType value. */
+  readonly hypervisorType: string;
+  /** Names of nova's driver capabilities that are true (section 4.5, capability → trait map). */
+  readonly capabilities: ReadonlySet<string>;
+  /** Glance disk_format values accepted by spawn(). */
+  readonly diskFormats: readonly string[];
+}
+
+/** What the host has, as ComputeNode and Placement want it. */
+export interface HostFacts {
+  readonly hypervisorHostname: string;
+  /** 5000002 for 5.0.2. */
+  readonly hypervisorVersion: number;
+  /** Debian-style machine name: x86_64, aarch64 … */
+  readonly architecture: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly memoryUsedMib: number;
+  readonly diskGib: number;
+  readonly diskUsedGib: number;
+  /** JSON text. */
+  readonly cpuInfo: string;
+  readonly uptime: string;
+}
+
+export interface VirtInstance {
+  readonly uuid: string;
+  readonly name: string;
+  readonly powerState: PowerState;
+}
+
+/** One network interface, already plugged on the host (drivers/vif). */
+export interface SpawnNic {
+  readonly vifId: string;
+  readonly macAddress: string;
+  readonly mtu?: number;
+  /** The interface on the host that moves into the container. */
+  readonly hostInterface: string;
+  /** Its name inside: eth0, eth1 … */
+  readonly guestInterface: string;
+}
+
+export interface SpawnImage {
+  readonly id: string;
+  /** Identity of the content: same key, same bytes. The engine's image cache is addressed by it. */
+  readonly cacheKey: string;
+  readonly name: string;
+  readonly diskFormat: string;
+  readonly containerFormat: string;
+  readonly sizeBytes: number | null;
+  readonly properties: Readonly<Record<string, string>>;
+  /** Opens the content; called at most once per image and host at a time. */
+  open(signal: AbortSignal): Promise<Readable>;
+}
+
+export interface SpawnFlavor {
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly rootGib: number;
+  readonly ephemeralGib: number;
+  readonly swapMib: number;
+  readonly extraSpecs: Readonly<Record<string, string>>;
+}
+
+export interface SpawnSpec {
+  readonly uuid: string;
+  /** From instance_name_template, such as instance-0000002a. */
+  readonly name: string;
+  readonly displayName: string;
+  readonly hostname: string;
+  readonly projectId: string;
+  readonly userId: string;
+  readonly flavor: SpawnFlavor;
+  readonly image: SpawnImage;
+  /** base64, as in Instance.user_data. */
+  readonly userData: string | null;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Called by spawn() beside the creation of the root file system; init runs after both. A rejection undoes the spawn. */
+export interface SpawnHooks {
+  /** Plugs the interfaces. */
+  readonly network: (signal: AbortSignal) => Promise<readonly SpawnNic[]>;
+  /** Called once when network() is done: resolves when Neutron has wired what was plugged. */
+  readonly wired?: (signal: AbortSignal) => Promise<void>;
+}
+
+/** What a running guest has used since its start. */
+export interface GuestUsage {
+  readonly cpuNanoseconds: number;
+  readonly memoryBytes: number;
+  readonly processes: number;
+  /** The root disk; null when the engine cannot tell. */
+  readonly diskBytes: number | null;
+  readonly nics: readonly NicUsage[];
+}
+
+export interface NicUsage {
+  /** Its name inside. */
+  readonly name: string;
+  readonly macAddress: string;
+  readonly receivedBytes: number;
+  readonly receivedPackets: number;
+  readonly sentBytes: number;
+  readonly sentPackets: number;
+}
+
+export interface LifecycleEvent {
+  readonly uuid: string;
+  readonly event: 'started' | 'stopped' | 'paused' | 'resumed';
+}
+
+/** Every method with a uuid acts only on instances that carry Nova's marks (design decision 5). */
+export interface VirtDriver {
+  readonly info: VirtInfo;
+  /** Verifies that the engine answers and has what is needed; AppError 'unavailable' with what to do when not. */
+  start(signal: AbortSignal): Promise<void>;
+  stop(): Promise<void>;
+  hostFacts(signal: AbortSignal): Promise<HostFacts>;
+  listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]>;
+  /** `nostate` when absent. */
+  powerState(uuid: string, signal: AbortSignal): Promise<PowerState>;
+  /**
+   * Creates and starts. After a failure nothing is left, except the cached image. Rejects with AppError:
+   * 'invalid' (image unacceptable, flavor too small: no other host would do better), 'conflict' (exists), or others.
+   */
+  spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void>;
+  /** Stops by force and deletes with all disks. Absent is success. Idempotent. */
+  destroy(uuid: string, signal: AbortSignal): Promise<void>;
+  /** Starts a stopped instance; running is success. `nics` replace the configured ones. */
+  powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void>;
+  /** Asks init to shut down and kills after `graceSeconds` (0: at once). Stopped is success. Absent: 'not_found'. */
+  powerOff(uuid: string, options: { readonly graceSeconds: number }, signal: AbortSignal): Promise<void>;
+  /** soft: restart through init, inside the container's own life. AppError 'unsupported' or 'conflict' when it cannot. */
+  softReboot(uuid: string, signal: AbortSignal): Promise<void>;
+  /** Stops all processes where they are; paused is success. Stopped: 'conflict'. Absent: 'not_found'. */
+  pause(uuid: string, signal: AbortSignal): Promise<void>;
+  /** Lets them go on; running is success. Stopped: 'conflict'. Absent: 'not_found'. */
+  unpause(uuid: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Adds an interface, to a running guest at once. When its guestInterface is taken, the first free ethN is its name.
+   * One with this MAC address is replaced. Absent: 'not_found'.
+   */
+  attachNic(uuid: string, nic: SpawnNic, signal: AbortSignal): Promise<void>;
+  /** Takes the interface with this MAC address away, from a running guest at once; none is success. Absent: 'not_found'. */
+  detachNic(uuid: string, macAddress: string, signal: AbortSignal): Promise<void>;
+  /** Stopped: 'conflict'. Absent: 'not_found'. */
+  usage(uuid: string, signal: AbortSignal): Promise<GuestUsage>;
+  /** The last `maxBytes` of the console log; empty when nothing was printed yet. Absent: 'not_found'. */
+  consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
+  /** Events of instances that carry Nova's marks, until disposed. */
+  onLifecycle(listener: (event: LifecycleEvent) => void): Disposable;
+}

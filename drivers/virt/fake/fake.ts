@@ -1,0 +1,287 @@
+// An engine in memory behind the virt contract: for tests, for trying a control plane, for simulating many hosts.
+import { AppError } from '#src/lib/errors.ts';
+import { sleep } from '#src/lib/wait.ts';
+import {
+  type GuestUsage,
+  type HostFacts,
+  type LifecycleEvent,
+  POWER_STATE,
+  type PowerState,
+  type SpawnHooks,
+  type SpawnImage,
+  type SpawnNic,
+  type SpawnSpec,
+  type VirtDriver,
+  type VirtInfo,
+  type VirtInstance,
+} from '../driver.ts';
+import { freeName } from '../nic-names.ts';
+
+export interface FakeOptions {
+  /** hypervisor_hostname. */
+  readonly nodeName: string;
+  readonly vcpus?: number;
+  readonly memoryMib?: number;
+  readonly diskGib?: number;
+  /** How long a container takes to start or to shut down. */
+  readonly delayMs?: number;
+}
+
+export interface FakeInstance {
+  readonly spec: SpawnSpec;
+  nics: readonly SpawnNic[];
+  powerState: PowerState;
+  console: string;
+}
+
+const INFO: VirtInfo = {
+  name: 'fake',
+  hypervisorType: 'fake',
+  capabilities: new Set([]),
+  diskFormats: ['raw'],
+};
+
+export class FakeVirtDriver implements VirtDriver {
+  readonly info = INFO;
+  /** What there is, by uuid; tests read and change it. */
+  readonly instances = new Map<string, FakeInstance>();
+  readonly #options: Required<FakeOptions>;
+  readonly #images = new Map<string, number>();
+  readonly #listeners = new Set<(event: LifecycleEvent) => void>();
+  /** Uuids between the begin and the end of spawn(): they exist for nobody else yet. */
+  readonly #spawning = new Set<string>();
+  readonly #failures = new Map<string, Error>();
+
+  constructor(options: FakeOptions) {
+    this.#options = { vcpus: 10, memoryMib: 8192, diskGib: 1028, delayMs: 0, ...options };
+  }
+
+  async start(): Promise<void> {
+    this.#failOnDemand('start');
+  }
+
+  async stop(): Promise<void> {
+    this.#listeners.clear();
+  }
+
+  /** The next call of `method` rejects with `error`. */
+  failNext(method: keyof VirtDriver, error: Error): void {
+    this.#failures.set(method, error);
+  }
+
+  /** Something happened in the engine that nobody asked for; the container stops, starts … */
+  emit(event: LifecycleEvent, powerState: PowerState): void {
+    const instance = this.instances.get(event.uuid);
+    if (instance) instance.powerState = powerState;
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  async hostFacts(signal: AbortSignal): Promise<HostFacts> {
+    signal.throwIfAborted();
+    this.#failOnDemand('hostFacts');
+    const { nodeName, vcpus, memoryMib, diskGib } = this.#options;
+    const flavors = [...this.instances.values()].map(({ spec }) => spec.flavor);
+    return {
+      hypervisorHostname: nodeName,
+      hypervisorVersion: 1_000_000,
+      architecture: 'x86_64',
+      vcpus,
+      memoryMib,
+      memoryUsedMib: flavors.reduce((sum, flavor) => sum + flavor.memoryMib, 0),
+      diskGib,
+      diskUsedGib: flavors.reduce((sum, flavor) => sum + flavor.rootGib, 0),
+      cpuInfo: JSON.stringify({ arch: 'x86_64', model: 'fake', vendor: 'fake', topology: {}, features: [] }),
+      uptime: 'up 1 day, 0:00, load average: 0.00, 0.00, 0.00',
+    };
+  }
+
+  async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
+    signal.throwIfAborted();
+    this.#failOnDemand('listInstances');
+    return [...this.instances].map(([uuid, { spec, powerState }]) => ({ uuid, name: spec.name, powerState }));
+  }
+
+  async powerState(uuid: string, signal: AbortSignal): Promise<PowerState> {
+    signal.throwIfAborted();
+    this.#failOnDemand('powerState');
+    return this.instances.get(uuid)?.powerState ?? POWER_STATE.nostate;
+  }
+
+  async spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
+    const { uuid, image } = spec;
+    if (this.instances.has(uuid) || this.#spawning.has(uuid)) {
+      throw new AppError('conflict', `instance ${uuid} exists`);
+    }
+    if (!INFO.diskFormats.includes(image.diskFormat)) {
+      throw new AppError('invalid', `image ${image.id}: disk format ${image.diskFormat} is not supported`);
+    }
+    this.#spawning.add(uuid);
+    try {
+      const nics = await this.#prepare(image, hooks, signal);
+      await sleep(this.#options.delayMs, signal);
+      this.#failOnDemand('spawn');
+      this.instances.set(uuid, {
+        spec,
+        nics,
+        powerState: POWER_STATE.running,
+        console: `${spec.hostname} login: `,
+      });
+    } finally {
+      this.#spawning.delete(uuid);
+    }
+    this.#notify(uuid, 'started');
+  }
+
+  async destroy(uuid: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    this.#failOnDemand('destroy');
+    if (this.instances.delete(uuid)) this.#notify(uuid, 'stopped');
+  }
+
+  async powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('powerOn');
+    if (instance.powerState === POWER_STATE.running) return;
+    await sleep(this.#options.delayMs, signal);
+    instance.nics = nics;
+    instance.powerState = POWER_STATE.running;
+    this.#notify(uuid, 'started');
+  }
+
+  async powerOff(
+    uuid: string,
+    { graceSeconds }: { readonly graceSeconds: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('powerOff');
+    if (instance.powerState === POWER_STATE.shutdown) return;
+    if (graceSeconds > 0) await sleep(Math.min(this.#options.delayMs, graceSeconds * 1000), signal);
+    instance.powerState = POWER_STATE.shutdown;
+    this.#notify(uuid, 'stopped');
+  }
+
+  async softReboot(uuid: string, signal: AbortSignal): Promise<void> {
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('softReboot');
+    if (instance.powerState !== POWER_STATE.running) throw new AppError('conflict', `instance ${uuid} does not run`);
+    await sleep(this.#options.delayMs, signal);
+    instance.console += `\n${instance.spec.hostname} login: `;
+  }
+
+  async pause(uuid: string, signal: AbortSignal): Promise<void> {
+    await this.#freeze('pause', uuid, { state: POWER_STATE.paused, event: 'paused' }, signal);
+  }
+
+  async unpause(uuid: string, signal: AbortSignal): Promise<void> {
+    await this.#freeze('unpause', uuid, { state: POWER_STATE.running, event: 'resumed' }, signal);
+  }
+
+  async #freeze(
+    method: 'pause' | 'unpause',
+    uuid: string,
+    { state, event }: { readonly state: PowerState; readonly event: LifecycleEvent['event'] },
+    signal: AbortSignal,
+  ): Promise<void> {
+    signal.throwIfAborted();
+    const instance = this.#existing(uuid);
+    this.#failOnDemand(method);
+    if (instance.powerState === POWER_STATE.shutdown) throw new AppError('conflict', `instance ${uuid} does not run`);
+    if (instance.powerState === state) return;
+    instance.powerState = state;
+    this.#notify(uuid, event);
+  }
+
+  async attachNic(uuid: string, nic: SpawnNic, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('attachNic');
+    const others = instance.nics.filter(({ macAddress }) => macAddress !== nic.macAddress);
+    const name = freeName(
+      nic.guestInterface,
+      others.map(({ guestInterface }) => guestInterface),
+    );
+    instance.nics = [...others, { ...nic, guestInterface: name }];
+  }
+
+  async detachNic(uuid: string, macAddress: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('detachNic');
+    instance.nics = instance.nics.filter((nic) => nic.macAddress !== macAddress);
+  }
+
+  async usage(uuid: string, signal: AbortSignal): Promise<GuestUsage> {
+    signal.throwIfAborted();
+    const { nics, spec, powerState } = this.#existing(uuid);
+    if (powerState === POWER_STATE.shutdown) throw new AppError('conflict', `instance ${uuid} does not run`);
+    return {
+      cpuNanoseconds: 1_500_000_000,
+      memoryBytes: spec.flavor.memoryMib * 2 ** 19,
+      processes: 3,
+      diskBytes: 1 << 20,
+      nics: nics.map(({ guestInterface: name, macAddress }) => ({
+        name,
+        macAddress,
+        receivedBytes: 2000,
+        receivedPackets: 20,
+        sentBytes: 1000,
+        sentPackets: 10,
+      })),
+    };
+  }
+
+  async consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
+    signal.throwIfAborted();
+    const bytes = new TextEncoder().encode(this.#existing(uuid).console);
+    return bytes.subarray(Math.max(0, bytes.length - maxBytes));
+  }
+
+  onLifecycle(listener: (event: LifecycleEvent) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  /** The first of network and image that fails gives up the other; both have ended when this rejects. */
+  async #prepare(image: SpawnImage, hooks: SpawnHooks, signal: AbortSignal): Promise<readonly SpawnNic[]> {
+    const failed = new AbortController();
+    const either = AbortSignal.any([signal, failed.signal]);
+    const network = async (): Promise<readonly SpawnNic[]> => {
+      const nics = await hooks.network(either);
+      await hooks.wired?.(either);
+      return nics;
+    };
+    const work = [network(), this.#fetch(image, either)] as const;
+    for (const each of work) each.catch((error: unknown) => failed.abort(error));
+    await Promise.allSettled(work);
+    either.throwIfAborted();
+    return work[0];
+  }
+
+  /** Reads the content once per identity, as an image cache does. */
+  async #fetch(image: SpawnImage, signal: AbortSignal): Promise<void> {
+    if (this.#images.has(image.cacheKey)) return;
+    let sizeBytes = 0;
+    for await (const chunk of await image.open(signal)) sizeBytes += (chunk as Uint8Array).length;
+    this.#images.set(image.cacheKey, sizeBytes);
+  }
+
+  #existing(uuid: string): FakeInstance {
+    const instance = this.instances.get(uuid);
+    if (!instance) throw new AppError('not_found', `no instance ${uuid}`);
+    return instance;
+  }
+
+  /** Engines report afterwards, never from within the call. */
+  #notify(uuid: string, event: LifecycleEvent['event']): void {
+    setImmediate(() => {
+      for (const listener of this.#listeners) listener({ uuid, event });
+    });
+  }
+
+  #failOnDemand(method: keyof VirtDriver): void {
+    const failure = this.#failures.get(method);
+    this.#failures.delete(method);
+    if (failure) throw failure;
+  }
+}

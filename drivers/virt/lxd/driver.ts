@@ -1,0 +1,204 @@
+// The virt driver of everything that speaks LXD's REST API: our engine, LXD and Incus.
+import { EngineClient } from '#src/client/client.ts';
+import { AppError } from '#src/lib/errors.ts';
+import {
+  type GuestUsage,
+  type HostFacts,
+  type LifecycleEvent,
+  POWER_STATE,
+  type PowerState,
+  type SpawnHooks,
+  type SpawnNic,
+  type SpawnSpec,
+  type VirtDriver,
+  type VirtInfo,
+  type VirtInstance,
+} from '../driver.ts';
+import { ConsoleLogs } from './console-log.ts';
+import { Directory } from './directory.ts';
+import { EngineCalls, stateConflict } from './engine-calls.ts';
+import { hostFacts, uptimeOf } from './facts.ts';
+import { ImageCache } from './image-cache.ts';
+import { Lifecycle } from './lifecycle.ts';
+import { within } from './limit.ts';
+import type { LxdDriverContext } from './options.ts';
+import { attachNic, detachNic } from './nics.ts';
+import { Power } from './power.ts';
+import { powerStateOf } from './power-state.ts';
+import { type EngineSetup, findSetup } from './setup.ts';
+import { spawn } from './spawn.ts';
+import { usageOf } from './usage.ts';
+
+export class LxdDriver implements VirtDriver {
+  readonly info: VirtInfo = {
+    name: 'lxd',
+    hypervisorType: 'lxd',
+    capabilities: new Set(['has_imagecache', 'supports_attach_interface', 'supports_image_type_raw']),
+    diskFormats: ['raw', 'root-tar', 'squashfs'],
+  };
+  readonly #context: LxdDriverContext;
+  readonly #client: EngineClient;
+  readonly #directory: Directory;
+  readonly #calls: EngineCalls;
+  readonly #lifecycle: Lifecycle;
+  readonly #images: ImageCache;
+  readonly #power: Power;
+  readonly #consoles: ConsoleLogs;
+  #setup: EngineSetup | undefined;
+
+  constructor(context: LxdDriverContext) {
+    const { options, log, host } = context;
+    this.#context = context;
+    this.#client = new EngineClient({
+      endpoint: options.endpoint,
+      log,
+      ...(options.project === undefined ? {} : { project: options.project }),
+    });
+    this.#directory = new Directory(this.#client);
+    this.#calls = new EngineCalls(this.#client);
+    this.#lifecycle = new Lifecycle({
+      client: this.#client,
+      directory: this.#directory,
+      log,
+      recovered: (limit) => this.#calls.removeOwed(limit),
+    });
+    this.#consoles = new ConsoleLogs(this.#client, this.#directory);
+    this.#images = new ImageCache({
+      client: this.#client,
+      host,
+      log,
+      timeoutMs: options.imageTimeoutMs,
+      architectures: () => this.#started.architectures,
+    });
+    this.#power = new Power({
+      client: this.#client,
+      directory: this.#directory,
+      calls: this.#calls,
+      log,
+      timeoutMs: options.spawnTimeoutMs,
+    });
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    await this.#request('start of the driver', signal, async (limit) => {
+      this.#setup = await findSetup(this.#client, this.#context.options, limit);
+      await this.#lifecycle.start(limit);
+    });
+    const { server, pool, rootQuota } = this.#started;
+    const { server: engine, server_version: version } = server.environment ?? {};
+    this.#context.log.info('engine found', { engine, version, pool, rootQuota });
+  }
+
+  async stop(): Promise<void> {
+    this.#lifecycle.stop();
+    this.#client.close();
+  }
+
+  async hostFacts(signal: AbortSignal): Promise<HostFacts> {
+    const { nodeName, server, pool } = this.#started;
+    const { options, host } = this.#context;
+    return this.#request('facts of the host', signal, async (limit) => {
+      const [resources, usage, uptime] = await Promise.all([
+        this.#client.resources(limit),
+        this.#client.storagePools.resources(pool, limit),
+        uptimeOf(options.endpoint, host),
+      ]);
+      return hostFacts({ nodeName, server, resources, pool: usage, uptime });
+    });
+  }
+
+  async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
+    const ours = await this.#request('list of instances', signal, async (limit) => this.#directory.list(limit));
+    return ours.map(([uuid, { name, status_code }]) => ({ uuid, name, powerState: powerStateOf(status_code) }));
+  }
+
+  async powerState(uuid: string, signal: AbortSignal): Promise<PowerState> {
+    const what = `state of instance ${uuid}`;
+    const instance = await this.#request(what, signal, async (limit) => this.#directory.find(uuid, limit));
+    return instance ? powerStateOf(instance.status_code) : POWER_STATE.nostate;
+  }
+
+  async spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
+    const context = {
+      client: this.#client,
+      directory: this.#directory,
+      calls: this.#calls,
+      images: this.#images,
+      setup: this.#started,
+      profiles: this.#context.options.profiles,
+      log: this.#context.log,
+    };
+    const { spawnTimeoutMs, imageTimeoutMs } = this.#context.options;
+    await within(`spawn of instance ${spec.uuid}`, spawnTimeoutMs + imageTimeoutMs, signal, async (limit) =>
+      spawn(context, spec, hooks, limit),
+    );
+  }
+
+  async destroy(uuid: string, signal: AbortSignal): Promise<void> {
+    await within(`deletion of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
+      const instance = await this.#directory.find(uuid, limit);
+      if (instance) await this.#calls.remove(instance.name, uuid, limit);
+      this.#directory.forget(uuid);
+      this.#consoles.forget(uuid);
+    });
+  }
+
+  async powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
+    await this.#power.on(uuid, nics, signal);
+  }
+
+  async powerOff(uuid: string, options: { readonly graceSeconds: number }, signal: AbortSignal): Promise<void> {
+    await this.#power.off(uuid, options.graceSeconds, signal);
+  }
+
+  async softReboot(uuid: string, signal: AbortSignal): Promise<void> {
+    await this.#power.softReboot(uuid, signal);
+  }
+
+  async pause(uuid: string, signal: AbortSignal): Promise<void> {
+    await this.#power.pause(uuid, signal);
+  }
+
+  async unpause(uuid: string, signal: AbortSignal): Promise<void> {
+    await this.#power.unpause(uuid, signal);
+  }
+
+  async attachNic(uuid: string, nic: SpawnNic, signal: AbortSignal): Promise<void> {
+    await within(`attachment to instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
+      await attachNic(this.#client, (await this.#directory.get(uuid, limit)).name, nic, limit);
+    });
+  }
+
+  async detachNic(uuid: string, macAddress: string, signal: AbortSignal): Promise<void> {
+    await within(`detachment from instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
+      await detachNic(this.#client, (await this.#directory.get(uuid, limit)).name, macAddress, limit);
+    });
+  }
+
+  async usage(uuid: string, signal: AbortSignal): Promise<GuestUsage> {
+    return this.#request(`usage of instance ${uuid}`, signal, async (limit) => {
+      const { name } = await this.#directory.get(uuid, limit);
+      const state = await this.#client.instances.state(name, limit);
+      if (powerStateOf(state.status_code) === POWER_STATE.shutdown) throw stateConflict(uuid, 'does not run');
+      return usageOf(state);
+    });
+  }
+
+  async consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
+    const what = `console log of instance ${uuid}`;
+    return this.#request(what, signal, async (limit) => this.#consoles.tail(uuid, maxBytes, limit));
+  }
+
+  onLifecycle(listener: (event: LifecycleEvent) => void): Disposable {
+    return this.#lifecycle.onLifecycle(listener);
+  }
+
+  get #started(): EngineSetup {
+    if (!this.#setup) throw new AppError('unavailable', 'the engine has not been found yet');
+    return this.#setup;
+  }
+
+  async #request<T>(what: string, signal: AbortSignal, work: (limit: AbortSignal) => Promise<T>): Promise<T> {
+    return within(what, this.#context.options.requestTimeoutMs, signal, work);
+  }
+}

@@ -1,0 +1,40 @@
+// What the LXD driver is configured with and given.
+import type { Endpoint } from '#src/client/transport.ts';
+import type { Host } from '#src/host/host.ts';
+import type { Log } from '#src/lib/log.ts';
+
+/** Where the engine is; for who configures the driver. */
+export type LxdEndpoint = Endpoint;
+
+export interface LxdDriverOptions {
+  readonly endpoint: Endpoint;
+  /** Project of the engine that holds our instances. */
+  readonly project?: string;
+  /** hypervisor_hostname; absent: the engine's own server name. */
+  readonly nodeName?: string;
+  /** Pool of the root disks; null: that of the default profile, else the only pool. */
+  readonly storagePool: string | null;
+  /** Profiles of every instance, beneath its own settings. */
+  readonly profiles: readonly string[];
+  /** Whether root disks get the flavor's size; auto: where the engine can hold them to it. */
+  readonly rootQuota: 'auto' | 'always' | 'never';
+  readonly requestTimeoutMs: number;
+  readonly imageTimeoutMs: number;
+  readonly spawnTimeoutMs: number;
+}
+
+export const DEFAULT_OPTIONS = {
+  storagePool: null,
+  profiles: [],
+  rootQuota: 'auto',
+  requestTimeoutMs: 60_000,
+  imageTimeoutMs: 3_600_000,
+  spawnTimeoutMs: 600_000,
+} as const satisfies Omit<LxdDriverOptions, 'endpoint'>;
+
+export interface LxdDriverContext {
+  readonly options: LxdDriverOptions;
+  readonly log: Log;
+  /** This machine: unpacks the heads of xz and bzip2 images to look at them. */
+  readonly host: Host;
+}

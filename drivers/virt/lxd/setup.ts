@@ -1,0 +1,78 @@
+// What the driver finds out about the engine when it starts: version, abilities, the pool of the root disks.
+import type { EngineClient } from '#src/client/client.ts';
+import type { Server, StoragePool } from '#src/client/wire.ts';
+import { AppError, kindOf } from '#src/lib/errors.ts';
+import type { LxdDriverOptions } from './options.ts';
+
+export interface EngineSetup {
+  readonly server: Server;
+  readonly nodeName: string;
+  readonly pool: string;
+  /** Root disks are given the flavor's size. */
+  readonly rootQuota: boolean;
+  readonly cloudInitKeys: boolean;
+  /** The engine's own architecture first. */
+  readonly architectures: readonly string[];
+}
+
+/** Pools of these drivers hold an instance to its size. */
+const QUOTA_DRIVERS = new Set(['zfs', 'btrfs', 'lvm', 'lvmcluster', 'ceph']);
+
+export async function findSetup(
+  client: EngineClient,
+  options: LxdDriverOptions,
+  signal: AbortSignal,
+): Promise<EngineSetup> {
+  const server = await client.server(signal);
+  const { environment, api_extensions } = server;
+  if (server.auth !== 'trusted' || !environment) {
+    throw new AppError('unavailable', 'the engine does not trust this client: add client_cert to its trust store');
+  }
+  const extensions = new Set(api_extensions);
+  if (!extensions.has('instances'))
+    throw new AppError('unavailable', 'the engine is too old: LXD 4.0 or later is needed');
+  const pool = await findPool(client, options, signal);
+  const own = environment.kernel_architecture;
+  return {
+    server,
+    nodeName: options.nodeName ?? environment.server_name,
+    pool: pool.name,
+    rootQuota: wantsQuota(options, pool),
+    cloudInitKeys: extensions.has('cloud_init'),
+    architectures: [own, ...(environment.architectures ?? []).filter((name) => name !== own)],
+  };
+}
+
+/** Our engine tells, since with directories it depends on the file system below; of others only the driver is known. */
+function wantsQuota({ rootQuota }: LxdDriverOptions, pool: StoragePool): boolean {
+  if (rootQuota !== 'auto') return rootQuota === 'always';
+  return pool.quotas ?? QUOTA_DRIVERS.has(pool.driver);
+}
+
+async function findPool(
+  client: EngineClient,
+  { storagePool }: LxdDriverOptions,
+  signal: AbortSignal,
+): Promise<StoragePool> {
+  const pools = await client.storagePools.list(signal);
+  const name =
+    storagePool ?? (await poolOfDefaultProfile(client, signal)) ?? (pools.length === 1 ? pools[0]?.name : '');
+  const pool = pools.find((candidate) => candidate.name === name);
+  if (pool) return pool;
+  throw new AppError(
+    'unavailable',
+    storagePool === null
+      ? 'cannot tell which storage pool to use: set storage_pool, or give the default profile a root disk'
+      : `the engine has no storage pool ${storagePool}: create it, or set storage_pool to one of its own`,
+  );
+}
+
+async function poolOfDefaultProfile(client: EngineClient, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    const { devices } = await client.profiles.get('default', signal);
+    return Object.values(devices).find(({ type, path }) => type === 'disk' && path === '/')?.['pool'];
+  } catch (error) {
+    if (kindOf(error) === 'not_found') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,122 @@
+// A spawn: image and network side by side, then the instance; all undone when any of it fails.
+import type { EngineClient } from '#src/client/client.ts';
+import type { InstancesPost } from '#src/client/wire.ts';
+import { AppError, kindOf } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import type { SpawnHooks, SpawnNic, SpawnSpec } from '../driver.ts';
+import type { Directory } from './directory.ts';
+import type { EngineCalls } from './engine-calls.ts';
+import { type ImageCache, isUnpackFailure } from './image-cache.ts';
+import { instanceBody, nicDevices } from './instance-body.ts';
+import type { EngineSetup } from './setup.ts';
+
+const UNDO_LIMIT_MS = 300_000;
+
+export interface SpawnContext {
+  readonly client: EngineClient;
+  readonly directory: Directory;
+  readonly calls: EngineCalls;
+  readonly images: ImageCache;
+  readonly setup: EngineSetup;
+  readonly profiles: readonly string[];
+  readonly log: Log;
+}
+
+export async function spawn(
+  context: SpawnContext,
+  spec: SpawnSpec,
+  hooks: SpawnHooks,
+  signal: AbortSignal,
+): Promise<void> {
+  const { directory, log } = context;
+  context.calls.forgive(spec.uuid);
+  await refuseExisting(context, spec, signal);
+  await using revert = new Reverter(log);
+  const siblings = new AbortController();
+  const either = AbortSignal.any([signal, siblings.signal]);
+  const network = cancelling(siblings, hooks.network(either));
+  const wired = cancelling(
+    siblings,
+    network.then(() => hooks.wired?.(either)),
+  );
+  const instance = cancelling(siblings, create(context, { spec, network, wired, revert }, either));
+  // All have ended before anything is undone; the one that failed first is the reason.
+  await Promise.allSettled([network, wired, instance]);
+  signal.throwIfAborted();
+  if (siblings.signal.aborted) throw (siblings.signal.reason as Error).cause;
+  revert.commit();
+  directory.remember(spec.uuid, spec.name);
+}
+
+/** The first of several that fails gives up the others. */
+async function cancelling<T>(siblings: AbortController, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    siblings.abort(new AppError('internal', 'another step of the spawn failed', { cause: error }));
+    throw error;
+  }
+}
+
+async function refuseExisting(
+  { client, directory }: SpawnContext,
+  spec: SpawnSpec,
+  signal: AbortSignal,
+): Promise<void> {
+  // Only what is known is looked up: a look for what is absent asks for all instances.
+  if (directory.knows(spec.uuid) && (await directory.find(spec.uuid, signal)))
+    throw new AppError('conflict', `instance ${spec.uuid} exists already`);
+  if (await client.instances.find(spec.name, signal)) {
+    throw new AppError('conflict', `the engine has an instance named ${spec.name} already`);
+  }
+}
+
+interface Work {
+  readonly spec: SpawnSpec;
+  readonly network: Promise<readonly SpawnNic[]>;
+  readonly wired: Promise<void>;
+  readonly revert: Reverter;
+}
+
+/** The root file system is made while Neutron works: what is left to do at the end is the start. */
+async function create(
+  context: SpawnContext,
+  { spec, network, wired, revert }: Work,
+  signal: AbortSignal,
+): Promise<void> {
+  const { client, images, calls, setup, profiles } = context;
+  const fingerprint = await images.ensure(spec.image, signal);
+  revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  await post(context, instanceBody(spec, [], { ...setup, fingerprint, profiles }), spec, signal);
+  const nics = await network;
+  if (nics.length > 0) await client.instances.patch(spec.name, { devices: nicDevices(nics) }, signal);
+  await wired;
+  await calls.setState(spec.name, { action: 'start', timeout: -1 }, signal);
+}
+
+/** Creates; an image that vanished since it was looked up is fetched anew, one that cannot be unpacked is dropped. */
+async function post(
+  { client, images }: SpawnContext,
+  body: InstancesPost,
+  spec: SpawnSpec,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    const fingerprint = attempt === 1 ? body.source.fingerprint : await images.ensure(spec.image, signal);
+    try {
+      const source = { type: 'image' as const, ...(fingerprint === undefined ? {} : { fingerprint }) };
+      await (await client.instances.create({ ...body, source }, { signal })).wait(signal);
+      return;
+    } catch (error) {
+      if (isMissingImage(error) && attempt === 1) continue;
+      if (signal.aborted || fingerprint === undefined || !isUnpackFailure(error)) throw error;
+      await images.forget(fingerprint);
+      throw new AppError('invalid', `image ${spec.image.id} cannot be unpacked`, { cause: error });
+    }
+  }
+}
+
+function isMissingImage(error: unknown): boolean {
+  return kindOf(error) === 'not_found' && error instanceof Error && /image/i.test(error.message);
+}

@@ -1,0 +1,24 @@
+// The one list of virt drivers.
+import type { Host } from '#src/host/host.ts';
+import type { Log } from '#src/lib/log.ts';
+import type { VirtDriver } from './driver.ts';
+import { FakeVirtDriver } from './fake/fake.ts';
+import { LxdDriver } from './lxd/driver.ts';
+import type { LxdDriverOptions } from './lxd/options.ts';
+
+/** All that a virt driver is given. */
+export interface VirtContext {
+  /** hypervisor_hostname; the compute's own host name. */
+  readonly nodeName: string;
+  readonly log: Log;
+  readonly host: Host;
+  /** Section [lxd]. */
+  readonly lxd: LxdDriverOptions;
+}
+
+export const virtDrivers = {
+  fake: ({ nodeName }) => new FakeVirtDriver({ nodeName }),
+  lxd: ({ nodeName, log, host, lxd }) => new LxdDriver({ log, host, options: { nodeName, ...lxd } }),
+} as const satisfies Record<string, (context: VirtContext) => VirtDriver>;
+
+export type VirtDriverName = keyof typeof virtDrivers;

@@ -1,0 +1,34 @@
+// npm test: everything. Installs what is missing, then unit, contract, integration, and the real OpenStack end to end.
+import { installPackages, PACKAGES } from '../test/openstack/lab/packages.ts';
+import { Processes } from '../test/openstack/lab/processes.ts';
+import { defaultPaths } from '../test/openstack/lab/settings.ts';
+import { runTool } from './tool.ts';
+import { closingLine, type Counts, NONE, runVitest, sum } from './vitest-run.ts';
+
+async function endToEnd(): Promise<Counts> {
+  const wasUp = new Processes(defaultPaths()).pid('nova-api') !== undefined;
+  try {
+    if ((await runTool({ name: 'npm run up', argv: ['node', 'test/openstack/up.ts'] })) !== 0) {
+      return { ...NONE, failed: 1 };
+    }
+    return await runVitest(['openstack'], { INTEGRATION: '1' });
+  } finally {
+    if (!wasUp) await runTool({ name: 'npm run down', argv: ['node', 'test/openstack/down.ts'] });
+  }
+}
+
+async function main(): Promise<void> {
+  let counts = await runVitest(['unit', 'contract']);
+  if (process.getuid?.() === 0) {
+    await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane, ...PACKAGES.tests]);
+    counts = sum(counts, await runVitest(['integration'], { INTEGRATION: '1', REQUIRE_INTEGRATION: '1' }));
+    counts = sum(counts, await endToEnd());
+  } else {
+    console.error('not root: the integration and end-to-end tests need root and are counted as one failure');
+    counts = sum(counts, { ...NONE, failed: 1 });
+  }
+  console.log(closingLine(counts));
+  if (counts.failed > 0) process.exitCode = 1;
+}
+
+await main();

@@ -1,0 +1,20 @@
+// What is announced of devices and of the socket inside of instances.
+
+export const DEVICE_EXTENSIONS: readonly string[] = [
+  'instance_nic_network',
+  'restrict_devlxd',
+  'devlxd_events',
+  'devlxd_images',
+  'container_disk_shift',
+  'container_raw_mount',
+  'unix_device_rename',
+  'container_nic_routes',
+  'container_nic_ipfilter',
+  'container_nic_routed',
+  'container_nic_routed_gateway',
+  'container_nic_routed_host_address',
+  'container_nic_routed_host_table',
+  'container_nic_routed_limits',
+  'instance_nic_bridged_port_isolation',
+  'instance_nic_routed_neighbor_probe',
+];

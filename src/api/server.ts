@@ -1,0 +1,65 @@
+// / and /1.0: what this server is and how it is configured; /1.0/resources
+import type { Engine } from '#src/engine/engine.ts';
+import type { ApiApp, Caller } from './app.ts';
+import { checkIfMatch, sync, syncWithEtag } from './envelope.ts';
+import { Type } from './type.ts';
+
+const Value = Type.Union([Type.String(), Type.Boolean(), Type.Number()]);
+const Put = Type.Object({ config: Type.Optional(Type.Record(Type.String(), Value)) });
+const Server = Type.Object({
+  api_extensions: Type.Array(Type.String()),
+  api_status: Type.String(),
+  api_version: Type.String(),
+  auth: Type.String(),
+  public: Type.Boolean(),
+  auth_methods: Type.Array(Type.String()),
+  config: Type.Optional(Type.Record(Type.String(), Value)),
+  environment: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+});
+
+type Deps = Pick<Engine, 'config' | 'environment' | 'resources'> & { readonly extensions: readonly string[] };
+
+export function registerServerRoutes(app: ApiApp, { config, environment, resources, extensions }: Deps): void {
+  app.get(
+    '/',
+    { schema: { summary: 'List the versions of the API' }, config: { untrusted: true, always: true } },
+    async () => sync(['/1.0']),
+  );
+
+  const view = ({ trusted }: Caller) => ({
+    ...(trusted && { config: config.view() }),
+    api_extensions: extensions,
+    api_status: 'stable',
+    api_version: '1.0',
+    auth: trusted ? 'trusted' : 'untrusted',
+    public: false,
+    auth_methods: ['tls'],
+    ...(trusted && { environment: environment() }),
+  });
+
+  app.get(
+    '/1.0',
+    { schema: { summary: 'Get the server' }, config: { answer: Server, untrusted: true, always: true } },
+    async ({ caller }, reply) => {
+      return caller.trusted ? syncWithEtag(reply, view(caller), [config.view()]) : sync(view(caller));
+    },
+  );
+
+  for (const method of ['PUT', 'PATCH'] as const) {
+    app.route({
+      method,
+      url: '/1.0',
+      schema: { summary: method === 'PUT' ? 'Replace the configuration' : 'Change the configuration', body: Put },
+      config: { always: true, admin: true },
+      handler: async (request) => {
+        checkIfMatch(request, [config.view()]);
+        await config.update(request.body.config ?? {}, { replace: method === 'PUT' });
+        return sync();
+      },
+    });
+  }
+
+  app.get('/1.0/resources', { schema: { summary: 'Get the hardware of the host' } }, async () =>
+    sync(await resources()),
+  );
+}

@@ -1,0 +1,291 @@
+// One attempt to build an instance on this host (section 5.2 steps 3 to 14): all of it, or nothing is left.
+import { kindOf, messageOf } from '#src/lib/errors.ts';
+import { limited, sleep } from '#src/lib/wait.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import { novaException } from '#src/nova/exceptions.ts';
+import type { Vif } from '#src/nova/network-model.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
+import type { SpawnHooks } from '#drivers/virt/driver.ts';
+import type { EventWatch } from '../events/event-inbox.ts';
+import { asImageError, spawnImage } from '../images/spawn-image.ts';
+import { spawnSpec } from '../images/spawn-spec.ts';
+import { type Allocation, allocationOf, type NetworkPlan } from '../network/instance-networks.ts';
+import { type NetworkWishes, readWishes } from '../network/request.ts';
+import type { OperationTools } from '../operation-tools.ts';
+import { transition } from '../transition.ts';
+import type { Claim, ComputeServices } from '../types.ts';
+import { setAccessAddresses } from './access-addresses.ts';
+import { nameBlockDevices } from './block-devices.ts';
+import { type BuildStage, classify, isGone } from './failure.ts';
+import { checkGroupPolicy } from './group-policy.ts';
+import { refuseUnsupported } from './refusals.ts';
+import { type BuildRequest, groupHint } from './request.ts';
+
+const DESTROY_LIMIT_MS = 120_000;
+const MAX_RETRY_PAUSE_MS = 30_000;
+
+/** An error together with the part of the build that it came from. */
+class StageError extends Error {
+  readonly stage: BuildStage;
+  readonly error: unknown;
+
+  constructor(stage: BuildStage, error: unknown) {
+    super(`${stage}: ${messageOf(error)}`, { cause: error });
+    this.stage = stage;
+    this.error = error;
+  }
+}
+
+/** What the build's failure was, unwrapped. */
+export function failureOf(thrown: unknown, uuid: string): ReturnType<typeof classify> {
+  return thrown instanceof StageError ? classify(thrown.error, uuid, thrown.stage) : classify(thrown, uuid);
+}
+
+export class BuildAttempt {
+  readonly #services: ComputeServices;
+  readonly #tools: OperationTools;
+  readonly #context: RequestContext;
+  readonly #request: BuildRequest;
+  readonly #instance: NovaObject<'Instance'>;
+  readonly #signal: AbortSignal;
+  /** Ends the parts that still run when one has failed. */
+  readonly #stop = new AbortController();
+  /** The engine had a guest of this instance before: what this build did not make it does not remove. */
+  #isForeign = false;
+  #plan: Promise<NetworkPlan> | undefined;
+
+  constructor(
+    services: ComputeServices,
+    tools: OperationTools,
+    { context, request, signal }: { context: RequestContext; request: BuildRequest; signal: AbortSignal },
+  ) {
+    this.#services = services;
+    this.#tools = tools;
+    this.#context = context;
+    this.#request = request;
+    this.#instance = request.instance;
+    this.#signal = AbortSignal.any([signal, this.#stop.signal]);
+  }
+
+  /** Asks Neutron what there is, while Nova is told that the build begins. Changes nothing. */
+  prepare(): void {
+    const wishes = readWishes(this.#request.requestedNetworks);
+    if (!wishes.isNone && !this.#isAllocated()) this.#plan = this.#planNetwork(wishes);
+  }
+
+  async run(): Promise<void> {
+    const { notifications, tracker, virt } = this.#services;
+    const extra = { image_name: this.#request.image['name'] ?? null };
+    notifications.moment(this.#context, this.#instance, { name: 'create', phase: 'start', extra });
+    try {
+      const metadata = this.#instance.find('system_metadata') ?? {};
+      this.#instance.set('system_metadata', { ...metadata, boot_roles: this.#context.roles.join(',') });
+      refuseUnsupported(this.#request, virt.info);
+      const claim = await tracker.instanceClaim(this.#context, this.#instance);
+      await this.#build(claim);
+    } catch (error) {
+      notifications.moment(this.#context, this.#instance, { name: 'create', phase: 'error', error });
+      throw error;
+    }
+    const success = { message: 'Success' };
+    notifications.moment(this.#context, this.#instance, { name: 'create', phase: 'end', extra: success });
+  }
+
+  /** With a claim: when anything fails, the guest goes first and the claim after it. */
+  async #build(claim: Claim): Promise<void> {
+    const uuid = this.#instance.get('uuid');
+    try {
+      const hint = this.#services.config.build.disableGroupPolicyCheckUpcall ? null : groupHint(this.#request);
+      if (hint !== null) await checkGroupPolicy(this.#services, this.#context, this.#instance, hint);
+      using watch = this.#tools.inbox.watch(uuid);
+      await this.#publish(await this.#assemble(watch));
+    } catch (error) {
+      await claim.abort(limited(DESTROY_LIMIT_MS)).catch((cause: unknown) => {
+        if (!isGone(cause)) this.#services.log.warn('cannot take back a claim', { instance: uuid, error: cause });
+      });
+      throw error;
+    }
+  }
+
+  /**
+   * Network, states and the container come about side by side: the container's init waits for the other two, so that
+   * nothing of the guest runs before Nova has `spawning` and the interfaces are there.
+   */
+  async #assemble(watch: EventWatch): Promise<readonly Vif[]> {
+    const { virt, config, glance } = this.#services;
+    const wishes = readWishes(this.#request.requestedNetworks);
+    const image = await spawnImage(glance, this.#context, this.#request.image, this.#signal);
+    const spec = spawnSpec(this.#instance, image, config.build);
+    const entered = this.#guard('other', this.#enterNetworking());
+    const network = this.#guard(
+      'network',
+      entered.then(() => this.#network(wishes)),
+    );
+    const cached = this.#guard(
+      'network',
+      network.then((allocation) => allocation.cached),
+    );
+    const states = this.#guard(
+      'other',
+      entered.then(() => this.#enterSpawning()),
+    );
+    const hooks = this.#hooks(network, states, watch);
+    const spawned = this.#guard(
+      'other',
+      virt.spawn(spec, hooks, this.#signal).catch((error: unknown) => {
+        this.#isForeign = kindOf(error) === 'conflict' && !this.#stop.signal.aborted;
+        throw asImageError(error, image.id);
+      }),
+    );
+    await Promise.allSettled([cached, states, spawned]);
+    if (!this.#stop.signal.aborted) {
+      await spawned;
+      return await cached;
+    }
+    await this.#remove(this.#stop.signal.reason);
+    throw this.#stop.signal.reason;
+  }
+
+  /** The first part that fails is the reason of the build's failure; the others are stopped. */
+  async #guard<T>(stage: BuildStage, part: Promise<T>): Promise<T> {
+    try {
+      return await part;
+    } catch (error) {
+      const reason = this.#callerAborted(error);
+      if (!this.#stop.signal.aborted) {
+        this.#stop.abort(reason instanceof StageError ? reason : new StageError(stage, reason));
+      }
+      throw error;
+    }
+  }
+
+  /** An abort from outside (the instance is being deleted) is the reason, whatever the part made of it. */
+  #callerAborted(error: unknown): unknown {
+    return this.#signal.aborted ? this.#signal.reason : error;
+  }
+
+  async #enterNetworking(): Promise<void> {
+    if (this.#isAllocated()) return;
+    await this.#save(TASK_STATES.networking, [null]);
+  }
+
+  async #enterSpawning(): Promise<void> {
+    const { conductor } = this.#services;
+    const devices = nameBlockDevices(this.#instance, this.#request.blockDevices);
+    this.#signal.throwIfAborted();
+    await Promise.all([
+      ...devices.map((device) => conductor.save(this.#context, device)),
+      // Stock computes do not check here, and write over a `deleting` that came meanwhile.
+      this.#save(TASK_STATES.blockDeviceMapping, [TASK_STATES.networking, null]),
+    ]);
+    this.#signal.throwIfAborted();
+    await this.#save(TASK_STATES.spawning, TASK_STATES.blockDeviceMapping);
+  }
+
+  async #save(task: string, expectedTaskState: string | readonly (string | null)[]): Promise<void> {
+    const fields = { vm_state: VM_STATES.building, task_state: task };
+    const { conductor } = this.#services;
+    await transition({ conductor, context: this.#context }, this.#instance, fields, { expectedTaskState });
+  }
+
+  /** Whether an earlier attempt on another host left its ports to us. */
+  #isAllocated(): boolean {
+    return this.#instance.find('system_metadata')?.['network_allocated'] === 'True';
+  }
+
+  async #network(networks: NetworkWishes): Promise<Allocation> {
+    const { networks: service } = this.#tools;
+    if (this.#isAllocated()) {
+      await service.bindHere(this.#context, this.#instance, this.#signal);
+      return allocationOf(await service.refresh(this.#context, this.#instance, { signal: this.#signal }));
+    }
+    if (networks.isNone) return allocationOf([]);
+    const { networkAllocateRetries: retries } = this.#services.config.build;
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        const plan = await (this.#plan ?? this.#planNetwork(networks));
+        return await service.allocate(this.#context, this.#instance, plan, this.#signal);
+      } catch (error) {
+        this.#plan = undefined;
+        if (attempt >= retries || this.#signal.aborted) throw error;
+        this.#services.log.warn('cannot allocate the network, trying again', { instance: this.#instance, error });
+        await sleep(Math.min(1000 * 2 ** attempt, MAX_RETRY_PAUSE_MS), this.#signal);
+      }
+    }
+  }
+
+  #planNetwork(networks: NetworkWishes): Promise<NetworkPlan> {
+    const wishes = { networks, securityGroups: this.#request.securityGroups };
+    const plan = this.#tools.networks.plan(this.#context, this.#instance, wishes, this.#signal);
+    // The build may fail before it is needed; whoever needs it gets the error.
+    plan.catch(() => undefined);
+    return plan;
+  }
+
+  #hooks(network: Promise<Allocation>, states: Promise<void>, watch: EventWatch): SpawnHooks {
+    const { plugger } = this.#tools;
+    const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = this.#services.config.build;
+    // What the driver itself gave up is not the reason: spawn() will say what was.
+    const reported = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
+      work.catch((error: unknown) => (signal.aborted ? Promise.reject(error) : this.#guard('other', work)));
+    return {
+      network: async (signal) => {
+        const [{ vifs }] = await Promise.all([network, states]);
+        return await reported(plugger.plug(vifs, signal), signal);
+      },
+      wired: async (signal) => {
+        const { vifs } = await network;
+        await reported(plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, signal), signal);
+      },
+    };
+  }
+
+  /** The guest of a failed build. When it cannot be removed, no other host may have the instance. */
+  async #remove(failure: unknown): Promise<void> {
+    const { virt, log } = this.#services;
+    const instanceUuid = this.#instance.get('uuid');
+    if (this.#isForeign) return;
+    try {
+      await virt.destroy(instanceUuid, limited(DESTROY_LIMIT_MS));
+    } catch (error) {
+      log.warn('cannot remove the guest of a failed build, not rescheduling', { instance: instanceUuid, error });
+      const judged = failureOf(failure, instanceUuid);
+      if (judged.kind !== 'reschedule') return;
+      const params = { instance_uuid: instanceUuid, reason: judged.reason };
+      throw novaException('BuildAbortException', params, { cause: judged.error });
+    }
+  }
+
+  /**
+   * Nova learns that the guest runs. When that fails the guest goes again, and the build is not tried elsewhere: the
+   * conductor may have taken the news all the same, and there must never be two guests of one instance.
+   */
+  async #publish(vifs: readonly Vif[]): Promise<void> {
+    try {
+      await this.#saveActive(vifs);
+    } catch (error) {
+      await this.#remove(error);
+      if (isGone(error)) throw error;
+      const params = { instance_uuid: this.#instance.get('uuid'), reason: 'the running guest could not be recorded' };
+      throw novaException('BuildAbortException', params, { cause: error });
+    }
+    await this.#tools.announce(this.#context, this.#instance);
+  }
+
+  async #saveActive(vifs: readonly Vif[]): Promise<void> {
+    const { conductor, virt } = this.#services;
+    const instance = this.#instance;
+    const { network_allocated: _allocated, ...metadata } = instance.find('system_metadata') ?? {};
+    instance.set('system_metadata', metadata);
+    setAccessAddresses(instance, vifs, this.#services.config.build.defaultAccessIpNetworkName);
+    const fields = {
+      power_state: await virt.powerState(instance.get('uuid'), this.#signal),
+      vm_state: VM_STATES.active,
+      task_state: null,
+      launched_at: new Date(),
+    };
+    const options = { expectedTaskState: TASK_STATES.spawning };
+    await transition({ conductor, context: this.#context }, instance, fields, options);
+  }
+}

@@ -1,0 +1,60 @@
+// Builds run detached from their RPC, so that a long one holds no worker: how many at once, and how to stop one.
+import { asError } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import { aborted } from '#src/lib/wait.ts';
+import { novaException } from '#src/nova/exceptions.ts';
+
+type Run = (signal: AbortSignal) => Promise<void>;
+
+export class BuildQueue {
+  readonly #log: Log;
+  readonly #running = new Map<Promise<void>, { readonly uuid: string; readonly controller: AbortController }>();
+  /** max_concurrent_builds; 0: no limit. */
+  readonly #limit: number;
+  readonly #waiting: (() => void)[] = [];
+  #active = 0;
+
+  constructor(limit: number, log: Log) {
+    this.#limit = limit > 0 ? limit : Number.POSITIVE_INFINITY;
+    this.#log = log;
+  }
+
+  /** Returns at once. `run` must leave the instance in a consistent state by itself; what it throws is only logged. */
+  start(uuid: string, run: Run): void {
+    const controller = new AbortController();
+    const work = run(controller.signal)
+      .catch((error: unknown) => {
+        this.#log.error('a build ended with an error that it did not handle', {
+          instance: uuid,
+          error: asError(error),
+        });
+      })
+      .finally(() => this.#running.delete(work));
+    this.#running.set(work, { uuid, controller });
+  }
+
+  /** Runs `work` when fewer than the limit run; in the order of arrival. */
+  async turn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#active >= this.#limit) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#active += 1;
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#active -= 1;
+      else next();
+    }
+  }
+
+  /** The instance is being deleted: its build ends as if it had noticed that itself. */
+  interrupt(uuid: string): void {
+    for (const { uuid: built, controller } of this.#running.values()) {
+      if (built === uuid) controller.abort(novaException('InstanceNotFound', { instance_id: uuid }));
+    }
+  }
+
+  /** Waits for the builds that run, as long as the signal allows. */
+  async drain(signal: AbortSignal): Promise<void> {
+    await Promise.race([Promise.allSettled(this.#running.keys()), aborted(signal)]);
+  }
+}

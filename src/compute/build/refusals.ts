@@ -1,0 +1,84 @@
+// What a container of ours cannot give: an explicit demand for it fails the build instead of being ignored (appendix D.1).
+import { novaException } from '#src/nova/exceptions.ts';
+import type { VirtInfo } from '#drivers/virt/driver.ts';
+import { readWishes } from '../network/request.ts';
+import type { BuildRequest } from './request.ts';
+
+type Demand = (request: BuildRequest, info: VirtInfo) => boolean;
+
+const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
+  [
+    'Attempt to boot guest with tagged devices on host that does not support tagging.',
+    (request, { capabilities }) => hasTags(request) && !capabilities.has('supports_device_tagging'),
+  ],
+  [
+    'Trusted image certificates provided on host that does not support certificate validation.',
+    ({ instance }, { capabilities }) =>
+      hasItems(instance.find('trusted_certs')?.find('ids')) && !capabilities.has('supports_trusted_certs'),
+  ],
+  ['Accelerators are not supported on this host.', ({ acceleratorIds }) => acceleratorIds.length > 0],
+  [
+    'PCI devices are not supported on this host.',
+    ({ instance }) => hasItems(instance.find('pci_requests')?.find('requests')),
+  ],
+  [
+    'Volumes are not supported on this host.',
+    ({ blockDevices }) => blockDevices.some((device) => device.find('destination_type') === 'volume'),
+  ],
+  ['File injection is not supported on this host.', ({ injectedFiles }) => injectedFiles.length > 0],
+  ['Config drives are not supported on this host.', ({ instance }) => isTrue(instance.find('config_drive'))],
+  ['Memory encryption is not supported on this host.', demands('mem_encryption', isTrue)],
+  [
+    'Secure boot is not supported on this host.',
+    demandsProperty('os_secure_boot', 'os:secure_boot', (value) => value === 'required'),
+  ],
+  ['An emulated TPM is not supported on this host.', demands('tpm_model', isSet)],
+  ['An emulated TPM is not supported on this host.', demands('tpm_version', isSet)],
+  ['Dedicated CPUs are not supported on this host.', demands('cpu_policy', (value) => value === 'dedicated')],
+  ['UEFI firmware is not supported on this host.', demands('firmware_type', (value) => value === 'uefi')],
+];
+
+/** Rejects with BuildAbortException: no other host of this kind would do better. */
+export function refuseUnsupported(request: BuildRequest, info: VirtInfo): void {
+  const refusal = REFUSALS.find(([, isDemanded]) => isDemanded(request, info));
+  if (refusal === undefined) return;
+  const [reason] = refusal;
+  throw novaException('BuildAbortException', { instance_uuid: request.instance.get('uuid'), reason });
+}
+
+function hasTags({ requestedNetworks, blockDevices }: BuildRequest): boolean {
+  return (
+    readWishes(requestedNetworks).list.some(({ tag }) => tag !== null) ||
+    blockDevices.some((device) => isSet(device.find('tag')))
+  );
+}
+
+/** An image property `hw_x` or a flavor extra spec `hw:x`. */
+function demands(name: string, isDemand: (value: unknown) => boolean): Demand {
+  return demandsProperty(`hw_${name}`, `hw:${name}`, isDemand);
+}
+
+function demandsProperty(property: string, extraSpec: string, isDemand: (value: unknown) => boolean): Demand {
+  return ({ instance, image }) => {
+    const properties = image['properties'];
+    const ofImage = isDict(properties) ? properties[property] : undefined;
+    const ofFlavor = instance.find('flavor')?.find('extra_specs')?.[extraSpec];
+    return isDemand(ofImage) || isDemand(ofFlavor);
+  };
+}
+
+function isDict(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null;
+}
+
+function hasItems(value: readonly unknown[] | null | undefined): boolean {
+  return value !== undefined && value !== null && value.length > 0;
+}
+
+function isSet(value: unknown): boolean {
+  return value !== undefined && value !== null && value !== '';
+}
+
+function isTrue(value: unknown): boolean {
+  return value === true || (typeof value === 'string' && /^(1|t|true|on|y|yes)$/i.test(value));
+}

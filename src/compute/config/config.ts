@@ -1,0 +1,147 @@
+// What the compute service is configured with: nova's own options (contract section 9), typed, units in names.
+import type { RabbitOptions } from '#src/messaging/options.ts';
+import type { ServiceSettings } from '#src/openstack/settings.ts';
+
+export interface MessagingConfig {
+  readonly transportUrl: string;
+  readonly controlExchange: string;
+  readonly responseTimeoutMs: number;
+  /** How many requests run at once. */
+  readonly executorThreadPoolSize: number;
+  readonly pingEnabled: boolean;
+  /** [oslo_messaging_rabbit]; src/messaging knows the options. */
+  readonly rabbit: RabbitOptions;
+  readonly notifications: {
+    readonly drivers: readonly string[];
+    /** Absent: the RPC one. */
+    readonly transportUrl?: string;
+    readonly topics: readonly string[];
+    readonly retry: number;
+    readonly format: 'unversioned' | 'versioned' | 'both';
+    readonly versionedTopics: readonly string[];
+    readonly bdmsInNotifications: boolean;
+  };
+}
+
+export interface ServiceConfig {
+  readonly reportIntervalMs: number;
+  readonly serviceDownTimeMs: number;
+  readonly periodicEnable: boolean;
+  readonly periodicFuzzyDelayMs: number;
+  /** Bounds the whole of a shutdown. */
+  readonly gracefulShutdownTimeoutMs: number;
+  /** Bounds the wait for operations that run. */
+  readonly managerShutdownTimeoutMs: number;
+}
+
+export interface ResourcesConfig {
+  readonly reservedHostMemoryMib: number;
+  readonly reservedHostDiskMib: number;
+  readonly reservedHostCpus: number;
+  /** null: what Placement has, else the initial ratio. */
+  readonly cpuAllocationRatio: number | null;
+  readonly ramAllocationRatio: number | null;
+  readonly diskAllocationRatio: number | null;
+  readonly initialCpuAllocationRatio: number;
+  readonly initialRamAllocationRatio: number;
+  readonly initialDiskAllocationRatio: number;
+  /** 0: 60 s; negative: off. */
+  readonly updateIntervalMs: number;
+  readonly associationRefreshMs: number;
+  readonly providerConfigLocation: string;
+  readonly imageTypeExcludeList: readonly string[];
+  /** 0: failed builds are not counted. */
+  readonly consecutiveBuildServiceDisableThreshold: number;
+}
+
+export interface BuildConfig {
+  readonly instanceNameTemplate: string;
+  readonly maxConcurrentBuilds: number;
+  readonly networkAllocateRetries: number;
+  readonly vifPluggingTimeoutMs: number;
+  readonly vifPluggingIsFatal: boolean;
+  readonly defaultAccessIpNetworkName: string | null;
+  /** 0: never. */
+  readonly instanceBuildTimeoutMs: number;
+  readonly waitForVifPluggedEventDuringHardReboot: readonly string[];
+  readonly disableGroupPolicyCheckUpcall: boolean;
+}
+
+export interface PowerConfig {
+  readonly shutdownTimeoutMs: number;
+  readonly resumeGuestsStateOnHostBoot: boolean;
+  readonly handleVirtLifecycleEvents: boolean;
+  /** Spacing of _sync_power_states; 0: 60 s, negative: off. */
+  readonly syncIntervalMs: number;
+  readonly syncPoolSize: number;
+}
+
+/** Spacings and limits of the other periodic tasks. 0 as a spacing: 60 s, negative: off. */
+export interface PeriodicConfig {
+  readonly schedulerInstanceSyncIntervalMs: number;
+  readonly trackInstanceChanges: boolean;
+  readonly runningDeletedInstanceAction: 'noop' | 'log' | 'shutdown' | 'reap';
+  readonly runningDeletedInstancePollIntervalMs: number;
+  readonly runningDeletedInstanceTimeoutMs: number;
+  readonly instanceDeleteIntervalMs: number;
+  readonly maximumInstanceDeleteAttempts: number;
+  /** 0: off. */
+  readonly reclaimInstanceIntervalMs: number;
+}
+
+export interface NeutronConfig extends ServiceSettings {
+  readonly ovsBridge: string;
+  readonly extensionSyncIntervalMs: number;
+}
+
+export interface CinderConfig extends ServiceSettings {
+  readonly crossAzAttach: boolean;
+}
+
+export interface ServiceUserConfig extends ServiceSettings {
+  readonly sendServiceUserToken: boolean;
+}
+
+/** Section [lxd]: ours, so unknown options in it are refused. */
+export interface LxdConfig {
+  /** unix:///path or https://host:port. */
+  readonly endpoint: string;
+  readonly project: string;
+  /** null: the pool of the first profile that has a root disk. */
+  readonly storagePool: string | null;
+  readonly profiles: readonly string[];
+  readonly rootQuota: 'auto' | 'always' | 'never';
+  readonly clientCert: string | null;
+  readonly clientKey: string | null;
+  readonly serverCert: string | null;
+  readonly requestTimeoutMs: number;
+  readonly imageTimeoutMs: number;
+  readonly spawnTimeoutMs: number;
+}
+
+export interface ComputeConfig {
+  readonly host: string;
+  readonly myIp: string;
+  readonly statePath: string;
+  readonly tempDir: string;
+  /** Folders of the configuration files in the order read; compute_id is searched there. */
+  readonly configFolders: readonly string[];
+  /** A name of drivers/virt/registry.ts. */
+  readonly computeDriver: string;
+  /** SERVICE_VERSION of the control plane to assume when it cannot be asked; null: ask. */
+  readonly controlPlaneServiceVersion: number | null;
+  readonly log: { readonly debug: boolean; readonly file?: string };
+  readonly messaging: MessagingConfig;
+  readonly service: ServiceConfig;
+  readonly resources: ResourcesConfig;
+  readonly build: BuildConfig;
+  readonly power: PowerConfig;
+  readonly periodic: PeriodicConfig;
+  readonly console: { readonly serial: { readonly enabled: boolean } };
+  readonly placement: ServiceSettings;
+  readonly neutron: NeutronConfig;
+  readonly glance: ServiceSettings;
+  readonly cinder: CinderConfig;
+  readonly serviceUser: ServiceUserConfig;
+  readonly lxd: LxdConfig;
+}

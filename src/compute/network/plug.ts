@@ -1,0 +1,113 @@
+// From cached VIFs to interfaces on this host, and the wait for Neutron to have wired them (section 5.2 step 12).
+import { AppError } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import { limited } from '#src/lib/wait.ts';
+import { novaException } from '#src/nova/exceptions.ts';
+import type { Vif } from '#src/nova/network-model.ts';
+import type { BoundVif, VifDriver } from '#drivers/vif/driver.ts';
+import type { SpawnNic } from '#drivers/virt/driver.ts';
+import type { EventWatch } from '../events/event-inbox.ts';
+
+const UNPLUG_LIMIT_MS = 60_000;
+
+export interface PlugWait {
+  readonly watch: EventWatch;
+  /** vif_plugging_timeout; 0: no wait. */
+  readonly timeoutMs: number;
+  /** vif_plugging_is_fatal: what a missing event means. */
+  readonly isFatal: boolean;
+}
+
+export class Plugger {
+  readonly #drivers: ReadonlyMap<string, VifDriver>;
+  readonly #log: Log;
+
+  constructor(drivers: readonly VifDriver[], log: Log) {
+    this.#drivers = new Map(drivers.flatMap((driver) => driver.types.map((type) => [type, driver] as const)));
+    this.#log = log;
+  }
+
+  /** All or none: what was plugged here is unplugged again when another one fails. */
+  async plug(vifs: readonly Vif[], signal: AbortSignal): Promise<readonly SpawnNic[]> {
+    const targets = vifs.map((vif) => ({ vif, driver: this.#driverOf(vif) }));
+    const results = await Promise.allSettled(
+      targets.map(({ vif, driver }, index) => driver.plug(boundVif(vif), `eth${index}`, signal)),
+    );
+    const nics = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    const failure = results.find((result) => result.status === 'rejected');
+    if (failure === undefined) return nics;
+    await this.unplug(vifs);
+    throw failure.reason;
+  }
+
+  /** Plugs, and waits until Neutron has wired what it calls inactive. */
+  async plugAndWait(vifs: readonly Vif[], wait: PlugWait, signal: AbortSignal): Promise<readonly SpawnNic[]> {
+    const nics = await this.plug(vifs, signal);
+    await this.waitUntilWired(vifs, wait, signal);
+    return nics;
+  }
+
+  /** Waits for network-vif-plugged of each VIF that Neutron calls inactive. All are unplugged when that is fatal. */
+  async waitUntilWired(vifs: readonly Vif[], wait: PlugWait, signal: AbortSignal): Promise<void> {
+    const pending =
+      wait.timeoutMs > 0 ? vifs.filter(({ active, vnicType }) => !active && vnicType !== 'remote-managed') : [];
+    const deadline = limited(wait.timeoutMs, signal);
+    const since = performance.now();
+    const results = await Promise.allSettled(pending.map(({ id }) => waitForPlugged(wait.watch, id, deadline)));
+    const failure = results.find((result) => result.status === 'rejected');
+    if (pending.length > 0) {
+      const ports = pending.map(({ id }) => id);
+      this.#log.info('waited for Neutron', { ports, ms: Math.round(performance.now() - since) });
+    }
+    if (failure === undefined) return;
+    signal.throwIfAborted();
+    this.#log.warn('Neutron did not report interfaces as plugged', {
+      ports: pending.filter((_vif, index) => results[index]?.status === 'rejected').map(({ id }) => id),
+      isFatal: wait.isFatal,
+      error: failure.reason,
+    });
+    if (!wait.isFatal) return;
+    await this.unplug(vifs);
+    throw novaException('VirtualInterfaceCreateException', {}, { cause: failure.reason });
+  }
+
+  /** Tries all; what cannot be unplugged is logged, not an error: the container is what must go. */
+  async unplug(vifs: readonly Vif[]): Promise<void> {
+    await Promise.all(
+      vifs.map(async (vif) => {
+        const driver = this.#drivers.get(vif.type ?? '');
+        if (driver === undefined) return;
+        await driver.unplug(boundVif(vif), limited(UNPLUG_LIMIT_MS)).catch((error: unknown) => {
+          this.#log.warn('cannot unplug an interface', { port: vif.id, error });
+        });
+      }),
+    );
+  }
+
+  #driverOf(vif: Vif): VifDriver {
+    const driver = this.#drivers.get(vif.type ?? '');
+    if (driver !== undefined && vif.vnicType === 'normal') return driver;
+    throw new AppError(
+      'unsupported',
+      `port ${vif.id} is bound as ${vif.type} (${vif.vnicType}), which no driver serves`,
+    );
+  }
+}
+
+async function waitForPlugged(watch: EventWatch, portId: string, signal: AbortSignal): Promise<void> {
+  const { status } = await watch.wait('network-vif-plugged', portId, signal);
+  if (status === 'failed') throw new AppError('internal', `Neutron reports that plugging port ${portId} failed`);
+}
+
+function boundVif(vif: Vif): BoundVif {
+  const mtu = vif.network?.meta['mtu'];
+  return {
+    id: vif.id,
+    macAddress: vif.address ?? '',
+    type: vif.type ?? 'unbound',
+    networkId: vif.network?.id ?? '',
+    bridge: vif.network?.bridge ?? null,
+    mtu: typeof mtu === 'number' ? mtu : null,
+    details: vif.details,
+  };
+}

@@ -1,0 +1,157 @@
+// The operations on instances as start-up, periodic tasks and RPC methods call them: each under the instance's lock.
+import { AppError } from '#src/lib/errors.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { InstanceBuilder } from './build/build-instance.ts';
+import type { BuildRequest } from './build/request.ts';
+import { ExternalEvents } from './events/external-events.ts';
+import { InterfaceOperations } from './interfaces/interface-operations.ts';
+import { cachedVifs } from './network/info-cache.ts';
+import type { NetworkWish } from './network/request.ts';
+import { createOperationTools, type OperationTools } from './operation-tools.ts';
+import { FreezeOperations } from './power/freeze-operations.ts';
+import { PowerOperations, type RebootType } from './power/power-operations.ts';
+import { TerminateOperations } from './terminate/terminate-operations.ts';
+import type { ComputeServices, InstanceOperations } from './types.ts';
+
+type Instance = NovaObject<'Instance'>;
+type Context = RequestContext;
+
+/** What the RPC methods need beyond what start-up and periodic tasks do. */
+export interface ComputeOperations extends InstanceOperations {
+  build(context: Context, request: BuildRequest): void;
+  softDelete(context: Context, instance: Instance): Promise<void>;
+  pause(context: Context, instance: Instance): Promise<void>;
+  suspend(context: Context, instance: Instance): Promise<void>;
+  resume(context: Context, instance: Instance): Promise<void>;
+  /** The VIF that came about, as Nova's API reads it. */
+  attachInterface(context: Context, instance: Instance, wish: NetworkWish): Promise<unknown>;
+  detachInterface(context: Context, instance: Instance, portId: string): Promise<void>;
+  restore(context: Context, instance: Instance): Promise<void>;
+  refreshNetwork(context: Context, instance: Instance): Promise<void>;
+  readonly events: ExternalEvents;
+}
+
+export function createInstanceOperations(services: ComputeServices): ComputeOperations {
+  return new LockedOperations(services, createOperationTools(services));
+}
+
+class LockedOperations implements ComputeOperations {
+  readonly events: ExternalEvents;
+  readonly #services: ComputeServices;
+  readonly #tools: OperationTools;
+  readonly #power: PowerOperations;
+  readonly #freeze: FreezeOperations;
+  readonly #interfaces: InterfaceOperations;
+  readonly #terminate: TerminateOperations;
+  readonly #builder: InstanceBuilder;
+  /** Ends what still waits when the process does. */
+  readonly #end = new AbortController();
+
+  constructor(services: ComputeServices, tools: OperationTools) {
+    this.#services = services;
+    this.#tools = tools;
+    this.#power = new PowerOperations(services, tools);
+    this.#freeze = new FreezeOperations(services, tools, this.#power);
+    this.#interfaces = new InterfaceOperations(services, tools);
+    this.#terminate = new TerminateOperations(services, tools);
+    this.#builder = new InstanceBuilder(services, tools);
+    this.events = new ExternalEvents(services, tools);
+  }
+
+  build(context: Context, request: BuildRequest): void {
+    this.#builder.start(context, request);
+  }
+
+  async stop(context: Context, instance: Instance, cleanShutdown: boolean): Promise<void> {
+    await this.#locked(instance, (signal) => this.#power.stop(context, instance, cleanShutdown, signal));
+  }
+
+  async start(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#power.start(context, instance, signal));
+  }
+
+  async reboot(context: Context, instance: Instance, type: RebootType): Promise<void> {
+    await this.#locked(instance, (signal) => this.#power.reboot(context, instance, type, signal));
+  }
+
+  async pause(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#freeze.pause(context, instance, signal));
+  }
+
+  async unpause(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#freeze.unpause(context, instance, signal));
+  }
+
+  async suspend(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#freeze.suspend(context, instance, signal));
+  }
+
+  async resume(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#freeze.resume(context, instance, signal));
+  }
+
+  async attachInterface(context: Context, instance: Instance, wish: NetworkWish): Promise<unknown> {
+    return await this.#locked(instance, (signal) => this.#interfaces.attach(context, instance, wish, signal));
+  }
+
+  async detachInterface(context: Context, instance: Instance, portId: string): Promise<void> {
+    await this.#locked(instance, (signal) => this.#interfaces.detach(context, instance, portId, signal));
+  }
+
+  async softDelete(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#power.softDelete(context, instance, signal));
+  }
+
+  async restore(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#power.restore(context, instance, signal));
+  }
+
+  /** A build of the instance that still runs is stopped, and waited for. */
+  async terminate(context: Context, instance: Instance): Promise<void> {
+    const uuid = instance.get('uuid');
+    this.#tools.builds.interrupt(uuid);
+    this.#tools.inbox.forget(uuid);
+    await this.#locked(instance, () => this.#terminate.terminate(context, instance));
+  }
+
+  async completeDeletion(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, () => this.#terminate.completeDeletion(context, instance));
+  }
+
+  async plugInterfaces(_context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
+    await this.#locked(instance, async () => {
+      await this.#tools.plugger.plug(cachedVifs(instance), signal);
+    });
+  }
+
+  async resumeGuest(context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { virt, conductor } = this.#services;
+    await this.#locked(instance, async () => {
+      await this.#power.resume(instance, signal);
+      instance.set('power_state', await virt.powerState(instance.get('uuid'), signal));
+      await conductor.save(context, instance);
+    });
+  }
+
+  async removeGuest(_context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
+    await this.#locked(instance, () => this.#terminate.removeGuest(instance, signal));
+  }
+
+  async refreshNetwork(context: Context, instance: Instance): Promise<void> {
+    await this.#tools.networks.refresh(context, instance, { signal: this.#end.signal });
+  }
+
+  cancelWaits(): void {
+    this.#tools.inbox.cancelAll();
+    this.#end.abort(new AppError('unavailable', 'the compute service stops'));
+  }
+
+  async drain(signal: AbortSignal): Promise<void> {
+    await this.#tools.builds.drain(signal);
+  }
+
+  async #locked<T>(instance: Instance, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return await this.#services.locks.run(instance.get('uuid'), () => work(this.#end.signal), this.#end.signal);
+  }
+}

@@ -1,0 +1,49 @@
+// What a compute puts in order before it takes work: left-over guests, interrupted operations (contract section 4.3).
+import { kindOf } from '#src/lib/errors.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import { createSchedulerClient } from '#src/nova/scheduler.ts';
+import { instancesOfHost } from '../records.ts';
+import type { ComputeServices, InstanceOperations } from '../types.ts';
+import { removeEvacuated } from './evacuated.ts';
+import { failInterruptedBuilds } from './interrupted-builds.ts';
+import { recoverInstances } from './recover-instances.ts';
+
+const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
+
+/** Steps 4 and 6 to 9 of section 4.3; identity and engine have been checked. */
+export async function initHost(
+  services: ComputeServices,
+  operations: InstanceOperations,
+  context: RequestContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const { config, conductor, log, placement, virt, tracker, rpc } = services;
+  const asking = { conductor, context };
+  const providerUuid = tracker.computeNodeUuid;
+  const instances = await instancesOfHost(asking, config.host, ATTRIBUTES);
+  await attempt('evacuated instances', async () => {
+    await removeEvacuated({ asking, placement, operations, log, host: config.host, providerUuid }, signal);
+  });
+  const powers = new Map((await virt.listInstances(signal)).map(({ uuid, powerState }) => [uuid, powerState]));
+  const resumesGuests = config.power.resumeGuestsStateOnHostBoot;
+  await recoverInstances({ context, conductor, operations, log, resumesGuests }, instances, powers, signal);
+  const known = new Set(instances.map((instance) => instance.get('uuid')));
+  await attempt('interrupted builds', () =>
+    failInterruptedBuilds({ asking, placement, log, providerUuid }, known, signal),
+  );
+  if (instances.length > 0 && config.periodic.trackInstanceChanges) {
+    await createSchedulerClient(rpc).updateInstanceInfo(context, config.host, instances);
+  }
+
+  /** These need Placement; a compute must be able to start without it. */
+  async function attempt(what: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      signal.throwIfAborted();
+      // no provider yet: a first start
+      if (kindOf(error) === 'not_found') return;
+      log.error(`${what} not looked after`, { error });
+    }
+  }
+}

@@ -1,0 +1,122 @@
+// What is done at start about an instance that the last process left behind (contract section 4.6), as a pure table.
+import { POWER_STATES, type PowerState, TASK_STATES as TASK, VM_STATES as VM } from '#src/nova/states.ts';
+
+export type RecoveryStep =
+  | 'complete deletion'
+  | 'fail'
+  | 'clear task'
+  | 'make active'
+  | 'terminate'
+  | 'escalate to hard reboot'
+  | 'reboot hard'
+  | 'reboot soft'
+  | 'unpause'
+  | 'stop'
+  | 'start'
+  | 'plug'
+  | 'fail live migration'
+  | 'resume guest';
+
+export interface RecoveryView {
+  readonly vmState: string | null;
+  readonly taskState: string | null;
+  /** In Nova's record. */
+  readonly recordedPower: number | null;
+  /** In the engine. */
+  readonly power: PowerState;
+  readonly resumesGuests: boolean;
+}
+
+/** The first rule that says something ends the search; rules that only tidy up let it go on. */
+interface Rule {
+  readonly applies: (view: RecoveryView) => boolean;
+  readonly steps: (view: RecoveryView) => readonly RecoveryStep[];
+  readonly goesOn?: true;
+}
+
+const isIn = (value: string | null, ...set: readonly string[]): boolean => value !== null && set.includes(value);
+const isRunning = ({ power }: RecoveryView): boolean => power === POWER_STATES.running;
+
+const SOFT_REBOOT = [TASK.rebooting, TASK.rebootPending, TASK.rebootStarted] as const;
+const REBOOT_BEGUN = [TASK.rebooting, TASK.rebootStarted, TASK.rebootingHard, TASK.rebootStartedHard] as const;
+const HARD_REBOOT_FROM = [VM.active, VM.stopped, VM.paused, VM.suspended, VM.error] as const;
+
+function isRebootToRepeat(view: RecoveryView): boolean {
+  const { vmState, taskState } = view;
+  if (taskState === TASK.rebootPending) return vmState === VM.active;
+  if (taskState === TASK.rebootPendingHard) return isIn(vmState, ...HARD_REBOOT_FROM);
+  return isIn(taskState, ...REBOOT_BEGUN) && !isRunning(view);
+}
+
+function rebootSteps(view: RecoveryView): readonly RecoveryStep[] {
+  const wasSoft = isIn(view.taskState, ...SOFT_REBOOT);
+  if (wasSoft && isRunning(view)) return ['reboot soft'];
+  return wasSoft ? ['escalate to hard reboot', 'reboot hard'] : ['reboot hard'];
+}
+
+const RULES: readonly Rule[] = [
+  {
+    applies: ({ vmState, taskState }) =>
+      vmState === VM.softDelete || (vmState === VM.error && !isIn(taskState, TASK.resizeMigrating, TASK.deleting)),
+    steps: () => [],
+  },
+  { applies: ({ vmState }) => vmState === VM.deleted, steps: () => ['complete deletion'] },
+  {
+    applies: ({ vmState, taskState }) =>
+      vmState === VM.building ||
+      isIn(taskState, TASK.scheduling, TASK.blockDeviceMapping, TASK.networking, TASK.spawning),
+    steps: () => ['fail'],
+  },
+  {
+    applies: ({ vmState, taskState }) =>
+      isIn(vmState, VM.active, VM.stopped) &&
+      isIn(taskState, TASK.rebuilding, TASK.rebuildBlockDeviceMapping, TASK.rebuildSpawning),
+    steps: () => ['fail'],
+  },
+  {
+    applies: ({ taskState }) =>
+      isIn(
+        taskState,
+        TASK.imageSnapshotPending,
+        TASK.imagePendingUpload,
+        TASK.imageUploading,
+        TASK.imageSnapshot,
+        TASK.resizePrep,
+      ),
+    steps: () => ['clear task'],
+    goesOn: true,
+  },
+  { applies: ({ taskState }) => taskState === TASK.deleting, steps: () => ['terminate'] },
+  { applies: isRebootToRepeat, steps: rebootSteps },
+  {
+    applies: (view) => isRunning(view) && isIn(view.taskState, ...REBOOT_BEGUN, TASK.pausing, TASK.unpausing),
+    steps: () => ['make active'],
+    goesOn: true,
+  },
+  {
+    applies: ({ taskState, power }) => taskState === TASK.unpausing && power === POWER_STATES.paused,
+    steps: () => ['unpause'],
+  },
+  { applies: ({ taskState }) => taskState === TASK.poweringOff, steps: () => ['stop'] },
+  { applies: ({ taskState }) => taskState === TASK.poweringOn, steps: () => ['start'] },
+];
+
+export function recoveryPlan(view: RecoveryView): readonly RecoveryStep[] {
+  const steps: RecoveryStep[] = [];
+  for (const rule of RULES) {
+    if (!rule.applies(view)) continue;
+    steps.push(...rule.steps(view));
+    if (!rule.goesOn) return steps;
+  }
+  return [...steps, 'plug', ...lastSteps(view)];
+}
+
+/** Of what goes on living here. */
+function lastSteps(view: RecoveryView): readonly RecoveryStep[] {
+  const { vmState, taskState, recordedPower, power, resumesGuests } = view;
+  if (taskState === TASK.resizeMigrating)
+    return vmState === VM.stopped ? ['clear task'] : ['resume guest', 'clear task'];
+  const migration: readonly RecoveryStep[] = taskState === TASK.migrating ? ['fail live migration', 'clear task'] : [];
+  const isDown = recordedPower === POWER_STATES.running && power !== POWER_STATES.running;
+  return isDown && resumesGuests ? [...migration, 'resume guest'] : migration;
+}

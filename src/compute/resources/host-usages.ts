@@ -1,0 +1,59 @@
+// Reads from Nova who takes what on this node: its instances, and those on their way to or from it (contract section 4.7).
+import { expectList } from '#src/nova/objects/wire.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { type Asking, findInstance, type Instance, instancesOfNode } from '../records.ts';
+import { flavorUsage, type InstanceUsage, usageOf } from './usage.ts';
+
+export interface Place {
+  readonly host: string;
+  readonly node: string;
+}
+
+export interface HostUsages {
+  readonly usages: ReadonlyMap<string, InstanceUsage>;
+  /** Migrations under way; they may hold allocations of their own. */
+  readonly migrationUuids: ReadonlySet<string>;
+}
+
+export async function readHostUsages(asking: Asking, place: Place): Promise<HostUsages> {
+  const instances = await instancesOfNode(asking, place, ['flavor']);
+  const usages = new Map<string, InstanceUsage>();
+  for (const instance of instances) {
+    const usage = usageOf(instance);
+    if (usage) usages.set(instance.get('uuid'), usage);
+  }
+  const migrations = await migrationsUnderWay(asking, place);
+  for (const migration of migrations) {
+    const uuid = migration.get('instance_uuid');
+    if (uuid === null || usages.has(uuid)) continue;
+    const usage = await movingUsage(asking, migration, place);
+    if (usage) usages.set(uuid, usage);
+  }
+  return { usages, migrationUuids: new Set(migrations.map((migration) => migration.get('uuid'))) };
+}
+
+async function migrationsUnderWay(
+  { conductor, context }: Asking,
+  { host, node }: Place,
+): Promise<readonly NovaObject<'Migration'>[]> {
+  const call = { object: 'MigrationList', method: 'get_in_progress_and_error', args: [host, node] } as const;
+  return expectList(await conductor.classMethod(context, call), 'MigrationList');
+}
+
+/** Incoming: the room for the new flavor; outgoing: that for the old one until the move is confirmed. */
+async function movingUsage(
+  asking: Asking,
+  migration: NovaObject<'Migration'>,
+  { host, node }: Place,
+): Promise<InstanceUsage | undefined> {
+  if (migration.get('status') === 'error') return undefined;
+  const instance = await findInstance(asking, migration.get('instance_uuid') ?? '', ['flavor']);
+  if (!instance) return undefined;
+  const isIncoming = migration.get('dest_compute') === host && migration.get('dest_node') === node;
+  const flavor = flavorOf(instance, isIncoming ? 'new_flavor' : 'old_flavor');
+  return flavorUsage(flavor, !instance.find('image_ref'));
+}
+
+function flavorOf(instance: Instance, which: 'new_flavor' | 'old_flavor'): NovaObject<'Flavor'> {
+  return instance.find(which) ?? instance.get('flavor');
+}

@@ -1,0 +1,205 @@
+// The resource tracker: claims of builds, the ComputeNode record, the report to Placement (contract sections 4.4 to 4.8).
+import { Coalesced } from '#src/lib/coalesced.ts';
+import { AppError } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import { RequestContext } from '#src/nova/context.ts';
+import type { Conductor } from '#src/nova/types.ts';
+import type { Placement } from '#src/openstack/types.ts';
+import type { HostFacts, VirtDriver } from '#drivers/virt/driver.ts';
+import type { ResourcesConfig } from '../config/config.ts';
+import { findService, type Instance } from '../records.ts';
+import type { Claim, ResourceTracker } from '../types.ts';
+import {
+  assignFields,
+  type ComputeNode,
+  createComputeNode,
+  findComputeNode,
+  type NodeIdentity,
+  nodeFields,
+  usageFields,
+} from './compute-node.ts';
+import { readHostUsages } from './host-usages.ts';
+import { wantedInventories } from './inventory.ts';
+import { UsageLedger } from './ledger.ts';
+import { removeOrphanAllocations } from './orphans.ts';
+import type { ProviderAdditions } from './provider-config.ts';
+import { ProviderReport } from './provider-report.ts';
+import { wantedTraits } from './traits.ts';
+import { hostUsage, usageOf } from './usage.ts';
+
+export interface TrackerOptions {
+  readonly config: ResourcesConfig;
+  readonly identity: NodeIdentity;
+  readonly nodeName: string;
+  readonly additions: ProviderAdditions;
+  readonly conductor: Conductor;
+  readonly placement: Placement;
+  readonly virt: VirtDriver;
+  readonly log: Log;
+}
+
+export class HostResourceTracker implements ResourceTracker {
+  readonly nodeName: string;
+  readonly computeNodeUuid: string;
+  readonly #options: TrackerOptions;
+  readonly #ledger = new UsageLedger();
+  readonly #report: ProviderReport;
+  readonly #save: Coalesced;
+  #node: ComputeNode | undefined;
+  #facts: HostFacts | undefined;
+  #failedBuilds = 0;
+  #isDisabled = false;
+  #serviceId: number | undefined;
+
+  constructor(options: TrackerOptions) {
+    const { config, identity, nodeName, placement, log } = options;
+    this.#options = options;
+    this.nodeName = nodeName;
+    this.computeNodeUuid = identity.uuid;
+    this.#report = new ProviderReport({ placement, log, refreshMs: config.associationRefreshMs });
+    this.#save = new Coalesced(() => this.#saveNode());
+  }
+
+  get computeNodeId(): number {
+    return this.#present().get('id');
+  }
+
+  /** The Service record that the ComputeNode belongs to; from then on it is written. */
+  useService(serviceId: number): void {
+    this.#serviceId = serviceId;
+  }
+
+  async instanceClaim(context: RequestContext, instance: Instance): Promise<Claim> {
+    const { host } = this.#options.identity;
+    this.#present();
+    instance.set('host', host).set('launched_on', host).set('node', this.nodeName);
+    instance.set('compute_id', this.computeNodeId);
+    const uuid = instance.get('uuid');
+    this.#ledger.set(uuid, usageOf(instance));
+    try {
+      await this.#options.conductor.save(context, instance);
+    } catch (error) {
+      this.#ledger.set(uuid, undefined);
+      throw error;
+    }
+    await this.#saveSoon();
+    return { abort: () => this.#abortClaim(context, instance) };
+  }
+
+  async updateUsage(_context: RequestContext, instance: Instance): Promise<void> {
+    const isOurs = instance.get('host') === this.#options.identity.host && instance.get('node') === this.nodeName;
+    this.#ledger.set(instance.get('uuid'), isOurs ? usageOf(instance) : undefined);
+    await this.#saveSoon();
+  }
+
+  buildSucceeded(): void {
+    this.#failedBuilds = 0;
+  }
+
+  buildFailed(): void {
+    this.#failedBuilds += 1;
+  }
+
+  async setDisabled(disabled: boolean, signal?: AbortSignal): Promise<void> {
+    this.#isDisabled = disabled;
+    await this.#reportProvider(signal);
+  }
+
+  /** Everything anew from Nova and the engine; the periodic task, and once at start. */
+  async update(context: RequestContext, signal: AbortSignal): Promise<void> {
+    const { conductor, identity, virt, placement, log } = this.#options;
+    const asking = { conductor, context };
+    this.#facts = await virt.hostFacts(signal);
+    this.#checkName(this.#facts);
+    const begunAt = this.#ledger.beginReading();
+    const { usages, migrationUuids } = await readHostUsages(asking, { host: identity.host, node: this.nodeName });
+    this.#ledger.replace(usages, begunAt);
+    this.#node ??= await this.#findOrCreate(context);
+    this.#isDisabled = (await findService(asking, identity.host))?.get('disabled') ?? false;
+    await this.#reportProvider(signal);
+    await this.#save.run();
+    const isKnown = (uuid: string): boolean => this.#ledger.has(uuid) || migrationUuids.has(uuid);
+    await removeOrphanAllocations({ asking, placement, log }, { providerUuid: identity.uuid, isKnown }, signal);
+  }
+
+  async #findOrCreate(context: RequestContext): Promise<ComputeNode> {
+    const { conductor, identity, log } = this.#options;
+    const found = await findComputeNode(conductor, context, identity.uuid);
+    if (found) return found;
+    const node = await createComputeNode(conductor, context, identity, this.#fields());
+    log.info('compute node created', { uuid: identity.uuid, name: this.nodeName });
+    return node;
+  }
+
+  /** A claim is good without it: the next periodic run writes what this one could not. */
+  async #saveSoon(): Promise<void> {
+    // recovery runs before the record is read
+    if (!this.#node) return;
+    await this.#save.run().catch((error: unknown) => {
+      this.#options.log.warn('compute node not saved, trying again later', { node: this.nodeName, error });
+    });
+  }
+
+  /** No call when nothing differs. */
+  async #saveNode(): Promise<void> {
+    const { conductor } = this.#options;
+    const node = this.#present();
+    assignFields(node, this.#fields());
+    await conductor.save(RequestContext.admin(), node);
+  }
+
+  #fields(): ReturnType<typeof nodeFields> {
+    const { config, identity, virt } = this.#options;
+    const facts = this.#knownFacts();
+    const usage = hostUsage(this.#ledger.usages(), config, this.#failedBuilds);
+    const hypervisorType = virt.info.hypervisorType;
+    return {
+      ...nodeFields(identity, { facts, usage, serviceId: this.#serviceId, hypervisorType }, config),
+      ...usageFields(facts, usage),
+    };
+  }
+
+  async #reportProvider(signal?: AbortSignal): Promise<void> {
+    const { config, additions, virt } = this.#options;
+    const facts = this.#knownFacts();
+    await this.#report.sync(
+      { uuid: this.computeNodeUuid, name: this.nodeName },
+      {
+        inventories: (present) => ({ ...additions.inventories, ...wantedInventories(facts, config, present) }),
+        traits: wantedTraits({
+          info: virt.info,
+          imageTypeExcludeList: config.imageTypeExcludeList,
+          isDisabled: this.#isDisabled,
+          additional: additions.traits,
+        }),
+      },
+      signal,
+    );
+  }
+
+  async #abortClaim(context: RequestContext, instance: Instance): Promise<void> {
+    this.#ledger.set(instance.get('uuid'), undefined);
+    instance.set('host', null).set('node', null).set('compute_id', null);
+    await this.#options.conductor.save(context, instance);
+    await this.#saveSoon();
+  }
+
+  /** Nova knows the node by its name for ever: instances, allocations and aggregates hang on it. */
+  #checkName({ hypervisorHostname }: HostFacts): void {
+    if (hypervisorHostname === this.nodeName) return;
+    throw new AppError(
+      'conflict',
+      `the engine calls this node ${hypervisorHostname}, Nova knows it as ${this.nodeName}`,
+    );
+  }
+
+  #present(): ComputeNode {
+    if (this.#node) return this.#node;
+    throw new AppError('unavailable', `compute node ${this.nodeName} is not known to Nova yet`);
+  }
+
+  #knownFacts(): HostFacts {
+    if (this.#facts) return this.#facts;
+    throw new AppError('unavailable', `the engine of ${this.nodeName} has not told what it has`);
+  }
+}

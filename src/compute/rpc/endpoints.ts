@@ -1,0 +1,21 @@
+// All that a control plane may ask of this service, as endpoints of the messaging server (table 5.1).
+import type { RpcEndpoint, RpcHandler } from '#src/messaging/types.ts';
+import type { ComputeOperations } from '../operations.ts';
+import type { ComputeServices } from '../types.ts';
+import { hostMethods } from './host-methods.ts';
+import { instanceMethods } from './instance-methods.ts';
+import { unsupportedMethods } from './unsupported-methods.ts';
+
+export { createInstanceOperations } from '../operations.ts';
+
+/** 6.x is what Zed and later send; 5.x comes from control planes pinned to Victoria or older, with the same arguments. */
+const VERSIONS = ['6.5', '5.13'] as const;
+
+/** A method that is not here does not exist for the caller: NoSuchMethod. */
+export function computeEndpoints(services: ComputeServices, operations: ComputeOperations): readonly RpcEndpoint[] {
+  const methods = [...instanceMethods(services, operations), ...hostMethods(services), ...unsupportedMethods(services)];
+  const handlers: Readonly<Record<string, RpcHandler>> = Object.fromEntries(
+    methods.map((method) => [method.name, method.handler(services)]),
+  );
+  return VERSIONS.map((version) => ({ version, methods: handlers }));
+}

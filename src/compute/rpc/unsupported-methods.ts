@@ -1,0 +1,145 @@
+// RPC methods that a control plane may send and this service does not serve: each is refused in the way that its caller
+// understands, and what the API or the conductor had prepared is taken back (sections 5.1, 5.5 to 5.15).
+import { AppError } from '#src/lib/errors.ts';
+import { limited } from '#src/lib/wait.ts';
+import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
+import { userCredentials } from '../network/credentials.ts';
+import type { ComputeServices } from '../types.ts';
+import { type Call, type RpcMethod, rpcMethod } from './method.ts';
+import { type ArgsOf, dict, object, optional, text } from './params.ts';
+import { type Wrapper, X, XEF, XEFM, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
+
+const UNDO_LIMIT_MS = 60_000;
+
+/** What a refusal may need of the arguments, whichever of them a method has. */
+const args = {
+  instance: optional(object('Instance')),
+  migration: optional(object('Migration')),
+  image_id: optional(text()),
+  orig_image_ref: optional(text()),
+  orig_sys_metadata: optional(dict()),
+};
+type Args = ArgsOf<typeof args>;
+
+/** Nova's own name for it: what an owner sees in the fault. */
+class NotImplementedError extends AppError {
+  constructor(method: string) {
+    super('unsupported', `${method} is not supported by this host`);
+    this.name = 'NotImplementedError';
+  }
+}
+
+type Refusal = (method: string, args: Args) => Error;
+type Undo = (services: ComputeServices, call: Call, args: Args) => Promise<void>;
+
+interface Unsupported {
+  readonly wrappers: readonly Wrapper[];
+  readonly refusal: Refusal;
+  readonly undo?: Undo;
+}
+
+const notImplemented: Refusal = (method) => new NotImplementedError(method);
+const preCheckFailed: Refusal = () =>
+  novaException('MigrationPreCheckError', { reason: 'this host cannot move running or cross-cell instances' });
+
+function aboutInstance(name: NovaExceptionName, key: 'instance_uuid' | 'instance_id'): Refusal {
+  return (_method, { instance }) => novaException(name, { [key]: instance?.get('uuid') ?? '' } as never);
+}
+
+/** The snapshot that the API had made room for would stay `queued` for ever. */
+const deleteSnapshot: Undo = async ({ glance }, { context }, { image_id: imageId }) => {
+  if (imageId !== null) await glance.deleteImage(userCredentials(context), imageId, limited(UNDO_LIMIT_MS));
+};
+
+/** The conductor had moved the allocation of the source host to the migration: it goes back to the instance. */
+const takeBackMove: Undo = async ({ placement }, _call, { instance, migration }) => {
+  if (instance === null || migration === null) return;
+  await placement.moveAllocations(migration.get('uuid'), instance.get('uuid'), limited(UNDO_LIMIT_MS));
+};
+
+/** The instance was charged to this host, where it will not be. */
+const deleteAllocation: Undo = async ({ placement }, _call, { instance }) => {
+  if (instance !== null) await placement.deleteAllocations(instance.get('uuid'), limited(UNDO_LIMIT_MS));
+};
+
+/** The API had entered the new image; the guest still has the old one. */
+const restoreImage: Undo = async (
+  _services,
+  _call,
+  { instance, orig_image_ref: image, orig_sys_metadata: metadata },
+) => {
+  if (instance === null) return;
+  if (image !== null) instance.set('image_ref', image);
+  if (metadata !== null) instance.set('system_metadata', metadata as Readonly<Record<string, string | null>>);
+};
+
+const plain = (wrappers: readonly Wrapper[], undo?: Undo): Unsupported => ({
+  wrappers,
+  refusal: notImplemented,
+  ...(undo && { undo }),
+});
+
+const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
+  rescue_instance: plain(XTEF),
+  unrescue_instance: plain(XTEF),
+  set_admin_password: plain(XTEF),
+  rebuild_instance: plain(XTEFM, restoreImage),
+  snapshot_instance: plain(XTEF, deleteSnapshot),
+  backup_instance: plain(XTEF, deleteSnapshot),
+  shelve_instance: plain(XTEF, deleteSnapshot),
+  shelve_offload_instance: plain(XTEF),
+  unshelve_instance: plain(XTEF, deleteAllocation),
+  trigger_crash_dump: plain(XEF),
+  prep_resize: plain(XTEFM, takeBackMove),
+  resize_instance: plain(XTEFM, takeBackMove),
+  finish_resize: plain(XTEFM),
+  confirm_resize: plain(XEFM),
+  revert_resize: plain(XTEFM),
+  finish_revert_resize: plain(XTEFM),
+  prep_snapshot_based_resize_at_dest: { wrappers: XEF, refusal: preCheckFailed },
+  prep_snapshot_based_resize_at_source: plain(XTEFM),
+  finish_snapshot_based_resize_at_dest: plain(XTEFM),
+  confirm_snapshot_based_resize_at_source: plain(XEFM),
+  revert_snapshot_based_resize_at_dest: plain(XTEFM),
+  finish_revert_snapshot_based_resize_at_source: plain(XTEFM),
+  check_can_live_migrate_destination: { wrappers: XEF, refusal: preCheckFailed },
+  check_can_live_migrate_source: { wrappers: XEF, refusal: preCheckFailed },
+  pre_live_migration: plain(XEF),
+  live_migration: plain(XEFM),
+  post_live_migration_at_destination: plain(XEF),
+  rollback_live_migration_at_destination: plain(XEF),
+  drop_move_claim_at_destination: plain(XF),
+  live_migration_force_complete: plain(XEF),
+  live_migration_abort: plain(XEF),
+  remove_volume_connection: plain(X),
+  reserve_block_device_name: plain(XTF),
+  attach_volume: plain(XEF),
+  detach_volume: plain(XEF),
+  swap_volume: plain(XEF),
+  volume_snapshot_create: plain(X),
+  volume_snapshot_delete: plain(X),
+  add_fixed_ip_to_instance: plain(XF),
+  remove_fixed_ip_from_instance: plain(XF),
+  host_power_action: plain(X),
+  host_maintenance_mode: plain(X),
+  quiesce_instance: { wrappers: X, refusal: aboutInstance('InstanceQuiesceNotSupported', 'instance_id') },
+  unquiesce_instance: { wrappers: X, refusal: aboutInstance('InstanceQuiesceNotSupported', 'instance_id') },
+  allow_share: plain(XEF),
+  deny_share: plain(XEF),
+};
+
+export function unsupportedMethods(services: ComputeServices): readonly RpcMethod[] {
+  return Object.entries(UNSUPPORTED).map(([name, { wrappers, refusal, undo }]) =>
+    rpcMethod({
+      name,
+      args,
+      wrappers,
+      async handle(call, given) {
+        await undo?.(services, call, given).catch((error: unknown) => {
+          services.log.warn('cannot take back what was prepared for an unsupported operation', { method: name, error });
+        });
+        throw refusal(name, given);
+      },
+    }),
+  );
+}

@@ -1,0 +1,99 @@
+// From the configuration to the ways into the world: broker, engine, OpenStack services, this machine.
+import { readFile } from 'node:fs/promises';
+import { KeystoneSession, type TokenSource } from 'keystone-client-ts';
+import { AppError } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import type { LxdEndpoint } from '#drivers/virt/lxd/options.ts';
+import { LinuxHost } from '#src/host/linux-host.ts';
+import { createRpcTransport } from '#src/messaging/transport.ts';
+import type { RpcTransport } from '#src/messaging/types.ts';
+import { createGlance } from '#src/openstack/glance.ts';
+import { createNeutron } from '#src/openstack/neutron.ts';
+import { createPlacement } from '#src/openstack/placement.ts';
+import { createSession } from '#src/openstack/service.ts';
+import { vifDrivers } from '#drivers/vif/registry.ts';
+import type { VirtDriver } from '#drivers/virt/driver.ts';
+import { type VirtDriverName, virtDrivers } from '#drivers/virt/registry.ts';
+import type { ComputeConfig, LxdConfig } from '../config/config.ts';
+import { connectNotifications } from '../notifications/connect-notifications.ts';
+import type { ComputeParts } from './compute-service.ts';
+
+export async function connectCompute(config: ComputeConfig, log: Log): Promise<ComputeParts> {
+  const host = new LinuxHost();
+  const transport = connectBroker(config, log);
+  const { notifications, flush } = await connectNotifications(config, transport, log);
+  return {
+    log,
+    transport,
+    virt: await connectEngine(config, log),
+    vifs: Object.values(vifDrivers).map((module) => module.create({ host, log })),
+    ...connectOpenStack(config),
+    notifications,
+    flushNotifications: flush,
+  };
+}
+
+export function connectBroker({ messaging }: ComputeConfig, log: Log): RpcTransport {
+  const { transportUrl, rabbit, controlExchange, responseTimeoutMs } = messaging;
+  return createRpcTransport({
+    transportUrl,
+    rabbit,
+    log,
+    programName: 'nova-compute',
+    controlExchange,
+    responseTimeoutMs,
+  });
+}
+
+export async function connectEngine(config: ComputeConfig, log: Log): Promise<VirtDriver> {
+  const { computeDriver, host: nodeName, lxd } = config;
+  if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
+  const { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs } = lxd;
+  const settings = { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs };
+  const endpoint = await endpointOf(lxd);
+  return virtDrivers[computeDriver]({ nodeName, log, host: new LinuxHost(), lxd: { ...settings, endpoint } });
+}
+
+function isDriverName(name: string): name is VirtDriverName {
+  return Object.hasOwn(virtDrivers, name);
+}
+
+async function endpointOf({ endpoint, clientCert, clientKey, serverCert }: LxdConfig): Promise<LxdEndpoint> {
+  if (!endpoint.startsWith('https://')) return { kind: 'unix', socketPath: endpoint.replace(/^unix:(\/\/)?/, '') };
+  const [clientCertificate, key, serverCertificate] = await Promise.all([clientCert, clientKey, serverCert].map(pem));
+  return {
+    kind: 'https',
+    url: endpoint,
+    clientCertificate: clientCertificate ?? '',
+    clientKey: key ?? '',
+    ...(serverCertificate !== undefined && { serverCertificate }),
+  };
+}
+
+async function pem(path: string | null): Promise<string | undefined> {
+  if (path === null) return undefined;
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw new AppError('invalid', `${path} of [lxd] cannot be read`, { cause: error });
+  }
+}
+
+/** Glance has no credentials of its own; its catalogue comes from a user's token, or from Neutron's service user. */
+export function connectOpenStack(config: ComputeConfig): Pick<ComputeParts, 'placement' | 'neutron' | 'glance'> {
+  const { placement, neutron, glance } = config;
+  const serviceTokens = serviceTokensOf(config);
+  const fallbackTokens = createSession(neutron) ?? createSession(placement);
+  const shared = { ...(serviceTokens && { serviceTokens }), ...(fallbackTokens && { fallbackTokens }) };
+  return {
+    placement: createPlacement({ settings: placement }),
+    neutron: createNeutron({ ...shared, settings: neutron, extensionSyncMs: neutron.extensionSyncIntervalMs }),
+    glance: createGlance({ ...shared, settings: glance }),
+  };
+}
+
+function serviceTokensOf({ serviceUser }: ComputeConfig): TokenSource | undefined {
+  const { sendServiceUserToken, auth, tls, timeoutMs } = serviceUser;
+  if (!sendServiceUserToken || !auth) return undefined;
+  return new KeystoneSession({ auth, ...tls, ...(timeoutMs !== undefined && { timeoutMs }) });
+}

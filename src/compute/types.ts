@@ -1,0 +1,118 @@
+// The pieces of the compute service that its operations are given.
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import type { Conductor } from '#src/nova/types.ts';
+import type { Glance, Neutron, Placement } from '#src/openstack/types.ts';
+import type { VifDriver } from '#drivers/vif/driver.ts';
+import type { VirtDriver } from '#drivers/virt/driver.ts';
+import type { RpcClient } from '#src/messaging/types.ts';
+import type { KeyedLock } from '#src/lib/keyed-lock.ts';
+import type { Log } from '#src/lib/log.ts';
+import type { ComputeConfig } from './config/config.ts';
+
+/** A reservation of this host's resources for one instance; ends with commit (nothing to do) or abort. */
+export interface Claim {
+  /** Takes the usage back and sets host, node and compute_id of the instance to null, saved. */
+  abort(signal?: AbortSignal): Promise<void>;
+}
+
+/** Section 4.7. Claims and changes count at once; the periodic reading of the database loses none of them. */
+export interface ResourceTracker {
+  readonly nodeName: string;
+  /** Id of the ComputeNode row, for Instance.compute_id. */
+  readonly computeNodeId: number;
+  readonly computeNodeUuid: string;
+  /** Sets host, launched_on, node, compute_id on the instance, saves it, counts it, writes the ComputeNode when changed. */
+  instanceClaim(context: RequestContext, instance: NovaObject<'Instance'>): Promise<Claim>;
+  /** Counts the instance anew after its state changed (deleted ones are dropped). */
+  updateUsage(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  buildSucceeded(): void;
+  buildFailed(): void;
+  /** Adds or removes COMPUTE_STATUS_DISABLED on the root provider at once (set_host_enabled). */
+  setDisabled(disabled: boolean, signal?: AbortSignal): Promise<void>;
+}
+
+/**
+ * What start-up and the periodic tasks ask of the operations; the same code that serves the RPC methods. Each takes the
+ * instance's lock itself, saves what it changes, and rejects after having put the instance into a consistent state.
+ * `createInstanceOperations(services)` and `computeEndpoints(services, operations)` of rpc/endpoints.ts make them.
+ */
+export interface InstanceOperations {
+  /** stop_instance (section 5.4); task_state is powering-off already. */
+  stop(context: RequestContext, instance: NovaObject<'Instance'>, cleanShutdown: boolean): Promise<void>;
+  /** start_instance; task_state is powering-on already. */
+  start(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** reboot_instance. */
+  reboot(context: RequestContext, instance: NovaObject<'Instance'>, type: 'SOFT' | 'HARD'): Promise<void>;
+  /** unpause_instance. */
+  unpause(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** terminate_instance (section 5.3), block devices and metadata read by itself. */
+  terminate(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** The rest of a deletion of which only the record is left (vm_state deleted, section 4.6). */
+  completeDeletion(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** Plugs the interfaces of the info cache on this host. Rejects when that fails. */
+  plugInterfaces(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
+  /** Starts the guest again as it was before the host went down; no state of the instance but power_state changes. */
+  resumeGuest(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
+  /** Takes a guest that Nova knows no more (or elsewhere) off this host: interfaces, container, disks. Idempotent. */
+  removeGuest(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
+  /** Fails everything that waits for an external event; the last call before the process ends. */
+  cancelWaits(): void;
+  /** Waits for the builds that run detached from their RPC; to be called after the RPC server stopped consuming. */
+  drain(signal: AbortSignal): Promise<void>;
+}
+
+/** The moments of an instance's life that notification consumers know (appendix B.2). */
+export type InstanceMoment =
+  | 'create'
+  | 'delete'
+  | 'shutdown'
+  | 'power_off'
+  | 'power_on'
+  | 'reboot'
+  | 'soft_delete'
+  | 'restore'
+  | 'pause'
+  | 'unpause'
+  | 'suspend'
+  | 'resume'
+  | 'interface_attach'
+  | 'interface_detach';
+
+/** Where notifications go (section 1.12, appendix B). Nothing here throws or waits. */
+export interface InstanceNotifications {
+  moment(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    moment: {
+      readonly name: InstanceMoment;
+      readonly phase: 'start' | 'end' | 'error';
+      readonly error?: unknown;
+      /** Additional keys of the legacy payload (image_name, message). */
+      readonly extra?: Readonly<Record<string, unknown>>;
+    },
+  ): void;
+  /** The X wrapper: an RPC method failed. */
+  failure(
+    context: RequestContext,
+    failure: { readonly method: string; readonly instanceUuid?: string; readonly error: unknown },
+  ): void;
+}
+
+/** What every operation of compute/ is made of; constructed once, in the composition root. */
+export interface ComputeServices {
+  readonly config: ComputeConfig;
+  readonly log: Log;
+  readonly conductor: Conductor;
+  readonly rpc: RpcClient;
+  readonly virt: VirtDriver;
+  readonly placement: Placement;
+  readonly neutron: Neutron;
+  readonly glance: Glance;
+  readonly tracker: ResourceTracker;
+  /** Plug interfaces on this host; each serves its own vif_types. */
+  readonly vifs: readonly VifDriver[];
+  readonly notifications: InstanceNotifications;
+  /** One lock per instance uuid for every operation on it. */
+  readonly locks: KeyedLock;
+}

@@ -1,0 +1,127 @@
+// What a backup says of itself: backup/index.yaml, and backup.yaml in the instance's folder; written as JSON, which is YAML too.
+import type { EngineContext } from '../context.ts';
+import type { InstanceRecord, PoolRecord, SnapshotRecord } from '../db/records.ts';
+import { ZERO_TIME } from '../db/records.ts';
+import { expander } from '../instances/expansion.ts';
+
+export interface BackupConfig {
+  readonly container: object;
+  readonly snapshots: readonly object[];
+  readonly pool: object;
+  readonly profiles: readonly object[];
+  readonly volume: object;
+  readonly volume_snapshots: readonly object[];
+}
+
+/** The instance with everything that it needs elsewhere. */
+export function backupConfig(
+  { database }: Pick<EngineContext, 'database'>,
+  record: InstanceRecord,
+  snapshots: readonly SnapshotRecord[],
+): BackupConfig {
+  const pool = database.pools.get(record.pool);
+  const profiles = record.profiles.flatMap((name) => {
+    const { config, description, devices } = database.profiles.find(record.project, name) ?? {};
+    return config ? [{ config, description, devices, name, used_by: [] }] : [];
+  });
+  return {
+    container: instanceDocument(record, expander(database)(record)),
+    snapshots: snapshots.map((snapshot) => {
+      const expanded = expander(database)({ ...snapshot, project: record.project });
+      return snapshotDocument(snapshot, expanded);
+    }),
+    pool: poolDocument(pool),
+    profiles,
+    volume: volumeDocument(record),
+    volume_snapshots: snapshots.map(({ name, createdAt, expiresAt }) => {
+      const times = { created_at: createdAt, expires_at: expiresAt };
+      return { description: '', name, config: {}, content_type: 'filesystem', ...times };
+    }),
+  };
+}
+
+function instanceDocument(record: InstanceRecord, expanded: { readonly config: object; readonly devices: object }) {
+  const { architecture, config, devices, ephemeral, profiles, stateful, description, name, type, project } = record;
+  return {
+    architecture,
+    config,
+    devices,
+    ephemeral,
+    profiles,
+    stateful,
+    description,
+    created_at: record.createdAt,
+    expanded_config: expanded.config,
+    expanded_devices: expanded.devices,
+    name,
+    status: 'Stopped',
+    status_code: 102,
+    last_used_at: record.lastUsedAt,
+    location: 'none',
+    type,
+    project,
+  };
+}
+
+function snapshotDocument(
+  snapshot: SnapshotRecord,
+  expanded: { readonly config: object; readonly devices: object },
+): object {
+  const { name, architecture, config, devices, ephemeral, profiles, stateful, description } = snapshot;
+  return {
+    expires_at: snapshot.expiresAt,
+    architecture,
+    config,
+    created_at: snapshot.createdAt,
+    devices,
+    ephemeral,
+    expanded_config: expanded.config,
+    expanded_devices: expanded.devices,
+    last_used_at: snapshot.lastUsedAt,
+    name,
+    profiles,
+    stateful,
+    description,
+    size: -1,
+  };
+}
+
+function poolDocument({ config, description, name, driver }: PoolRecord): object {
+  return { config, description, name, driver, used_by: [], status: 'Created', locations: ['none'] };
+}
+
+function volumeDocument({ name, project, createdAt }: InstanceRecord): object {
+  return {
+    config: {},
+    description: '',
+    name,
+    type: 'container',
+    used_by: [],
+    location: 'none',
+    content_type: 'filesystem',
+    project,
+    created_at: createdAt || ZERO_TIME,
+  };
+}
+
+export function indexDocument(
+  record: InstanceRecord,
+  config: BackupConfig,
+  { driver, snapshots }: { readonly driver: string; readonly snapshots: readonly string[] },
+): string {
+  const index = {
+    name: record.name,
+    backend: driver,
+    pool: record.pool,
+    snapshots,
+    optimized: false,
+    optimized_header: false,
+    type: 'container',
+    config,
+  };
+  return toText(index);
+}
+
+export function toText(document: object): string {
+  return `${JSON.stringify(document, undefined, 1)}\n`;
+}

@@ -1,0 +1,164 @@
+// Reads what a backup says of itself. Nobody vouches for it: every field is checked before it is used.
+import { Ajv, type ValidateFunction } from 'ajv';
+import { AppError } from '#src/lib/errors.ts';
+import { ZERO_TIME } from '../db/records.ts';
+import type { Unowned } from '../instances/copy.ts';
+import type { ConfigMap, DeviceMap } from '../types.ts';
+
+export interface BackedUpInstance {
+  readonly name: string;
+  readonly architecture: string;
+  readonly config: ConfigMap;
+  readonly devices: DeviceMap;
+  readonly ephemeral: boolean;
+  readonly profiles: readonly string[];
+  readonly description: string;
+}
+
+export interface BackupIndex {
+  readonly name: string;
+  readonly pool: string;
+  readonly backend: string;
+  readonly optimized: boolean;
+  readonly type: string;
+  readonly snapshots: readonly string[];
+  readonly instance?: BackedUpInstance;
+  readonly snapshotRows: readonly Unowned[];
+  readonly volume: { readonly config: ConfigMap; readonly description: string };
+}
+
+const text = { type: 'string', maxLength: 65_536 };
+const map = { type: 'object', additionalProperties: text };
+const texts = { type: ['array', 'null'], items: text };
+const INSTANCE = {
+  name: text,
+  architecture: text,
+  config: { ...map, type: ['object', 'null'] },
+  devices: { type: ['object', 'null'], additionalProperties: map },
+  ephemeral: { type: 'boolean' },
+  stateful: { type: 'boolean' },
+  profiles: texts,
+  description: text,
+};
+const time = { type: 'string', pattern: String.raw`^\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)$` };
+const SNAPSHOT = {
+  type: 'object',
+  required: ['name'],
+  properties: { ...INSTANCE, created_at: time, expires_at: time, last_used_at: time },
+};
+const SCHEMA = {
+  type: 'object',
+  required: ['name'],
+  properties: {
+    name: text,
+    pool: text,
+    backend: text,
+    optimized: { type: ['boolean', 'null'] },
+    type: text,
+    snapshots: texts,
+    config: {
+      type: ['object', 'null'],
+      properties: {
+        container: { type: ['object', 'null'], properties: INSTANCE },
+        volume: {
+          type: ['object', 'null'],
+          properties: { config: { ...map, type: ['object', 'null'] }, description: text },
+        },
+        snapshots: { type: ['array', 'null'], items: SNAPSHOT },
+      },
+    },
+  },
+};
+
+interface IndexFile {
+  readonly name: string;
+  readonly pool?: string;
+  readonly backend?: string;
+  readonly optimized?: boolean | null;
+  readonly type?: string;
+  readonly snapshots?: readonly string[] | null;
+  readonly config?: {
+    readonly container?: Nullable<Partial<BackedUpInstance>> | null;
+    readonly snapshots?: readonly SnapshotFile[] | null;
+    readonly volume?: { readonly config?: ConfigMap | null; readonly description?: string } | null;
+  } | null;
+}
+
+interface SnapshotFile extends Nullable<Partial<BackedUpInstance>> {
+  readonly name: string;
+  readonly stateful?: boolean;
+  readonly created_at?: string;
+  readonly expires_at?: string;
+  readonly last_used_at?: string;
+}
+
+type Nullable<T> = { readonly [Key in keyof T]: T[Key] | null };
+
+let validate: ValidateFunction<IndexFile> | undefined;
+
+/** AppError 'invalid' when it is not the index of a backup. */
+export async function parseIndex(content: string): Promise<BackupIndex> {
+  const { parse } = await import('yaml');
+  let data: unknown;
+  try {
+    data = parse(content, { maxAliasCount: 0, schema: 'core' });
+  } catch (cause) {
+    throw new AppError('invalid', 'Backup is not valid: index.yaml is not YAML', { cause });
+  }
+  validate ??= new Ajv({ strict: false }).compile<IndexFile>(SCHEMA);
+  if (!validate(data)) {
+    const [error] = validate.errors ?? [];
+    throw new AppError(
+      'invalid',
+      `Backup is not valid: index.yaml${error?.instancePath ?? ''} ${error?.message ?? ''}`,
+    );
+  }
+  return indexOf(data);
+}
+
+function orNone<T>(list: readonly T[] | null | undefined): readonly T[] {
+  return list ?? [];
+}
+
+function volumeOf({ config, description = '' }: { readonly config?: ConfigMap | null; readonly description?: string }) {
+  return { config: config ?? {}, description };
+}
+
+function indexOf(file: IndexFile): BackupIndex {
+  const { name, pool = '', backend = '', type = 'container', config } = file;
+  const container = config?.container;
+  return {
+    name,
+    pool,
+    backend,
+    type,
+    optimized: file.optimized === true,
+    snapshots: orNone(file.snapshots),
+    snapshotRows: orNone(config?.snapshots).map(snapshotOf),
+    volume: volumeOf(config?.volume ?? {}),
+    ...(container && { instance: instanceOf(name, container) }),
+  };
+}
+
+function instanceOf(name: string, container: Nullable<Partial<BackedUpInstance>>): BackedUpInstance {
+  return {
+    name: container.name ?? name,
+    architecture: container.architecture ?? '',
+    config: container.config ?? {},
+    devices: container.devices ?? {},
+    ephemeral: container.ephemeral ?? false,
+    profiles: container.profiles ?? [],
+    description: container.description ?? '',
+  };
+}
+
+function snapshotOf(snapshot: SnapshotFile): Unowned {
+  const { created_at: createdAt = ZERO_TIME, expires_at: expiresAt = ZERO_TIME } = snapshot;
+  return {
+    ...instanceOf(snapshot.name, snapshot),
+    stateful: false,
+    createdAt,
+    expiresAt,
+    lastUsedAt: snapshot.last_used_at ?? ZERO_TIME,
+  };
+}

@@ -1,0 +1,186 @@
+// Puts the instances part together: drivers, rules, supervisor, operations, and the service that reconciles at start.
+import { join } from 'node:path';
+import type { DeviceModule } from '#drivers/devices/driver.ts';
+import type { NicModule } from '#drivers/nic/driver.ts';
+import type { RuntimeModule } from '#drivers/runtime/driver.ts';
+import { Forwarder } from '#src/host/forwarding/forwarder.ts';
+import type { Service } from '#src/lib/service.ts';
+import type { EngineContext } from '../context.ts';
+import { InstanceBackups } from '../backups/instance-backups.ts';
+import { InstanceImport } from '../backups/instance-import.ts';
+import type { InstancesPart } from '../types.ts';
+import { autostart, isNewBoot, keepPlanned, noteBoot, planAutostart } from './autostart.ts';
+import { InstanceChanges } from './changes.ts';
+import { createRules } from './config-rules.ts';
+import { InstanceCopies } from './copy.ts';
+import { InstanceCreation } from './creation.ts';
+import { addInstanceMetrics } from './figures.ts';
+import { InstanceConsole } from './console.ts';
+import { InstanceExec } from './exec.ts';
+import { stopAll } from './host-shutdown.ts';
+import { InstanceFiles } from './files.ts';
+import { InstanceMetadata } from './instance-metadata.ts';
+import { Instances } from './instances.ts';
+import { InstanceDevices } from './devices.ts';
+import { Devlxd } from './devlxd.ts';
+import { InstanceLifecycle } from './lifecycle.ts';
+import { LiveChanges } from './live-changes.ts';
+import { MigrationSink } from './migration-sink.ts';
+import { MigrationSource } from './migration-source.ts';
+import { InstanceMoves } from './move.ts';
+import { InstanceNics } from './nics.ts';
+import { InstancePower } from './power.ts';
+import { InstanceRebuild } from './rebuild.ts';
+import { InstanceRestore } from './restore.ts';
+import { SnapshotSchedule } from './snapshot-schedule.ts';
+import { InstanceSftp } from './sftp.ts';
+import { InstanceSnapshots } from './snapshots.ts';
+import { CreationSources } from './sources.ts';
+import { reconcileInstances, type ReconcileParts } from './reconcile.ts';
+import { refreshDevice } from './refresh-device.ts';
+import { rootReader } from './read-root.ts';
+import { Supervisor } from './supervisor.ts';
+import { InstanceTrees } from './trees.ts';
+
+export interface InstanceDrivers {
+  readonly runtime: RuntimeModule;
+  /** By nictype. */
+  readonly nics: Readonly<Record<string, NicModule>>;
+  /** By type. */
+  readonly devices: Readonly<Record<string, DeviceModule>>;
+}
+
+export interface InstancesOfEngine extends InstancesPart {
+  readonly instances: Instances;
+  readonly exec: InstanceExec;
+  readonly console: InstanceConsole;
+  readonly metadata: InstanceMetadata;
+  readonly devlxd: Devlxd;
+  readonly backups: InstanceBackups;
+  readonly imports: InstanceImport;
+  readonly snapshots: InstanceSnapshots;
+  readonly restore: InstanceRestore;
+  readonly moves: InstanceMoves;
+  readonly rebuild: InstanceRebuild;
+  readonly migrations: MigrationSource;
+  readonly files: InstanceFiles;
+  readonly sftp: InstanceSftp;
+}
+
+// oxlint-disable-next-line max-lines-per-function -- the list of parts, in one place and without decisions
+export function createInstances(context: EngineContext, drivers: InstanceDrivers): InstancesOfEngine {
+  const { host, log, paths } = context;
+  const runtime = drivers.runtime.create({ host, log, containersPath: paths.containers });
+  const nicDrivers = Object.fromEntries(
+    Object.entries(drivers.nics).map(([nictype, module]) => [nictype, module.create({ host, log })]),
+  );
+  const forwards = new Forwarder({ directory: join(paths.root, 'forwards'), log });
+  const deviceDrivers = Object.fromEntries(
+    Object.entries(drivers.devices).map(([type, module]) => {
+      const sourceParent = (project: string, source: string) => context.gate.sourceParent(project, source);
+      const { volumes } = context;
+      return [type, module.create({ host, log, forwards, devicesPath: paths.devices, volumes, sourceParent })];
+    }),
+  );
+  const rules = createRules({
+    nics: nicDrivers,
+    devices: deviceDrivers,
+    networks: context.networks,
+    validateRaw: (raw) => runtime.validateRaw(raw),
+  });
+  const supervisor = new Supervisor(runtime, log);
+  const nics = new InstanceNics({ drivers: nicDrivers, networks: context.networks, host, log });
+  const devices: InstanceDevices = new InstanceDevices({
+    drivers: deviceDrivers,
+    runtime,
+    host,
+    log,
+    devicesPath: paths.devices,
+    changed: (key, device) => void refreshDevice({ context, supervisor, live }, key, device),
+  });
+  const snapshots = new InstanceSnapshots({ context, runtime, supervisor });
+  const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots });
+  const live: LiveChanges = new LiveChanges({ context, runtime, devices, nics, lifecycle });
+  const devlxd = new Devlxd(context.database, supervisor);
+  const changes = new InstanceChanges({ context, rules, supervisor, devices, live, devlxd, snapshots });
+  const power = new InstancePower({ context, runtime, supervisor, lifecycle, changes });
+  supervisor.handle(power);
+  const copies = new InstanceCopies({ context, lifecycle, runtime, supervisor });
+  const sink = new MigrationSink({ context, lifecycle, copies, snapshots });
+  const stopping = new AbortController();
+  const creation = new InstanceCreation({ context, rules, lifecycle, devices, copies, sink });
+  const sources = new CreationSources({ context, snapshots, supervisor });
+  const base = { context, runtime, rules, supervisor, lifecycle };
+  const parts = { ...base, creation, changes, power, snapshots, copies, sources, sink };
+  const instances = new Instances(parts);
+  const trees = new InstanceTrees({ context, runtime, supervisor, lifecycle });
+  const readRoot = rootReader({ context, lifecycle, supervisor });
+  const backups = new InstanceBackups(context, readRoot);
+  return {
+    instances,
+    devlxd,
+    backups,
+    imports: new InstanceImport(context, creation, backups.files),
+    exec: new InstanceExec({ context, runtime, supervisor, trees }),
+    console: new InstanceConsole({ context, runtime, supervisor }),
+    metadata: new InstanceMetadata(context),
+    snapshots,
+    restore: new InstanceRestore(parts),
+    moves: new InstanceMoves(parts),
+    rebuild: new InstanceRebuild(parts),
+    migrations: new MigrationSource(parts),
+    files: new InstanceFiles({ context, trees }),
+    sftp: new InstanceSftp({ log, trees }),
+    rules,
+    readRoot,
+    stopAll: (signal) => {
+      stopping.abort(new Error('the host goes down'));
+      return stopAll({ context, supervisor, power }, signal);
+    },
+    isRunning: (id) => supervisor.status(id) !== 'Stopped',
+    addMetrics: (set, projects, signal) => addInstanceMetrics({ instances, runtime }, set, { projects, signal }),
+    service: createService(
+      { context, runtime, supervisor, lifecycle, live, nics },
+      {
+        stopping,
+        periodic: [new SnapshotSchedule(parts), backups, { start: async () => undefined, stop: () => devices.close() }],
+      },
+    ),
+    profileChanged: (former, signal) => instances.profileChanged(former, signal),
+  };
+}
+
+/** What works by itself from time to time. */
+interface Periodic {
+  start(): Promise<void>;
+  stop(signal: AbortSignal): Promise<void> | void;
+}
+
+interface ServiceParts {
+  readonly stopping: AbortController;
+  readonly periodic: readonly Periodic[];
+}
+
+function createService(parts: ReconcileParts, { stopping, periodic }: ServiceParts): Service {
+  const { context, supervisor } = parts;
+  return {
+    name: 'instances',
+    async start(signal) {
+      const plan = (await isNewBoot(context)) ? planAutostart(parts) : undefined;
+      await reconcileInstances(parts, signal);
+      for (const part of periodic) await part.start();
+      if (!plan) return;
+      keepPlanned(parts, plan);
+      // Beside everything else: clients are served while the host's instances come up.
+      const starting = autostart(parts, plan, AbortSignal.any([signal, stopping.signal]));
+      void starting
+        .then(() => noteBoot(context))
+        .catch((error: unknown) => context.log.warn('autostart ended early', { error }));
+    },
+    async stop(signal) {
+      stopping.abort(new Error('the daemon stops'));
+      for (const part of periodic) await part.stop(signal);
+      supervisor.stop();
+    },
+  };
+}

@@ -1,0 +1,63 @@
+// Names and places of one instance outside the database.
+import { join } from 'node:path';
+import type { RuntimeContainer } from '#drivers/runtime/driver.ts';
+import type { VolumeRef } from '#drivers/storage/driver.ts';
+import type { EnginePaths } from '../types.ts';
+
+export interface InstanceKey {
+  readonly project: string;
+  readonly name: string;
+}
+
+/** Of its volume, its container and its directories: unique on the host. */
+export function hostName({ project, name }: InstanceKey): string {
+  return project === 'default' ? name : `${project}_${name}`;
+}
+
+/** Its root, for the storage driver. */
+export function rootVolume(key: InstanceKey): VolumeRef {
+  return { kind: 'container', name: hostName(key) };
+}
+
+export function lockKey({ project, name }: InstanceKey): string {
+  return `instance/${project}/${name}`;
+}
+
+export interface InstancePaths {
+  /** metadata.yaml, templates/ and our own notes. */
+  readonly home: string;
+  readonly metadata: string;
+  readonly templates: string;
+  /** Says what is being done to an instance whose row does not say it yet. */
+  readonly transition: string;
+  /** Digest of the settings that the running container was started with. */
+  readonly started: string;
+  /** Devices as a change of the running container is about to make them. */
+  readonly liveChange: string;
+  readonly logs: string;
+  /** One directory per snapshot: metadata.yaml and templates/ as they were. */
+  readonly snapshots: string;
+  readonly container: RuntimeContainer;
+}
+
+export function instancePaths(paths: EnginePaths, key: InstanceKey): InstancePaths {
+  const name = hostName(key);
+  const home = join(paths.containers, name);
+  const logs = join(paths.logs, name);
+  return {
+    home,
+    metadata: join(home, 'metadata.yaml'),
+    templates: join(home, 'templates'),
+    transition: join(home, 'transition'),
+    started: join(home, 'started'),
+    liveChange: join(home, 'live-change'),
+    logs,
+    snapshots: join(paths.snapshots, name),
+    container: {
+      name,
+      configPath: join(logs, 'lxc.conf'),
+      logPath: join(logs, 'lxc.log'),
+      consoleLogPath: join(logs, 'console.log'),
+    },
+  };
+}

@@ -1,0 +1,342 @@
+// Starting and stopping one instance. Every method is called by the holder of the instance's lock.
+import type { RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
+import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
+import { AppError } from '#src/lib/errors.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import { aborted, limited } from '#src/lib/wait.ts';
+import type { EngineContext } from '../context.ts';
+import type { InstanceRecord } from '../db/records.ts';
+import { parseMetadata } from '../images/metadata.ts';
+import { isDueAtStart } from '../snapshots/schedule.ts';
+import type { ConfigMap } from '../types.ts';
+import { deviceOwner, type InstanceDevices } from './devices.ts';
+import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
+import { expander, type Expanded } from './expansion.ts';
+import { hostIdRange, idMapFor, idMapFromJson, idMapJson } from './idmap.ts';
+import { hostName, instancePaths, rootVolume, type InstancePaths } from './instance-paths.ts';
+import { loadKernelModules } from './kernel-modules.ts';
+import { networkPrioritiesOf } from './network-priority.ts';
+import { hasTraces, withoutLife, type InstanceNics } from './nics.ts';
+import type { InstanceSnapshots } from './snapshots.ts';
+import { runtimeSpec } from './spec.ts';
+import { startDigest } from './start-digest.ts';
+import type { Life, Supervisor } from './supervisor.ts';
+import { diskThrottlesOf } from './throttles.ts';
+import { applyTemplates, type TemplateTrigger } from './templates.ts';
+import { parseCpuList } from './values.ts';
+import { readIfPresent } from '#src/host/read-if-present.ts';
+
+const UNDO_LIMIT_MS = 60_000;
+const KILL_LIMIT_MS = 60_000;
+
+export interface LifecycleParts {
+  readonly context: EngineContext;
+  readonly runtime: RuntimeDriver;
+  readonly nics: InstanceNics;
+  readonly devices: InstanceDevices;
+  readonly supervisor: Supervisor;
+  readonly snapshots: InstanceSnapshots;
+}
+
+/** What start() gathers before anything is changed. */
+interface Preparation {
+  readonly record: InstanceRecord;
+  readonly expanded: Expanded;
+  readonly paths: InstancePaths;
+  readonly idMap: IdMapRange | null;
+  readonly triggers: readonly TemplateTrigger[];
+}
+
+export class InstanceLifecycle {
+  readonly #parts: LifecycleParts;
+  #range: Promise<IdMapRange> | undefined;
+  #cpus: Promise<readonly number[]> | undefined;
+
+  constructor(parts: LifecycleParts) {
+    this.#parts = parts;
+  }
+
+  /** Id map of an instance by its expanded configuration; null: privileged. */
+  async idMap(record: Pick<InstanceRecord, 'id'>, config: ConfigMap): Promise<IdMapRange | null> {
+    const { database, host } = this.#parts.context;
+    this.#range ??= hostIdRange(host);
+    const others = () => {
+      const expand = expander(database);
+      return database.instances
+        .list()
+        .filter(({ id }) => id !== record.id)
+        .map((other) => expand(other).config);
+    };
+    return idMapFor(await this.#range, { config, others });
+  }
+
+  /** The id map that a running instance was started with; null: privileged. */
+  runningIdMap(config: ConfigMap): IdMapRange | null {
+    return idMapFromJson(config['volatile.idmap.current']);
+  }
+
+  /** The instance is stopped. Resolves when its init runs; after a failure it is as before. */
+  async start(record: InstanceRecord, signal: AbortSignal): Promise<void> {
+    const { context, runtime, supervisor } = this.#parts;
+    const ready = await this.#prepare(record);
+    await this.#snapshotAtStart(ready, signal);
+    await using revert = new Reverter(context.log);
+
+    const { spec, volatile } = await this.#build(ready, revert, signal);
+    const { container } = ready.paths;
+    await this.#rotateLogs(ready.paths);
+    await runtime.writeConfig(container, spec, signal);
+    await context.host.writeFile(ready.paths.started, startDigest(ready.expanded));
+    this.#recordStart(ready, volatile, revert);
+    await runtime.start(container, signal);
+    await this.#attachDevices(ready, revert, signal);
+    supervisor.attach(record, { container, cpus: cpusOf(spec) });
+    revert.commit();
+  }
+
+  /** What works beside the container; without it the start has failed. */
+  async #attachDevices({ record, expanded, paths, idMap }: Preparation, revert: Reverter, signal: AbortSignal) {
+    const { runtime, devices } = this.#parts;
+    if (!devices.needAttaching(expanded.devices)) return;
+    revert.add('container', () => runtime.kill(paths.container, AbortSignal.timeout(KILL_LIMIT_MS)));
+    const pid = await runtime.initPid(paths.container, signal);
+    if (pid === undefined) throw new AppError('internal', 'The container ended as soon as it was started');
+    await devices.attach(deviceOwner(record, idMap, expanded.devices), expanded.devices, pid, signal);
+  }
+
+  /** Devices that work beside a container which the daemon did not start itself: found running, or rebooted. */
+  async resume(record: InstanceRecord, { container }: Pick<Life, 'container'>, signal: AbortSignal): Promise<void> {
+    const { context, runtime, devices } = this.#parts;
+    const expanded = expander(context.database)(record);
+    const owner = deviceOwner(record, this.runningIdMap(record.config), expanded.devices);
+    devices.watch(owner, expanded.devices);
+    if (!devices.needAttaching(expanded.devices)) return;
+    const pid = await runtime.initPid(container, signal);
+    if (pid === undefined) return;
+    await devices.resume(owner, expanded.devices, pid, signal);
+  }
+
+  /** `@startup`. One that fails is no reason not to start. */
+  async #snapshotAtStart({ record, expanded }: Preparation, signal: AbortSignal): Promise<void> {
+    if (!isDueAtStart(expanded.config['snapshots.schedule'] ?? '')) return;
+    try {
+      await this.#parts.snapshots.takeNext(record, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#parts.context.log.warn('the snapshot at the start failed', { instance: record.name, error });
+    }
+  }
+
+  async #prepare(record: InstanceRecord): Promise<Preparation> {
+    const { database, paths } = this.#parts.context;
+    const expanded = expander(database)(record);
+    const pending = record.config['volatile.apply_template'];
+    return {
+      record,
+      expanded,
+      paths: instancePaths(paths, record),
+      idMap: await this.idMap(record, expanded.config),
+      triggers: [...(isTrigger(pending) ? [pending] : []), 'start'],
+    };
+  }
+
+  async #build(
+    ready: Preparation,
+    revert: Reverter,
+    signal: AbortSignal,
+  ): Promise<{ spec: RuntimeSpec; volatile: ConfigMap }> {
+    const { context, nics, devices } = this.#parts;
+    const { record, expanded, idMap } = ready;
+    await loadKernelModules(context.host, expanded.config, signal);
+    const root = await this.#mount(record, idMap, { revert, signal });
+    await this.#applyTemplates(ready, root);
+    let volatile: ConfigMap = {};
+    const remember = (names: ConfigMap): void => {
+      volatile = names;
+      revert.add('names of nics', () => context.database.instances.update(record.id, { config: record.config }));
+      context.database.instances.update(record.id, { config: { ...record.config, ...names } });
+    };
+    const started = await nics.start({ ...record, devices: expanded.devices }, remember, revert, signal);
+    const owner = deviceOwner(record, idMap, expanded.devices);
+    const made = await devices.start(owner, expanded.devices, revert, signal);
+    const own = wantsDevlxd(expanded.config) ? [devlxdMount(context.paths)] : [];
+    const spec = runtimeSpec({
+      record,
+      config: expanded.config,
+      root,
+      idMap,
+      nics: started,
+      mounts: [...own, ...made.mounts],
+      deviceRules: made.rules,
+      throttles: await diskThrottlesOf(this.#parts, record, expanded.devices),
+      network: await networkPrioritiesOf(context.host, expanded.config),
+      cpus: await this.#leastUsedCpus(),
+    });
+    return { spec, volatile };
+  }
+
+  async #mount(
+    record: InstanceRecord,
+    idMap: IdMapRange | null,
+    { revert, signal }: { readonly revert: Reverter; readonly signal: AbortSignal },
+  ): Promise<MountedRoot> {
+    const storage = this.#parts.context.pools.driver(record.pool);
+    const volume = rootVolume(record);
+    const root = await storage.mountVolume(volume, idMap, signal);
+    revert.add('mount', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+    return root;
+  }
+
+  async #applyTemplates({ record, expanded, paths, triggers }: Preparation, root: MountedRoot): Promise<void> {
+    const text = await readIfPresent(this.#parts.context.host, paths.metadata);
+    await applyTemplates({
+      record,
+      expanded,
+      metadata: text === undefined ? undefined : await parseMetadata(text),
+      templatesPath: paths.templates,
+      root,
+      triggers,
+    });
+  }
+
+  /** Before the container runs: a daemon killed in between finds its traces at its next start. */
+  #recordStart({ record, idMap }: Preparation, volatile: ConfigMap, revert: Reverter): void {
+    const { instances } = this.#parts.context.database;
+    const { 'volatile.apply_template': _applied, ...kept } = record.config;
+    const map = idMapJson(idMap);
+    const config = {
+      ...kept,
+      ...volatile,
+      'volatile.idmap.base': String(baseOf(record.config, idMap)),
+      'volatile.idmap.current': map,
+      'volatile.idmap.next': map,
+      'volatile.last_state.power': 'RUNNING',
+    };
+    instances.update(record.id, { config, lastUsedAt: new Date().toISOString() });
+    revert.add('record', () => {
+      instances.update(record.id, { config: record.config, lastUsedAt: record.lastUsedAt });
+    });
+  }
+
+  async #rotateLogs({ logs, container }: InstancePaths): Promise<void> {
+    const { host } = this.#parts.context;
+    await host.makeDirectory(logs, { mode: 0o700 });
+    if (await host.exists(container.logPath)) await host.rename(container.logPath, `${container.logPath}.old`);
+  }
+
+  /** CPUs of the host, those with the fewest containers on them first. */
+  async #leastUsedCpus(): Promise<readonly number[]> {
+    const { context, supervisor } = this.#parts;
+    this.#cpus ??= context.host.readFile('/sys/devices/system/cpu/online').then((text) => parseCpuList(text.trim()));
+    const users = new Map<number, number>();
+    for (const { cpus } of supervisor.lives()) for (const cpu of cpus) users.set(cpu, (users.get(cpu) ?? 0) + 1);
+    return [...(await this.#cpus)].sort((left, right) => (users.get(left) ?? 0) - (users.get(right) ?? 0));
+  }
+
+  /** Kills at once. Resolves when the container is gone and cleaned up after. */
+  async kill(record: InstanceRecord, life: Life): Promise<void> {
+    life.awaited = true;
+    try {
+      // Not the caller's signal: what was begun to be killed is to be seen off.
+      await this.#parts.runtime.kill(life.container, AbortSignal.timeout(KILL_LIMIT_MS));
+      await life.ended;
+    } catch (error) {
+      life.awaited = false;
+      throw error;
+    }
+    await this.finish(record, life);
+  }
+
+  /** Asks init, and waits as long as `timeoutMs` (undefined: for ever). AppError with LXD's text when it did not obey. */
+  async shutDown(record: InstanceRecord, life: Life, options: ShutDownOptions): Promise<void> {
+    const { runtime } = this.#parts;
+    const { timeoutMs, signal } = options;
+    life.awaited = true;
+    life.shuttingDown = true;
+    const limit = timeoutMs === undefined ? signal : limited(timeoutMs, signal);
+    try {
+      if (life.status === 'Frozen') await runtime.unfreeze(life.container, limit);
+      await runtime.requestShutdown(life.container, limit);
+      await Promise.race([life.ended, aborted(limit)]);
+      if (!life.gone) {
+        signal.throwIfAborted();
+        const text = `Failed shutting down instance, status is "${life.status}": context deadline exceeded`;
+        throw new AppError('unavailable', text);
+      }
+    } catch (error) {
+      life.awaited = false;
+      throw error;
+    } finally {
+      life.shuttingDown = false;
+    }
+    await this.finish(record, life);
+  }
+
+  /** After the end of a life: takes down what start() put up. Does not fail: what stays is logged and found at the next start. */
+  async finish(record: InstanceRecord, life: Life): Promise<void> {
+    const { context, supervisor, nics, devices } = this.#parts;
+    const current = context.database.instances.find(record.project, record.name) ?? record;
+    const expanded = expander(context.database)(current);
+    await nics.stop({ ...current, devices: expanded.devices });
+    const idMap = this.runningIdMap(current.config);
+    await devices.stop(deviceOwner(current, idMap, expanded.devices), expanded.devices);
+    await this.tidy(current);
+    const config = { ...withoutLife(current.config), 'volatile.last_state.power': 'STOPPED' };
+    context.database.instances.update(current.id, { config });
+    supervisor.detach(record.id, life);
+  }
+
+  /** What a daemon that was killed between the notes of a start and the start itself left of nics. */
+  async forgetStart(record: InstanceRecord): Promise<void> {
+    if (!hasTraces(record.config)) return;
+    const { context, nics } = this.#parts;
+    await nics.stop({ ...record, devices: expander(context.database)(record).devices });
+    context.database.instances.update(record.id, { config: withoutLife(record.config) });
+  }
+
+  /** Removes what a container that does not run may have left: control groups, the mount of its root. */
+  async tidy(record: InstanceRecord): Promise<void> {
+    const { context, runtime } = this.#parts;
+    const { container } = instancePaths(context.paths, record);
+    const undo = AbortSignal.timeout(UNDO_LIMIT_MS);
+    const steps = [
+      () => this.#parts.devices.sweep(hostName(record)),
+      () => context.pools.driver(record.pool).unmountVolume(rootVolume(record), undo),
+      () => runtime.cleanUp(container, undo),
+    ];
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (error) {
+        context.log.warn('a stopped container left something behind', { instance: record.name, error });
+      }
+    }
+  }
+
+  /** Whether the running container has other settings than it would be started with now. */
+  async isOutdated(record: InstanceRecord): Promise<boolean> {
+    const { context } = this.#parts;
+    const { started } = instancePaths(context.paths, record);
+    const then = await context.host.readFile(started).catch(() => '');
+    return then !== startDigest(expander(context.database)(record));
+  }
+}
+
+export interface ShutDownOptions {
+  readonly timeoutMs?: number | undefined;
+  readonly signal: AbortSignal;
+}
+
+function isTrigger(text: string | undefined): text is TemplateTrigger {
+  return text === 'create' || text === 'copy' || text === 'rename';
+}
+
+function cpusOf({ limits }: RuntimeSpec): readonly number[] {
+  return limits.cpuSet === undefined ? [] : parseCpuList(limits.cpuSet);
+}
+
+/** LXD writes 0 for the shared map. */
+function baseOf(config: ConfigMap, idMap: IdMapRange | null): number {
+  const isolated = (config['security.idmap.isolated'] ?? '') !== '' && idMap !== null;
+  return isolated ? idMap.uidBase : 0;
+}

@@ -1,0 +1,74 @@
+// Snapshots and id maps between the engine's rows and the messages of a migration.
+import type { IdMapRange } from '#drivers/storage/driver.ts';
+import { AppError } from '#src/lib/errors.ts';
+import { type SnapshotRecord, ZERO_TIME } from '../db/records.ts';
+import type { IdMapEntry, Pair, SnapshotMessage } from '../migration/messages.ts';
+import type { ConfigMap } from '../types.ts';
+import type { Unowned } from './copy.ts';
+
+/** LXD's numbers of architectures begin with 1. */
+const ARCHITECTURES =
+  'i686 x86_64 armv7l aarch64 ppc ppc64 ppc64le s390x mips mips64 riscv32 riscv64 armv6l armv8l'.split(' ');
+const ZERO_SECONDS = Date.parse(ZERO_TIME) / 1000;
+
+const pairs = (map: ConfigMap): readonly Pair[] => Object.entries(map).map(([key, value]) => ({ key, value }));
+const mapOf = (list: readonly Pair[]): ConfigMap => Object.fromEntries(list.map(({ key, value }) => [key, value]));
+const secondsOf = (time: string): number => Math.floor(Date.parse(time) / 1000);
+
+function timeOf(seconds = ZERO_SECONDS): string {
+  return seconds <= ZERO_SECONDS ? ZERO_TIME : new Date(seconds * 1000).toISOString();
+}
+
+export function messageOfSnapshot(snapshot: SnapshotRecord): SnapshotMessage {
+  return {
+    name: snapshot.name,
+    config: pairs(snapshot.config),
+    profiles: snapshot.profiles,
+    ephemeral: snapshot.ephemeral,
+    devices: Object.entries(snapshot.devices).map(([name, device]) => ({ name, config: pairs(device) })),
+    architecture: ARCHITECTURES.indexOf(snapshot.architecture) + 1,
+    stateful: false,
+    createdAt: secondsOf(snapshot.createdAt),
+    lastUsedAt: secondsOf(snapshot.lastUsedAt),
+    expiresAt: secondsOf(snapshot.expiresAt),
+  };
+}
+
+export function snapshotOfMessage(message: SnapshotMessage): Unowned {
+  const { name, config, profiles, ephemeral, devices, architecture, createdAt, lastUsedAt, expiresAt } = message;
+  return {
+    name,
+    architecture: ARCHITECTURES[architecture - 1] ?? 'x86_64',
+    ephemeral,
+    stateful: false,
+    description: '',
+    config: mapOf(config),
+    devices: Object.fromEntries(devices.map((device) => [device.name, mapOf(device.config)])),
+    profiles,
+    createdAt: timeOf(createdAt),
+    lastUsedAt: timeOf(lastUsedAt),
+    expiresAt: timeOf(expiresAt),
+  };
+}
+
+export function messageOfIdMap(map: IdMapRange | null): readonly IdMapEntry[] {
+  if (map === null) return [];
+  const { uidBase, gidBase, size } = map;
+  return [
+    { isUid: true, isGid: false, hostId: uidBase, nsId: 0, size },
+    { isUid: false, isGid: true, hostId: gidBase, nsId: 0, size },
+  ];
+}
+
+/** null: the files have the ids that the container sees. AppError 'unsupported' for a map of several pieces. */
+export function idMapOfMessage(entries: readonly IdMapEntry[]): IdMapRange | null {
+  if (entries.length === 0) return null;
+  const uids = entries.filter(({ isUid }) => isUid);
+  const gids = entries.filter(({ isGid }) => isGid);
+  const [uid] = uids;
+  const [gid] = gids;
+  if (!uid || !gid || uids.length > 1 || gids.length > 1 || uid.nsId !== 0 || gid.nsId !== 0) {
+    throw new AppError('unsupported', 'Instances whose id map has several pieces cannot be received');
+  }
+  return { uidBase: uid.hostId, gidBase: gid.hostId, size: Math.min(uid.size, gid.size) };
+}

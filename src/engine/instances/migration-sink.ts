@@ -1,0 +1,188 @@
+// The end of a migration where an instance arrives: as a new one, or over one that was copied before.
+import { join } from 'node:path';
+import { sameIdMap, type IdMapRange } from '#src/host/id-map.ts';
+import type { StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
+import { AppError } from '#src/lib/errors.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import type { EngineContext } from '../context.ts';
+import type { InstanceRecord } from '../db/records.ts';
+import { type Channels, dial, ExpectedConnections, type PeerOperation } from '../migration/connections.ts';
+import type { MigrationHeader } from '../migration/messages.ts';
+import { finish, receive, type Receiver } from '../migration/session.ts';
+import type { OperationHandle } from '../types.ts';
+import type { InstanceCopies, Unowned } from './copy.ts';
+import { expander } from './expansion.ts';
+import { hostName, instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
+import type { InstanceLifecycle } from './lifecycle.ts';
+import { idMapOfMessage, snapshotOfMessage } from './migration-rows.ts';
+import { progressOf } from './progress.ts';
+import { compareSnapshots } from './refresh.ts';
+import type { InstanceSource } from './requests.ts';
+import type { InstanceSnapshots } from './snapshots.ts';
+import { adoptFiles, withStaging } from './staging.ts';
+
+const UNDO_LIMIT_MS = 120_000;
+
+export interface MigrationSinkParts {
+  readonly context: EngineContext;
+  readonly lifecycle: InstanceLifecycle;
+  readonly copies: InstanceCopies;
+  readonly snapshots: InstanceSnapshots;
+}
+
+/** An arrival that was agreed upon: who connects to whom, and what is wanted. */
+export interface Arrival {
+  /** Undefined: this end connects. */
+  readonly expected: ExpectedConnections | undefined;
+  readonly connect: (signal: AbortSignal) => Promise<Channels>;
+  readonly instanceOnly: boolean;
+}
+
+/** A volume that is there to be filled. */
+export interface ArrivalTarget {
+  readonly key: InstanceKey;
+  readonly storage: StorageDriver;
+  readonly volume: VolumeRef;
+  readonly idMap: IdMapRange | null;
+}
+
+/** AppError with LXD's text for a request that is none. */
+export function arrivalOf(source: InstanceSource): Arrival {
+  const { mode = '', live = false, instanceOnly = false } = source;
+  if (live && source.secrets?.['criu'] !== undefined) {
+    throw new AppError(
+      'unsupported',
+      'Unable to perform container live migration: copy the instance without its state',
+    );
+  }
+  if (mode === 'push') {
+    const expected = new ExpectedConnections();
+    return { expected, connect: (signal) => expected.wait(signal), instanceOnly };
+  }
+  if (mode !== 'pull') throw new AppError('unsupported', `Mode "${mode}" not implemented`);
+  const peer = peerOf(source);
+  return { expected: undefined, connect: (signal) => dial(peer, signal), instanceOnly };
+}
+
+function peerOf({ operation = '', certificate = '', secrets = {} }: InstanceSource): PeerOperation {
+  for (const name of ['control', 'fs']) {
+    if ((secrets[name] ?? '') === '') throw new AppError('internal', `Missing ${name} secret`);
+  }
+  return { operation, certificate, secrets };
+}
+
+export class MigrationSink {
+  readonly #parts: MigrationSinkParts;
+
+  constructor(parts: MigrationSinkParts) {
+    this.#parts = parts;
+  }
+
+  /** Runs `work` with the connection to the source, and tells it how that ended. */
+  async during(arrival: Arrival, signal: AbortSignal, work: (channels: Channels) => Promise<void>): Promise<void> {
+    using channels = await arrival.connect(signal);
+    try {
+      await work(channels);
+    } catch (error) {
+      // The reason is what matters; that the source is gone as well does not.
+      await finish(channels, error).catch(() => undefined);
+      throw error;
+    }
+    await finish(channels);
+  }
+
+  /** Fills a new volume. Returns the snapshots that came along, for rows. */
+  async receiveNew(
+    target: ArrivalTarget,
+    { arrival, channels }: { readonly arrival: Arrival; readonly channels: Channels },
+    operation: OperationHandle,
+  ): Promise<readonly Unowned[]> {
+    const { context } = this.#parts;
+    const { key, storage, volume } = target;
+    const paths = instancePaths(context.paths, key);
+    let rows: readonly Unowned[] = [];
+    const choose = async ({ snapshots }: MigrationHeader): Promise<readonly string[]> => {
+      rows = arrival.instanceOnly ? [] : snapshots.map(snapshotOfMessage);
+      return rows.map(({ name }) => name);
+    };
+    await this.#receive(target, { refresh: false, choose, channels }, operation, async (snapshot, directory) => {
+      const to = snapshot === undefined ? paths.home : join(paths.snapshots, snapshot);
+      await adoptFiles(context.host, directory, to);
+      if (snapshot !== undefined) await storage.createSnapshot(volume, snapshot, operation.signal);
+    });
+    return rows;
+  }
+
+  /** Brings an existing copy up to date. The caller holds its lock; it is stopped. */
+  async refresh(record: InstanceRecord, arrival: Arrival, operation: OperationHandle): Promise<void> {
+    const { context } = this.#parts;
+    await this.during(arrival, operation.signal, (channels) => {
+      return this.#refresh(record, { arrival, channels }, operation);
+    });
+    const { name, project } = record;
+    context.events.lifecycle({ action: 'instance-updated', source: `/1.0/instances/${name}`, project });
+  }
+
+  async #refresh(
+    record: InstanceRecord,
+    { arrival, channels }: { readonly arrival: Arrival; readonly channels: Channels },
+    operation: OperationHandle,
+  ): Promise<void> {
+    const { context, lifecycle, snapshots, copies } = this.#parts;
+    const { signal } = operation;
+    const idMap = await lifecycle.idMap(record, expander(context.database)(record).config);
+    const storage = context.pools.driver(record.pool);
+    const volume = rootVolume(record);
+    const paths = instancePaths(context.paths, record);
+    const rows = new Map<string, Unowned>();
+    const choose = async ({ snapshots: offered }: MigrationHeader): Promise<readonly string[]> => {
+      if (arrival.instanceOnly) return [];
+      const { missing, surplus } = compareSnapshots(offered.map(snapshotOfMessage), snapshots.list(record));
+      for (const snapshot of surplus) await snapshots.removeOne({ record, snapshot }, signal);
+      for (const row of missing) rows.set(row.name, row);
+      return missing.map(({ name }) => name);
+    };
+    const target = { key: record, storage, volume, idMap };
+    await this.#receive(target, { refresh: true, choose, channels }, operation, async (snapshot, directory) => {
+      const row = snapshot === undefined ? undefined : rows.get(snapshot);
+      await adoptFiles(context.host, directory, paths.home);
+      if (!row) return;
+      await snapshots.publish(record, { ...copies.onPool(row, record), instanceId: record.id }, () => {
+        return storage.createSnapshot(volume, row.name, signal);
+      });
+    });
+  }
+
+  async #receive(
+    target: ArrivalTarget,
+    { refresh, choose, channels }: Pick<Receiver, 'refresh' | 'choose'> & { readonly channels: Channels },
+    operation: OperationHandle,
+    arrived: (snapshot: string | undefined, directory: string) => Promise<void>,
+  ): Promise<void> {
+    const { context } = this.#parts;
+    const { signal } = operation;
+    const { storage, volume, idMap } = target;
+    let sourceIds: IdMapRange | null = null;
+    const receiver: Receiver = {
+      refresh,
+      choose: async (header) => {
+        sourceIds = idMapOfMessage(header.idmap);
+        return choose(header);
+      },
+      receive: async (snapshot, use) => {
+        await using mounts = new Reverter(context.log); // never committed: mounted only while it is filled
+        const root = await storage.mountVolume(volume, idMap, signal);
+        mounts.add('root', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+        await withStaging(context, root.rootfsPath, async (directory) => {
+          await use(directory);
+          if (!sameIdMap(sourceIds, root.owners)) {
+            await context.host.shiftOwners(root.rootfsPath, { from: sourceIds, to: root.owners }, signal);
+          }
+          await arrived(snapshot, directory);
+        });
+      },
+    };
+    const progress = progressOf(operation, hostName(target.key));
+    await receive({ host: context.host, channels, signal, progress }, receiver);
+  }
+}

@@ -1,0 +1,142 @@
+// The end of a migration that an instance, or one of its snapshots, leaves from.
+import { join } from 'node:path';
+import { Reverter } from '#src/lib/reverter.ts';
+import type { EngineContext } from '../context.ts';
+import type { InstanceRecord } from '../db/records.ts';
+import { type Channels, dial, ExpectedConnections, type PeerOperation } from '../migration/connections.ts';
+import { send, type Sender } from '../migration/session.ts';
+import { type CopySource, mountForReading } from '../storage/copy-volume.ts';
+import type { OperationHandle, OperationSpec } from '../types.ts';
+import type { CopiedInstance, InstanceCopies } from './copy.ts';
+import { refuseStateful } from './criu.ts';
+import { instancePaths, lockKey } from './instance-paths.ts';
+import { messageOfIdMap, messageOfSnapshot } from './migration-rows.ts';
+import { operationSpec } from './operation-spec.ts';
+import { progressOf } from './progress.ts';
+import type { Supervisor } from './supervisor.ts';
+
+const CHECK_MS = 30_000;
+
+export interface MigrationSourceParts {
+  readonly context: EngineContext;
+  readonly supervisor: Supervisor;
+  readonly copies: InstanceCopies;
+}
+
+export interface MigrationRequest {
+  readonly copied: CopiedInstance;
+  /** With the state of its memory. */
+  readonly live: boolean;
+  /** Undefined: the other end connects. */
+  readonly target?: PeerOperation;
+}
+
+export class MigrationSource {
+  readonly #parts: MigrationSourceParts;
+
+  constructor(parts: MigrationSourceParts) {
+    this.#parts = parts;
+  }
+
+  /** An operation: one that waits for connections, or connects to the target. */
+  async start({ copied, live, target }: MigrationRequest): Promise<string> {
+    const { context, supervisor } = this.#parts;
+    const { record, snapshot } = copied;
+    if (live && !snapshot && supervisor.status(record.id) !== 'Stopped') {
+      await refuseStateful(context.host, 'Unable to perform container live migration', AbortSignal.timeout(CHECK_MS));
+    }
+    const spec = operationSpec(snapshot ? 'Transferring snapshot' : 'Migrating instance', record.project, [
+      record.name,
+    ]);
+    if (target)
+      return context.operations.start(spec, (operation) => this.#run(copied, operation, (s) => dial(target, s)));
+    const expected = new ExpectedConnections();
+    return context.operations.start(websocketSpec(spec, expected), (operation) => {
+      return this.#run(copied, operation, (signal) => expected.wait(signal));
+    });
+  }
+
+  async #run(
+    copied: CopiedInstance,
+    operation: OperationHandle,
+    connect: (signal: AbortSignal) => Promise<Channels>,
+  ): Promise<void> {
+    const { context } = this.#parts;
+    const { signal } = operation;
+    using channels = await connect(signal);
+    const work = async (): Promise<void> => {
+      const { project, name } = copied.record;
+      const record = context.database.instances.get(project, name);
+      await this.#send({ ...copied, record }, channels, operation);
+    };
+    await context.locks.run(lockKey(copied.record), work, signal);
+  }
+
+  async #send(copied: CopiedInstance, channels: Channels, operation: OperationHandle): Promise<void> {
+    const { context, copies } = this.#parts;
+    const { signal } = operation;
+    const { host } = context;
+    await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
+      const owners = await this.#owners(from, signal);
+      const sender = this.#sender(copied, from, { owners, signal });
+      await send({ host, channels, signal, progress: progressOf(operation, copied.record.name) }, sender);
+    });
+  }
+
+  async #owners(from: CopySource, signal: AbortSignal) {
+    await using mounts = new Reverter(this.#parts.context.log); // never committed: only a look
+    return (await mountForReading(from, mounts, signal)).owners;
+  }
+
+  #sender(
+    copied: CopiedInstance,
+    from: CopySource,
+    { owners, signal }: { readonly owners: CopySource['idMap']; readonly signal: AbortSignal },
+  ): Sender {
+    const { context, copies } = this.#parts;
+    const snapshots = copies.snapshotsOf(copied);
+    const paths = instancePaths(context.paths, copied.record);
+    const own = copied.snapshot ? join(paths.snapshots, copied.snapshot.name) : paths.home;
+    return {
+      header: { idmap: messageOfIdMap(owners), snapshots: snapshots.map(messageOfSnapshot) },
+      index: (names) =>
+        indexOf(
+          copied.record,
+          snapshots.filter(({ name }) => names.includes(name)),
+        ),
+      withFiles: async (snapshot, use) => {
+        await using mounts = new Reverter(context.log); // never committed: mounted only while it is sent
+        const source = snapshot === undefined ? from : { ...from, snapshot };
+        const root = await mountForReading(source, mounts, signal);
+        const files = await filesOf(context, snapshot === undefined ? own : join(paths.snapshots, snapshot));
+        await use([...files, root.rootfsPath]);
+      },
+    };
+  }
+}
+
+async function filesOf({ host }: EngineContext, directory: string): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const name of ['metadata.yaml', 'templates']) {
+    if (await host.exists(join(directory, name))) found.push(join(directory, name));
+  }
+  return found;
+}
+
+/** What LXD calls the backup configuration, as far as its other end reads it. */
+function indexOf(record: InstanceRecord, snapshots: readonly { readonly name: string; readonly expiresAt: string }[]) {
+  const volume = { name: record.name, type: 'container', content_type: 'filesystem', description: '', config: {} };
+  const volumeSnapshots = snapshots.map(({ name, expiresAt }) => {
+    return { name, description: '', config: {}, content_type: 'filesystem', expires_at: expiresAt };
+  });
+  return { config: { volume, volume_snapshots: volumeSnapshots } };
+}
+
+export function websocketSpec(spec: OperationSpec, expected: ExpectedConnections): OperationSpec {
+  return {
+    ...spec,
+    class: 'websocket',
+    metadata: expected.secrets,
+    connect: (secret) => expected.connect(secret),
+  };
+}

@@ -1,0 +1,66 @@
+// Brings an existing copy of an instance up to date: missing snapshots, surplus ones, then the root.
+import type { EngineContext } from '../context.ts';
+import type { InstanceRecord, SnapshotRecord } from '../db/records.ts';
+import { type CopySource, syncVolume } from '../storage/copy-volume.ts';
+import type { CopiedInstance, InstanceCopies } from './copy.ts';
+import { expander } from './expansion.ts';
+import { instancePaths, rootVolume } from './instance-paths.ts';
+import type { InstanceLifecycle } from './lifecycle.ts';
+import { copySnapshotFiles } from './snapshot-files.ts';
+import type { InstanceSnapshots } from './snapshots.ts';
+
+export interface RefreshParts {
+  readonly context: EngineContext;
+  readonly lifecycle: InstanceLifecycle;
+  readonly copies: InstanceCopies;
+  readonly snapshots: InstanceSnapshots;
+}
+
+/** What of a snapshot tells whether it is the same one. */
+export type Comparable = Pick<SnapshotRecord, 'name' | 'createdAt'>;
+
+/** Which snapshots the target lacks, in order, and which of its own are not the source's. */
+export function compareSnapshots<Source extends Comparable, Target extends Comparable>(
+  source: readonly Source[],
+  target: readonly Target[],
+): { readonly missing: readonly Source[]; readonly surplus: readonly Target[] } {
+  const isSame = (one: Comparable, other: Comparable): boolean =>
+    one.name === other.name && seconds(one.createdAt) === seconds(other.createdAt);
+  return {
+    missing: source.filter((one) => !target.some((other) => isSame(one, other))),
+    surplus: target.filter((one) => !source.some((other) => isSame(one, other))),
+  };
+}
+
+/** All that migration tells of a time. */
+function seconds(time: string): number {
+  return Math.floor(Date.parse(time) / 1000);
+}
+
+/** The caller holds the locks of both; the target is stopped. */
+export async function refreshInstance(
+  parts: RefreshParts,
+  { copied, target }: { readonly copied: CopiedInstance; readonly target: InstanceRecord },
+  signal: AbortSignal,
+): Promise<void> {
+  const { context, copies, snapshots, lifecycle } = parts;
+  const { missing, surplus } =
+    copied.snapshot || copied.instanceOnly
+      ? { missing: [], surplus: [] }
+      : compareSnapshots(copies.snapshotsOf(copied), snapshots.list(target));
+  for (const snapshot of surplus) await snapshots.removeOne({ record: target, snapshot }, signal);
+  const idMap = await lifecycle.idMap(target, expander(context.database)(target).config);
+  const to: CopySource = { storage: context.pools.driver(target.pool), volume: rootVolume(target), idMap };
+  await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
+    for (const snapshot of missing) {
+      await syncVolume(context, { from: { ...from, snapshot: snapshot.name }, to }, signal);
+      const { id: _id, ...row } = copies.onPool({ ...snapshot, instanceId: target.id }, target);
+      await snapshots.publish(target, row, () => to.storage.createSnapshot(to.volume, snapshot.name, signal));
+    }
+    await syncVolume(context, { from, to }, signal);
+  });
+  const home = (record: InstanceRecord): string => instancePaths(context.paths, record).home;
+  await copySnapshotFiles(context.host, home(copied.record), home(target));
+  const { name, project } = target;
+  context.events.lifecycle({ action: 'instance-updated', source: `/1.0/instances/${name}`, project });
+}

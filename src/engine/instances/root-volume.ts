@@ -1,0 +1,104 @@
+// The root of a new instance: unpacked from an image, empty, copied, or received from a peer.
+import { AppError } from '#src/lib/errors.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import type { OperationHandle } from '../types.ts';
+import type { Unowned } from './copy.ts';
+import type { Checked, CreationParts, CreationPlan, Fill, MigratingSource } from './creation.ts';
+import { expander } from './expansion.ts';
+import { instancePaths, rootVolume } from './instance-paths.ts';
+
+const UNDO_LIMIT_MS = 120_000;
+
+interface Making {
+  readonly revert: Reverter;
+  readonly operation: OperationHandle;
+}
+
+interface Wanted extends Checked {
+  readonly plan: CreationPlan;
+}
+
+/** Returns the snapshots that came with it. */
+export async function makeRootVolume(
+  parts: CreationParts,
+  wanted: Wanted,
+  making: Making,
+): Promise<readonly Unowned[]> {
+  const { context, lifecycle, copies } = parts;
+  const { plan, instance, storage, root } = wanted;
+  const idMap = await lifecycle.idMap({ id: -1 }, expander(context.database)(instance).config);
+  const size = storage.info.quotas && root.sizeBytes !== undefined ? { sizeBytes: root.sizeBytes } : {};
+  const volume = { ...rootVolume(plan), idMap, ...size };
+  const { source } = plan;
+  switch (source.type) {
+    case 'none':
+      await makeVolume(wanted, volume, making);
+      return plan.fill ? fillRoot(parts, { ...wanted, fill: plan.fill }, volume, making.operation.signal) : [];
+    case 'image':
+      await fromImage(parts, { ...wanted, fingerprint: source.image.fingerprint }, volume, making);
+      return [];
+    case 'copy':
+      await copies.copyRoot(source, { storage, volume }, making.operation.signal);
+      undoable(wanted, volume, making);
+      return copies.snapshotRows(source);
+    case 'migration':
+      return received(parts, { ...wanted, source }, volume, making);
+  }
+}
+
+type Volume = Parameters<Checked['storage']['createVolume']>[0];
+
+function undoable({ storage }: Checked, volume: Volume, { revert }: Making): void {
+  revert.add('volume', () => storage.deleteVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+}
+
+async function makeVolume(wanted: Checked, volume: Volume, making: Making): Promise<void> {
+  await wanted.storage.createVolume(volume, making.operation.signal);
+  undoable(wanted, volume, making);
+}
+
+async function fillRoot(
+  { context }: CreationParts,
+  { plan, storage, fill }: Wanted & { readonly fill: Fill },
+  volume: Volume,
+  signal: AbortSignal,
+): Promise<readonly Unowned[]> {
+  await using mounts = new Reverter(context.log); // never committed: the mount is for this alone
+  const root = await storage.mountVolume(volume, volume.idMap, signal);
+  mounts.add('mount', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  const snapshot = (name: string): Promise<void> => storage.createSnapshot(volume, name, signal);
+  return await fill({ ...root, paths: instancePaths(context.paths, plan), snapshot }, signal);
+}
+
+async function fromImage(
+  { context }: CreationParts,
+  wanted: Wanted & { readonly fingerprint: string },
+  volume: Volume,
+  making: Making,
+): Promise<void> {
+  const { operation } = making;
+  const { fingerprint, root } = wanted;
+  const progress = (percent: number): void => {
+    const text = `Unpack: ${Math.round(percent)}%`;
+    operation.setMetadata({ create_instance_from_image_unpack_progress: text });
+  };
+  const make = (): Promise<void> => makeVolume(wanted, { ...volume, image: fingerprint }, making);
+  await context.images.withUnpacked({ fingerprint, pool: root.pool, progress }, make, operation.signal);
+}
+
+/** Begins with the image that both ends have, so that only what differs is sent. */
+async function received(
+  parts: CreationParts,
+  wanted: Wanted & { readonly source: MigratingSource },
+  volume: Volume,
+  making: Making,
+): Promise<readonly Unowned[]> {
+  const { plan, source, storage } = wanted;
+  const { arrival, channels, baseImage } = source;
+  if (!channels) throw new AppError('internal', 'The source of the migration is not connected');
+  const known = baseImage !== '' && parts.context.database.images.find(plan.project, baseImage) !== undefined;
+  if (known) await fromImage(parts, { ...wanted, fingerprint: baseImage }, volume, making);
+  else await makeVolume(wanted, volume, making);
+  const target = { key: plan, storage, volume, idMap: volume.idMap };
+  return parts.sink.receiveNew(target, { arrival, channels }, making.operation);
+}

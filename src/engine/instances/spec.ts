@@ -1,0 +1,77 @@
+// What the runtime is told about an instance: its expanded configuration, translated.
+import type { RuntimeLimits, RuntimeMount, RuntimeNic, RuntimeSeccomp, RuntimeSpec } from '#drivers/runtime/driver.ts';
+import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
+import type { InstanceRecord } from '../db/records.ts';
+import type { ConfigMap } from '../types.ts';
+import { idMapEntries } from './idmap.ts';
+import { runtimeLimits } from './limits.ts';
+import { parseBoolean } from './values.ts';
+
+export interface SpecParts {
+  readonly record: InstanceRecord;
+  /** Expanded. */
+  readonly config: ConfigMap;
+  readonly root: MountedRoot;
+  readonly idMap: IdMapRange | null;
+  readonly nics: readonly RuntimeNic[];
+  readonly mounts: readonly RuntimeMount[];
+  readonly deviceRules: readonly string[];
+  readonly throttles: NonNullable<RuntimeLimits['throttles']>;
+  readonly network: Pick<RuntimeLimits, 'networkPriorities'>;
+  /** Of the host, least used first. */
+  readonly cpus: readonly number[];
+}
+
+export function runtimeSpec(parts: SpecParts): RuntimeSpec {
+  const { record, config, root, idMap, nics, mounts, deviceRules, throttles, network, cpus } = parts;
+  const raw = config['raw.lxc'] ?? '';
+  const apparmor = config['raw.apparmor'] ?? '';
+  return {
+    hostname: record.name,
+    architecture: record.architecture,
+    rootfs: {
+      path: root.rootfsPath,
+      ...(root.rootfsOptions !== undefined && { options: root.rootfsOptions }),
+    },
+    idMap: idMapEntries(idMap),
+    nesting: parseBoolean(config['security.nesting']),
+    environment: withPrefix(config, 'environment.'),
+    nics,
+    mounts,
+    deviceRules,
+    limits: { ...runtimeLimits(config, cpus), ...network, ...(Object.keys(throttles).length > 0 && { throttles }) },
+    kernelLimits: withPrefix(config, 'limits.kernel.'),
+    sysctl: withPrefix(config, 'linux.sysctl.'),
+    seccomp: seccomp(config),
+    ...(apparmor !== '' && { apparmor }),
+    ...(raw !== '' && { raw }),
+  };
+}
+
+function withPrefix(config: ConfigMap, prefix: string): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(config)
+      .filter(([key]) => key.startsWith(prefix))
+      .map(([key, value]) => [key.slice(prefix.length), value]),
+  );
+}
+
+/** The names of LXD 3 stay valid beside those of LXD 4. */
+function seccomp(config: ConfigMap): RuntimeSeccomp {
+  const either = (name: string, old: string): string => {
+    const value = config[`security.syscalls.${name}`] ?? '';
+    return value === '' ? (config[`security.syscalls.${old}`] ?? '') : value;
+  };
+  const raw = config['raw.seccomp'] ?? '';
+  return {
+    denyDefault: parseBoolean(either('deny_default', 'blacklist_default'), true),
+    denyCompat: parseBoolean(either('deny_compat', 'blacklist_compat')),
+    deny: lines(either('deny', 'blacklist')),
+    allow: lines(either('allow', 'whitelist')),
+    ...(raw !== '' && { raw }),
+  };
+}
+
+function lines(text: string): readonly string[] {
+  return text.split('\n').filter((line) => line.trim() !== '');
+}

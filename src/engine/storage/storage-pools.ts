@@ -1,0 +1,278 @@
+// Storage pools: opened at start, made, changed and deleted; each behind the driver that its record names.
+import { join } from 'node:path';
+import type { StorageDriver, StorageModule } from '#drivers/storage/driver.ts';
+import type { IdMapRange } from '#src/host/id-map.ts';
+import { AppError, messageOf } from '#src/lib/errors.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import type { Service } from '#src/lib/service.ts';
+import { limited } from '#src/lib/wait.ts';
+import type { EngineContext, PoolAccess } from '../context.ts';
+import type { PoolRecord } from '../db/records.ts';
+import { checkName } from '../profiles/names.ts';
+import { rootPool } from '../profiles/profiles.ts';
+import { projectSuffix } from '../projects/project-url.ts';
+import type { ConfigMap } from '../types.ts';
+
+type Context = Pick<EngineContext, 'database' | 'events' | 'host' | 'locks' | 'log' | 'paths'>;
+
+export interface StoragePoolsOptions {
+  readonly context: Context;
+  readonly modules: Readonly<Record<string, StorageModule>>;
+  /** The map that most instances use. */
+  readonly defaultIdMap?: IdMapRange;
+  /** How often a pool that could not be opened is tried again. */
+  readonly retryMs?: number;
+}
+
+export interface NewPool {
+  readonly name: string;
+  readonly driver: string;
+  readonly description: string;
+  readonly config: ConfigMap;
+}
+
+const WARNING = 'Storage pool unavailable';
+const UNDO_MS = 60_000;
+const RETRY_MS = 60_000;
+
+export class StoragePools implements PoolAccess, Service {
+  readonly name = 'storage pools';
+  readonly #context: Context;
+  readonly #modules: Readonly<Record<string, StorageModule>>;
+  readonly #defaultIdMap: IdMapRange | null;
+  readonly #retryMs: number;
+  readonly #open = new Map<string, StorageDriver>();
+  /** What the drivers of open pools were given, and look into. */
+  readonly #configs = new WeakMap<StorageDriver, Record<string, string>>();
+  readonly #stopping = new AbortController();
+  #retry: NodeJS.Timeout | undefined;
+
+  constructor({ context, modules, defaultIdMap, retryMs = RETRY_MS }: StoragePoolsOptions) {
+    this.#defaultIdMap = defaultIdMap ?? null;
+    this.#context = context;
+    this.#modules = modules;
+    this.#retryMs = retryMs;
+  }
+
+  /** Opens all pools. One that cannot be opened is a warning, never a reason not to serve the others. */
+  async start(signal: AbortSignal): Promise<void> {
+    await Promise.all(this.list().map((pool) => this.#openPool(pool, signal)));
+    this.#retry = setInterval(() => void this.#openMissing(), this.#retryMs).unref();
+  }
+
+  /** Pools stay as they are: containers run on them. */
+  async stop(): Promise<void> {
+    clearInterval(this.#retry);
+    this.#stopping.abort(new AppError('unavailable', 'shutting down'));
+  }
+
+  driver(pool: string): StorageDriver {
+    const driver = this.#open.get(pool);
+    if (driver) return driver;
+    this.get(pool);
+    throw new AppError('unavailable', `Storage pool "${pool}" is unavailable on this server`);
+  }
+
+  volumeKeys(pool: string): Readonly<Record<string, (value: string) => void>> {
+    return this.#module(this.get(pool).driver).volumeKeys ?? {};
+  }
+
+  isOpen(pool: string): boolean {
+    return this.#open.has(pool);
+  }
+
+  list(): readonly PoolRecord[] {
+    return this.#context.database.pools.list();
+  }
+
+  get(name: string): PoolRecord {
+    return this.#context.database.pools.get(name);
+  }
+
+  /** URLs of what is in the pool or names it; exact, deleting depends on it. */
+  async usedBy(name: string, signal: AbortSignal): Promise<readonly string[]> {
+    const images = await this.#open.get(name)?.listImages(signal);
+    const known = new Set(this.#context.database.images.list().map(({ fingerprint }) => fingerprint));
+    const published = (images ?? []).filter((fingerprint) => known.has(fingerprint));
+    return [...published.map((fingerprint) => `/1.0/images/${fingerprint}`), ...this.#holders(name)].toSorted();
+  }
+
+  async create(pool: NewPool, signal: AbortSignal): Promise<void> {
+    const { name, driver } = pool;
+    checkName('Storage pool', name);
+    if (driver === '') throw new AppError('invalid', 'No driver provided');
+    const { database, locks, events } = this.#context;
+    await locks.run(
+      `pool/${name}`,
+      async () => {
+        if (database.pools.find(name)) {
+          throw new AppError('conflict', 'The storage pool already exists: The record already exists');
+        }
+        await this.#make(pool, signal);
+        events.lifecycle({ action: 'storage-pool-created', source: `/1.0/storage-pools/${name}` });
+      },
+      signal,
+    );
+  }
+
+  /** Keys that decide where and how the pool lies cannot be changed; defaults of new volumes can. */
+  async update(
+    pool: PoolRecord,
+    content: Pick<PoolRecord, 'description' | 'config'>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { database, events } = this.#context;
+    const { source } = pool.config;
+    const config: ConfigMap = { ...(source !== undefined && { source }), ...content.config };
+    this.#validate(pool.driver, config);
+    for (const key of Object.keys({ ...pool.config, ...config })) {
+      if (pool.config[key] === config[key] || this.#isChangeable(pool.driver, key)) continue;
+      if (key === 'source') throw new AppError('internal', 'Pool source cannot be changed when not in pending state');
+      throw new AppError('invalid', `Pool key "${key}" cannot be changed after the pool is created`);
+    }
+    const changed = this.#driverOf({ ...pool, config });
+    if (changed.changePool) {
+      this.driver(pool.name); // which must be open
+      await changed.changePool(pool.config, signal);
+    }
+    database.pools.update(pool.id, { ...content, config });
+    const driver = this.#open.get(pool.name);
+    if (driver) this.#reconfigure(driver, this.#given(pool.name, pool.driver, config));
+    else await this.#openPool({ ...pool, config }, signal);
+    events.lifecycle({ action: 'storage-pool-updated', source: `/1.0/storage-pools/${pool.name}` });
+  }
+
+  /** AppError 'invalid' while an instance or profile uses it; unpacked images go with it. */
+  async delete(name: string, signal: AbortSignal): Promise<void> {
+    const { database, locks, events, log } = this.#context;
+    await locks.run(
+      `pool/${name}`,
+      async () => {
+        const pool = this.get(name);
+        const driver = this.driver(name);
+        if (this.#holders(name).length > 0) throw new AppError('invalid', 'The storage pool is currently in use');
+        // From here on nobody gets the pool any more; after a failure it is there again.
+        this.#open.delete(name);
+        await using revert = new Reverter(log);
+        revert.add('open pool', () => this.#open.set(name, driver));
+        for (const fingerprint of await driver.listImages(signal)) await driver.deleteImage(fingerprint, signal);
+        await driver.deletePool(signal);
+        database.pools.delete(pool.id);
+        revert.commit();
+        events.lifecycle({ action: 'storage-pool-deleted', source: `/1.0/storage-pools/${name}` });
+      },
+      signal,
+    );
+  }
+
+  /** What must not lose the pool. */
+  #holders(name: string): readonly string[] {
+    const { database } = this.#context;
+    const instances = database.instances
+      .usingPool(name)
+      .map((instance) => `/1.0/instances/${instance.name}${projectSuffix(instance.project)}`);
+    const profiles = database.profiles
+      .listAll()
+      .filter(({ devices }) => rootPool(devices) === name || Object.values(devices).some(({ pool }) => pool === name))
+      .map((profile) => `/1.0/profiles/${profile.name}${projectSuffix(profile.project)}`);
+    const volumes = database.volumes.list(name).map((volume) => {
+      const url = `/1.0/storage-pools/${name}/volumes/custom/${encodeURIComponent(volume.name)}`;
+      return `${url}${projectSuffix(volume.project)}`;
+    });
+    return [...instances, ...profiles, ...volumes];
+  }
+
+  async #make(pool: NewPool, signal: AbortSignal): Promise<void> {
+    const { database, log } = this.#context;
+    await using revert = new Reverter(log);
+    this.#validate(pool.driver, pool.config);
+    const driver = this.#driverOf(pool);
+    await driver.createPool(signal);
+    revert.add('storage pool', () => driver.deletePool(AbortSignal.timeout(UNDO_MS)));
+    const recorded = await driver.recordedConfig?.(signal);
+    database.pools.create({ ...pool, config: { ...this.#withSource(pool), ...recorded } });
+    this.#open.set(pool.name, driver);
+    revert.commit();
+  }
+
+  /** LXD's records always say where the pool is. */
+  #withSource({ name, driver, config }: NewPool): ConfigMap {
+    return this.#isDirectory(driver) && !config['source'] ? { ...config, source: this.#poolPath(name) } : config;
+  }
+
+  /** Pools of such drivers lie at their own path by default; those of others are made on files. */
+  #isDirectory(driver: string): boolean {
+    const { configKeys } = this.#module(driver);
+    return Object.hasOwn(configKeys, 'source') && !Object.hasOwn(configKeys, 'size');
+  }
+
+  #validate(driver: string, config: ConfigMap): void {
+    const module = this.#module(driver);
+    for (const key of Object.keys(config)) {
+      if (!key.startsWith('user.') && !Object.hasOwn(module.configKeys, key)) {
+        throw new AppError('invalid', `Invalid option "${key}"`);
+      }
+    }
+    module.checkConfig?.(config);
+    for (const [key, check] of Object.entries(module.volumeKeys ?? {})) check(config[`volume.${key}`] ?? '');
+  }
+
+  #module(driver: string): StorageModule {
+    const module = Object.hasOwn(this.#modules, driver) ? this.#modules[driver] : undefined;
+    if (!module) throw new AppError('internal', 'Unknown driver');
+    return module;
+  }
+
+  #driverOf({ name, driver, config }: NewPool): StorageDriver {
+    const { host, log, paths } = this.#context;
+    const poolPath = this.#poolPath(name);
+    const given = this.#given(name, driver, config);
+    const disksPath = paths.disks;
+    const defaultIdMap = this.#defaultIdMap;
+    const module = this.#module(driver);
+    const made = module.create({ host, log, pool: name, poolPath, disksPath, config: given, defaultIdMap });
+    this.#configs.set(made, given);
+    return made;
+  }
+
+  /** A record made by us names the default place; the driver knows its default by the absence of the key. */
+  #given(name: string, driver: string, config: ConfigMap): Record<string, string> {
+    const isDefault = this.#isDirectory(driver) && config['source'] === this.#poolPath(name);
+    return Object.fromEntries(Object.entries(config).filter(([key]) => key !== 'source' || !isDefault));
+  }
+
+  #reconfigure(driver: StorageDriver, config: ConfigMap): void {
+    const current = this.#configs.get(driver) ?? {};
+    for (const key of Object.keys(current)) if (!(key in config)) delete current[key];
+    Object.assign(current, config);
+  }
+
+  #isChangeable(driver: string, key: string): boolean {
+    return /^(?:user|volume)\./u.test(key) || this.#module(driver).changeableKeys?.includes(key) === true;
+  }
+
+  #poolPath(name: string): string {
+    return join(this.#context.paths.storagePools, name);
+  }
+
+  async #openPool(pool: PoolRecord, signal: AbortSignal): Promise<void> {
+    const { database, log } = this.#context;
+    const url = `/1.0/storage-pools/${pool.name}`;
+    try {
+      const driver = this.#driverOf(pool);
+      await driver.openPool(signal);
+      this.#open.set(pool.name, driver);
+      database.warnings.resolve(WARNING, url);
+    } catch (error) {
+      log.error('storage pool could not be opened', { pool: pool.name, error });
+      database.warnings.raise({ type: WARNING, entityUrl: url, message: messageOf(error), severity: 'high' });
+    }
+  }
+
+  async #openMissing(): Promise<void> {
+    for (const pool of this.list()) {
+      if (this.#open.has(pool.name) || this.#context.locks.isBusy(`pool/${pool.name}`)) continue;
+      await this.#openPool(pool, limited(this.#retryMs, this.#stopping.signal));
+    }
+  }
+}

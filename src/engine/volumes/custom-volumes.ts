@@ -1,0 +1,350 @@
+// Custom volumes: made, copied, changed and deleted. A row says what is being done in the pool before it is done; at start what was cut
+// short is finished or undone. Names are the database's alone: a rename touches no pool.
+import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import type { DeviceVolumes, VolumeSource as DeviceSource } from '#drivers/devices/driver.ts';
+import type { IdMapRange, MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
+import { AppError, messageOf } from '#src/lib/errors.ts';
+import type { Service } from '#src/lib/service.ts';
+import type { EngineContext } from '../context.ts';
+import { type VolumeRecord, type VolumeSnapshotRecord, ZERO_TIME } from '../db/records.ts';
+import type { VolumeKey } from '../db/volumes.ts';
+import { projectSuffix } from '../projects/project-url.ts';
+import { projectFor } from '../projects/project-for.ts';
+import { copyVolume } from '../storage/copy-volume.ts';
+import { parseBoolean } from '../instances/values.ts';
+import type { ConfigMap } from '../types.ts';
+import { driverConfig, sizeOf, validateVolumeConfig, validateVolumeName, withoutForeign } from './volume-config.ts';
+import { usersOf } from './volume-users.ts';
+
+export interface NewCustomVolume extends VolumeKey {
+  readonly description: string;
+  readonly config: ConfigMap;
+}
+
+export interface VolumeSource extends VolumeKey {
+  readonly snapshot?: string;
+  readonly volumeOnly: boolean;
+}
+
+export interface VolumeContent {
+  readonly description: string;
+  readonly config: ConfigMap;
+}
+
+const IN_POOL = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/u;
+const UNDO_LIMIT_MS = 120_000;
+
+type Context = Omit<EngineContext, 'images' | 'downloads' | 'networks' | 'volumes'>;
+
+export class CustomVolumes implements DeviceVolumes, Service {
+  readonly name = 'custom volumes';
+  readonly #context: Context;
+
+  constructor(context: Context) {
+    this.#context = context;
+    context.gate.countVolumes((project) => {
+      return context.database.volumes
+        .list()
+        .filter((volume) => volume.project === project)
+        .map(({ name, config }) => ({ name, sizeBytes: sizeOf(config) }));
+    });
+  }
+
+  /** What a daemon that was killed left half-done. A pool that is not open waits for the next start. */
+  async start(signal: AbortSignal): Promise<void> {
+    const { database, log } = this.#context;
+    for (const volume of database.volumes.pending()) {
+      await this.#erase(volume, signal).catch((error: unknown) => {
+        log.warn('a half-made volume was not removed yet', { volume: volume.name, error: messageOf(error) });
+      });
+    }
+    const volumes = new Map(database.volumes.list().map((volume) => [volume.id, volume]));
+    for (const snapshot of database.volumeSnapshots.pending()) {
+      const volume = volumes.get(snapshot.volumeId);
+      if (!volume) continue;
+      await this.eraseSnapshot(volume, snapshot, signal).catch((error: unknown) => {
+        log.warn('a half-made snapshot was not removed yet', { snapshot: snapshot.name, error: messageOf(error) });
+      });
+    }
+  }
+
+  async stop(): Promise<void> {
+    await Promise.resolve();
+  }
+
+  /** The project that holds the custom volumes of `project`. */
+  holder(project: string): string {
+    return projectFor(this.#context.database, 'storage.volumes', project);
+  }
+
+  /** Of one pool and project. */
+  list(pool: string, project: string): readonly VolumeRecord[] {
+    return this.#context.database.volumes.list(pool).filter((volume) => volume.project === project);
+  }
+
+  /** Of all pools. */
+  urlsOf(project: string): readonly string[] {
+    const volumes = this.#context.database.volumes.list().filter((volume) => volume.project === project);
+    return volumes.map((volume) => `${urlOf(volume)}${projectSuffix(project)}`);
+  }
+
+  /** AppError 'not_found' with LXD's text. */
+  get(key: VolumeKey): VolumeRecord {
+    const volume = this.#context.database.volumes.find(key);
+    if (!volume) throw new AppError('not_found', 'Storage pool volume not found');
+    return volume;
+  }
+
+  snapshots({ id }: VolumeRecord): readonly VolumeSnapshotRecord[] {
+    return this.#context.database.volumeSnapshots.list(id);
+  }
+
+  usedBy(volume: VolumeRecord): readonly string[] {
+    return usersOf(this.#context, volume);
+  }
+
+  /** AppError with LXD's words for what is wrong with a volume that is to be. */
+  checkNew({ pool, project, name, config }: NewCustomVolume): void {
+    const { database, gate } = this.#context;
+    validateVolumeName(name);
+    database.pools.get(pool);
+    if (database.volumes.find({ pool, project, name })) {
+      throw new AppError('conflict', 'Volume by that name already exists');
+    }
+    validateVolumeConfig(`${project}_${name}`, config, this.#context.pools.volumeKeys(pool));
+    gate.volume(project, 'creation', { name, sizeBytes: sizeOf(config) });
+  }
+
+  async create(volume: NewCustomVolume, signal: AbortSignal): Promise<void> {
+    const { pools, database } = this.#context;
+    const storage = pools.driver(volume.pool);
+    const config = { ...this.#defaults(volume.pool), ...volume.config };
+    const wanted = { ...volume, config };
+    this.checkNew(wanted);
+    await this.locked(wanted, signal, () => {
+      return this.#make(wanted, async (record) => {
+        await storage.createVolume(this.#newVolume(record), signal);
+        database.volumes.setPending(record.id, '');
+      });
+    });
+  }
+
+  /** Filled by another, once for each snapshot and once more at the end. */
+  async createFilled(
+    volume: NewCustomVolume,
+    snapshots: readonly (VolumeContent & { readonly name: string })[],
+    { fill }: { readonly fill: (root: MountedRoot, snapshot: string | undefined) => Promise<void> },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { pools, database } = this.#context;
+    const storage = pools.driver(volume.pool);
+    this.checkNew(volume);
+    await this.locked(volume, signal, () => {
+      return this.#make(volume, async (record) => {
+        await storage.createVolume(this.#newVolume(record), signal);
+        const root = await storage.mountVolume(refOf(record), null, signal);
+        for (const { name, ...content } of snapshots) {
+          await fill(root, name);
+          await storage.createSnapshot(refOf(record), name, signal);
+          const times = { createdAt: new Date().toISOString(), expiresAt: ZERO_TIME };
+          const row = { volumeId: record.id, name, hostName: name, ...content, ...times, pending: '' } as const;
+          database.volumeSnapshots.create(row);
+        }
+        await fill(root, undefined);
+        database.volumes.setPending(record.id, '');
+      });
+    });
+  }
+
+  /** A copy with its snapshots, from whatever pool. Without configuration of its own it gets the source's. */
+  async copy(volume: NewCustomVolume, source: VolumeSource, signal: AbortSignal): Promise<void> {
+    const { pools, database, host, log } = this.#context;
+    const from = this.get(source);
+    const chosen = source.snapshot === undefined ? undefined : this.snapshot(from, source.snapshot);
+    const keys = { from: pools.volumeKeys(from.pool), to: pools.volumeKeys(volume.pool) };
+    const inherited = withoutForeign((chosen ?? from).config, keys);
+    const config = Object.keys(volume.config).length > 0 ? volume.config : inherited;
+    const wanted = { ...volume, config };
+    this.checkNew(wanted);
+    const goAlong = chosen || source.volumeOnly ? [] : this.snapshots(from);
+    const to = pools.driver(volume.pool);
+    const work = () =>
+      this.#make(wanted, async (record) => {
+        const only = chosen ? { snapshot: chosen.hostName } : {};
+        const origin = { storage: pools.driver(from.pool), volume: refOf(from), idMap: null, ...only, isInUse: true };
+        const target = { storage: to, volume: this.#newVolume(record) };
+        const snapshots = goAlong.map(({ hostName }) => hostName);
+        await copyVolume({ host, log }, { from: origin, to: target, snapshots }, signal);
+        database.transaction(() => {
+          for (const { id: _, ...snapshot } of goAlong) {
+            database.volumeSnapshots.create({ ...snapshot, volumeId: record.id });
+          }
+          database.volumes.setPending(record.id, '');
+        });
+      });
+    // Always in the same order: copies that cross each other must not wait for one another.
+    const [first, second] = [from, wanted].toSorted((left, right) => (lockKey(left) < lockKey(right) ? -1 : 1));
+    if (!first || !second) return;
+    await this.locked(first, signal, () => this.locked(second, signal, work));
+  }
+
+  /** AppError with LXD's words for what is wrong with a move to another pool or project. */
+  checkMove(volume: VolumeRecord, target: VolumeKey): void {
+    this.checkNew({ ...target, ...this.#movedTo(target.pool, volume) });
+    if (this.usedBy(volume).length > 0) throw new AppError('invalid', 'Volume is still in use');
+  }
+
+  /** A copy, and then the end of what was copied: a daemon that is killed between leaves both. */
+  async move(volume: VolumeRecord, target: VolumeKey, signal: AbortSignal): Promise<void> {
+    this.checkMove(volume, target);
+    await this.copy({ ...target, ...this.#movedTo(target.pool, volume) }, { ...volume, volumeOnly: false }, signal);
+    await this.remove(volume, signal);
+  }
+
+  #movedTo(pool: string, { pool: from, description, config }: VolumeRecord): VolumeContent {
+    const { pools } = this.#context;
+    return {
+      description,
+      config: withoutForeign(config, { from: pools.volumeKeys(from), to: pools.volumeKeys(pool) }),
+    };
+  }
+
+  #newVolume(record: VolumeRecord): NewVolume {
+    const sizeBytes = sizeOf(record.config);
+    const config = driverConfig(record.config, this.#context.pools.volumeKeys(record.pool));
+    return { ...refOf(record), idMap: null, config, ...(sizeBytes !== undefined && { sizeBytes }) };
+  }
+
+  async #make(volume: NewCustomVolume, fill: (record: VolumeRecord) => Promise<void>): Promise<void> {
+    const { database, log, events } = this.#context;
+    const { pool, project, name, description, config } = volume;
+    const hostName = this.#freeHostName(volume);
+    const createdAt = new Date().toISOString();
+    const row = { pool, project, name, hostName, description, config, createdAt, pending: 'create' } as const;
+    const record = database.volumes.create(row);
+    try {
+      await fill(record);
+    } catch (error) {
+      await this.#erase(record, AbortSignal.timeout(UNDO_LIMIT_MS)).catch((failure: unknown) => {
+        log.warn('a half-made volume was not removed', { volume: name, error: failure });
+      });
+      throw error;
+    }
+    events.lifecycle({ action: 'storage-volume-created', source: urlOf(record), project, context: { type: 'custom' } });
+  }
+
+  /** volume.* of the pool. */
+  #defaults(pool: string): ConfigMap {
+    const { config } = this.#context.database.pools.get(pool);
+    const keys = ['size', ...Object.keys(this.#context.pools.volumeKeys(pool))];
+    const defaults = keys.map((key) => [key, config[`volume.${key}`] ?? ''] as const);
+    return Object.fromEntries(defaults.filter(([, value]) => value !== ''));
+  }
+
+  #freeHostName({ pool, project, name }: VolumeKey): string {
+    const taken = new Set(this.#context.database.volumes.list(pool).map(({ hostName }) => hostName));
+    const plain = `${project}_${name}`;
+    return IN_POOL.test(plain) && !plain.includes('..') && !taken.has(plain) ? plain : randomUUID();
+  }
+
+  async update(volume: VolumeRecord, content: VolumeContent, signal: AbortSignal): Promise<void> {
+    const { database, gate, events, pools } = this.#context;
+    const { project, name } = volume;
+    const keys = pools.volumeKeys(volume.pool);
+    validateVolumeConfig(volume.hostName, content.config, keys);
+    gate.volume(project, 'update', { name, sizeBytes: sizeOf(content.config) });
+    await this.locked(volume, signal, async () => {
+      const current = this.get(volume);
+      const sizeBytes = sizeOf(content.config);
+      const storage = pools.driver(volume.pool);
+      const change = { config: driverConfig(content.config, keys), sizeBytes };
+      if (
+        !isDeepStrictEqual(change, { config: driverConfig(current.config, keys), sizeBytes: sizeOf(current.config) })
+      ) {
+        if (storage.configureVolume) await storage.configureVolume(refOf(current), change, signal);
+        else if (storage.info.quotas) await storage.resizeVolume(refOf(current), sizeBytes, signal);
+      }
+      database.volumes.update(current.id, content);
+    });
+    events.lifecycle({ action: 'storage-volume-updated', source: urlOf(volume), project, context: { type: 'custom' } });
+  }
+
+  async rename(volume: VolumeRecord, name: string, signal: AbortSignal): Promise<void> {
+    const { database, events } = this.#context;
+    validateVolumeName(name);
+    if (this.usedBy(volume).length > 0) throw new AppError('invalid', 'Volume is still in use');
+    await this.locked(volume, signal, async () => database.volumes.rename(this.get(volume).id, name));
+    const { project } = volume;
+    const source = urlOf({ ...volume, name });
+    events.lifecycle({ action: 'storage-volume-renamed', source, project, context: { old_name: volume.name } });
+  }
+
+  async remove(volume: VolumeRecord, signal: AbortSignal): Promise<void> {
+    const { database, events } = this.#context;
+    await this.locked(volume, signal, async () => {
+      const current = this.get(volume);
+      if (this.usedBy(current).length > 0) throw new AppError('invalid', 'The storage volume is still in use');
+      database.volumes.setPending(current.id, 'delete');
+      await this.#erase(current, signal);
+    });
+    const { project } = volume;
+    events.lifecycle({ action: 'storage-volume-deleted', source: urlOf(volume), project, context: { type: 'custom' } });
+  }
+
+  /** Bytes; AppError 'unsupported' with LXD's text where the pool cannot tell. */
+  async usage(volume: VolumeRecord, signal: AbortSignal): Promise<number> {
+    const used = await this.driver(volume).volumeUsage?.(refOf(volume), signal);
+    if (used === undefined) throw new AppError('internal', 'Not supported');
+    return used;
+  }
+
+  /** Owners on the disk are never mapped: each container sees them through its own map. */
+  async open({ project, pool, name }: DeviceSource, idMap: IdMapRange | null, signal: AbortSignal) {
+    const { host } = this.#context;
+    const volume = this.get({ pool, project: this.holder(project), name });
+    const { rootfsPath: path } = await this.driver(volume).mountVolume(refOf(volume), null, signal);
+    if (idMap === null || parseBoolean(volume.config['security.unmapped'])) return { path, idMap: null };
+    if (await host.mounts.canMapIds(path)) return { path, idMap };
+    const text = `The file system of pool "${pool}" cannot map ids: set security.unmapped on volume "${name}"`;
+    throw new AppError('unsupported', `${text}, or security.privileged on the instance`);
+  }
+
+  async #erase(volume: VolumeRecord, signal: AbortSignal): Promise<void> {
+    await this.driver(volume).deleteVolume(refOf(volume), signal);
+    this.#context.database.volumes.delete(volume.id);
+  }
+
+  async eraseSnapshot(volume: VolumeRecord, snapshot: VolumeSnapshotRecord, signal: AbortSignal): Promise<void> {
+    await this.driver(volume).deleteSnapshot(refOf(volume), snapshot.hostName, signal);
+    this.#context.database.volumeSnapshots.delete(snapshot.id);
+  }
+
+  /** AppError 'not_found' with LXD's text. */
+  snapshot(volume: VolumeRecord, name: string): VolumeSnapshotRecord {
+    const snapshot = this.snapshots(volume).find((one) => one.name === name);
+    if (!snapshot) throw new AppError('not_found', 'Storage pool volume not found');
+    return snapshot;
+  }
+
+  driver({ pool }: Pick<VolumeRecord, 'pool'>): StorageDriver {
+    return this.#context.pools.driver(pool);
+  }
+
+  locked<T>(key: VolumeKey, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return this.#context.locks.run(lockKey(key), work, signal);
+  }
+}
+
+function lockKey({ pool, project, name }: VolumeKey): string {
+  return `volume/${pool}/${project}/${name}`;
+}
+
+export function refOf({ hostName }: Pick<VolumeRecord, 'hostName'>): VolumeRef {
+  return { kind: 'custom', name: hostName };
+}
+
+export function urlOf({ pool, name }: VolumeKey, snapshot?: string): string {
+  const base = `/1.0/storage-pools/${encodeURIComponent(pool)}/volumes/custom/${encodeURIComponent(name)}`;
+  return snapshot === undefined ? base : `${base}/snapshots/${encodeURIComponent(snapshot)}`;
+}

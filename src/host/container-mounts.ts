@@ -1,0 +1,52 @@
+// Mounts put into, and taken out of, the mount namespace of a running container. The container is hostile: every path in it is
+// looked up with its own root as the root, and what is made there is made with its own rights.
+import { closeSync, openSync } from 'node:fs';
+import { extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { AppError, asError } from '#src/lib/errors.ts';
+import type { ContainerMountJob, ContainerMountWork } from './container-mount-worker.ts';
+import { KernelError } from './kernel.ts';
+import type { GivenMount, TakenMount } from './mounts.ts';
+
+/** Puts a copy of the mount at `from` on `target`, in the mount namespace of process `pid`. */
+export function giveMount({ from, target, kind, owner }: GivenMount, pid: number): Promise<void> {
+  return inNamespace(pid, { what: 'attach', from, target, kind, ...owner });
+}
+
+/** Takes the topmost mount off `target`, there. Not mounted or absent is success. */
+export function takeMount({ target, removeFile, owner }: TakenMount, pid: number): Promise<void> {
+  return inNamespace(pid, { what: 'detach', target, removeFile, ...owner });
+}
+
+/** A thread of its own enters the namespace: a thread that shares its root directory with others may not. */
+async function inNamespace(pid: number, work: ContainerMountWork): Promise<void> {
+  const namespace = openSync(`/proc/${pid}/ns/mnt`, 'r');
+  try {
+    const failed = await runThread({ namespace, work });
+    if (failed === undefined) return;
+    const cause = new KernelError(failed.call, failed.errno);
+    throw new AppError('internal', `cannot ${work.what} ${work.target} in the container: ${cause.message}`, { cause });
+  } finally {
+    closeSync(namespace);
+  }
+}
+
+interface Failed {
+  readonly call: string;
+  readonly errno: string;
+}
+
+function runThread(job: ContainerMountJob): Promise<Failed | undefined> {
+  // The same extension as this file: .ts from source, .js from the built package.
+  const file = new URL(`./container-mount-worker${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
+  const worker = new Worker(file, { workerData: job });
+  return new Promise((resolve, reject) => {
+    let failed: Failed | undefined;
+    worker.on('message', (message: Failed) => {
+      failed = message;
+    });
+    worker.on('error', (error) => reject(asError(error)));
+    worker.on('exit', () => resolve(failed));
+  });
+}

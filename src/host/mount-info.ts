@@ -1,0 +1,23 @@
+// Reads the kernel's mount table, /proc/PID/mountinfo (proc(5)).
+
+export interface MountEntry {
+  readonly target: string;
+  readonly type: string;
+  readonly source: string;
+}
+
+/** The kernel writes space, tab, newline and backslash as octal. */
+function decode(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_all, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
+export function parseMountInfo(text: string): readonly MountEntry[] {
+  return text.split('\n').flatMap((line) => {
+    const [left, right] = line.split(' - ');
+    const target = left?.split(' ')[4];
+    const [type, source] = right?.split(' ') ?? [];
+    return target === undefined || type === undefined
+      ? []
+      : { target: decode(target), type, source: decode(source ?? '') };
+  });
+}

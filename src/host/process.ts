@@ -1,0 +1,172 @@
+// Processes: the only module that starts any. A process that was started is gone before its promise settles.
+import { type ChildProcess, spawn, type StdioOptions } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { type Duplex, PassThrough, type Readable, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { AppError, asError } from '#src/lib/errors.ts';
+import { CommandError } from './command-error.ts';
+import type { Argv, RunningCommand, RunOptions, RunResult } from './host.ts';
+
+const DEFAULT_TIMEOUT_MS = 60_000;
+const MAX_STDOUT_BYTES = 256 * 1024 * 1024;
+const MAX_STDERR_BYTES = 256 * 1024;
+/** What a program that went into the background may hold our pipes open after its parent ended. */
+const PIPES_GRACE_MS = 2000;
+const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+type StartOptions = Omit<RunOptions, 'input'>;
+type Piped = ChildProcess & { readonly stdin: Writable; readonly stdout: Readable; readonly stderr: Readable };
+
+/** Collects the end of a stream (stderr), so that what a program said last is kept. */
+class Tail {
+  #text = '';
+
+  add(chunk: Buffer): void {
+    this.#text += chunk.toString();
+    if (this.#text.length > 2 * MAX_STDERR_BYTES) this.#text = this.#text.slice(-MAX_STDERR_BYTES);
+  }
+
+  get text(): string {
+    return this.#text;
+  }
+}
+
+/** One process and what ends it early. */
+class Supervised {
+  readonly child: Piped;
+  readonly stderr = new Tail();
+  readonly done: Promise<Omit<RunResult, 'stdout'>>;
+  readonly #argv: Argv;
+  #cause: Error | undefined;
+
+  constructor(argv: Argv, options: StartOptions) {
+    this.#argv = argv;
+    options.signal?.throwIfAborted();
+    this.child = spawnPiped(argv, options);
+    this.child.stderr.on('data', (chunk: Buffer) => this.stderr.add(chunk));
+    // A program may end without reading its input; its exit code tells what that means.
+    this.child.stdin.on('error', () => {});
+    this.done = this.#wait(options);
+    this.done.catch(() => {}); // whoever awaits it gets the error; who only reads the output does not crash for it
+  }
+
+  /** Ends the process (and all of its group) for a reason that becomes the cause of the rejection. */
+  kill(cause: Error): void {
+    this.#cause ??= cause;
+    killGroup(this.child);
+  }
+
+  async #wait({
+    signal,
+    timeoutMs = DEFAULT_TIMEOUT_MS,
+    okExitCodes = [0],
+  }: StartOptions): Promise<Omit<RunResult, 'stdout'>> {
+    const onAbort = () => this.kill(asError(signal?.reason));
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const timer = Number.isFinite(timeoutMs)
+      ? setTimeout(() => this.kill(new AppError('unavailable', `timed out after ${timeoutMs} ms`)), timeoutMs)
+      : undefined;
+    this.child.on('error', (error) => {
+      this.#cause ??= error; // may come before the process is gone, so 'close' is awaited all the same
+    });
+    try {
+      const exitCode = await closed(this.child);
+      const stderr = this.stderr.text;
+      if (this.#cause) throw new CommandError(this.#argv, { exitCode: null, stderr, cause: this.#cause });
+      if (exitCode === null || !okExitCodes.includes(exitCode))
+        throw new CommandError(this.#argv, { exitCode, stderr });
+      return { exitCode, stderr };
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
+
+function spawnPiped(argv: Argv, { env, cwd = '/', inputFile, withRelay = false }: StartOptions): Piped {
+  const [program, ...args] = argv;
+  const input = inputFile === undefined ? undefined : openSync(inputFile, 'r');
+  try {
+    // A process group of its own: killing it takes the children of the program along.
+    const more = withRelay ? (['pipe', 'pipe'] as const) : [];
+    const stdio: StdioOptions = [input ?? 'pipe', 'pipe', 'pipe', ...more];
+    const child = spawn(program, args, { cwd, detached: true, stdio, env: { PATH, LC_ALL: 'C.UTF-8', ...env } });
+    return Object.assign(child, { stdin: child.stdin ?? new PassThrough().end() }) as ChildProcess as Piped;
+  } catch (error) {
+    throw new CommandError(argv, { exitCode: null, stderr: '', cause: error });
+  } finally {
+    if (input !== undefined) closeSync(input);
+  }
+}
+
+function killGroup(child: ChildProcess): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    child.kill('SIGKILL'); // the group is gone, or was not made yet; false when the process is gone as well
+  }
+}
+
+function closed(child: ChildProcess): Promise<number | null> {
+  return new Promise((resolve) => {
+    let grace: NodeJS.Timeout | undefined;
+    child.on('exit', () => {
+      grace = setTimeout(() => {
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+      }, PIPES_GRACE_MS);
+    });
+    child.on('close', (code) => {
+      clearTimeout(grace);
+      resolve(code);
+    });
+  });
+}
+
+export function launch(argv: Argv, options: StartOptions): RunningCommand {
+  const { child, done } = new Supervised(argv, options);
+  // A program that could not be started has no pid; `done` says why.
+  const [, , , input, output] = child.stdio;
+  const relay = input && output ? { relay: relayOf(input as Duplex, output as Duplex) } : {};
+  return { pid: child.pid ?? -1, stdin: child.stdin, stdout: child.stdout, ...relay, done };
+}
+
+/** Both are sockets, of which one direction each is used; the other one must not keep them open. */
+function relayOf(input: Duplex, output: Duplex): NonNullable<RunningCommand['relay']> {
+  input.resume();
+  output.end();
+  // As with standard input: the program's end tells what a broken pipe means.
+  input.on('error', () => {});
+  return { input, output };
+}
+
+export async function runToEnd(argv: Argv, { input, ...options }: RunOptions): Promise<RunResult> {
+  const command = new Supervised(argv, options);
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  command.child.stdout.on('data', (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes <= MAX_STDOUT_BYTES) chunks.push(chunk);
+    else command.kill(new AppError('internal', `wrote more than ${MAX_STDOUT_BYTES} bytes`));
+  });
+  const fed = feed(command, input);
+  const result = await command.done;
+  await fed;
+  return { ...result, stdout: Buffer.concat(chunks).toString() };
+}
+
+async function feed(command: Supervised, input: RunOptions['input']): Promise<void> {
+  const { stdin } = command.child;
+  if (input === undefined || typeof input === 'string' || input instanceof Uint8Array) {
+    stdin.end(input);
+    return;
+  }
+  try {
+    await pipeline(input, stdin);
+  } catch (error) {
+    // The program stopped reading: its exit code decides. Anything else is a broken source, and half an input is no input.
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code !== 'EPIPE' && code !== 'ERR_STREAM_PREMATURE_CLOSE') command.kill(asError(error));
+  }
+}

@@ -1,0 +1,65 @@
+// Arithmetic of id maps: what an owner, an ACL or a file capability becomes when a tree changes its map.
+import type { OwnerShift } from './host.ts';
+import type { IdMapRange } from './id-map.ts';
+
+const CAP_REVISION_MASK = 0xff000000;
+const CAP_REVISION_2 = 0x02000000;
+const CAP_REVISION_3 = 0x03000000;
+const CAP_SIZE_2 = 20;
+const CAP_SIZE_3 = 24;
+const ACL_USER = 0x02;
+const ACL_GROUP = 0x08;
+const ACL_HEADER = 4;
+const ACL_ENTRY = 8;
+
+export interface ShiftPlan {
+  uid(uid: number): number;
+  gid(gid: number): number;
+  /** system.posix_acl_access and _default. */
+  acl(value: Buffer): Buffer;
+  /** security.capability: a shifted one names the root that it counts for (revision 3). */
+  capability(value: Buffer): Buffer;
+}
+
+function shifter(from: number | undefined, to: number | undefined, size: number): (id: number) => number {
+  const start = from ?? 0;
+  return (id) => (id >= start && id - start < size ? id - start + (to ?? 0) : id);
+}
+
+/** Without any map there is nothing to bound the ids; with two, both must have them. */
+function commonSize(from: IdMapRange | null, to: IdMapRange | null): number {
+  return Math.min(from?.size ?? Number.POSITIVE_INFINITY, to?.size ?? Number.POSITIVE_INFINITY);
+}
+
+export function planShift({ from, to }: OwnerShift): ShiftPlan {
+  const size = commonSize(from, to);
+  const uid = shifter(from?.uidBase, to?.uidBase, size);
+  const gid = shifter(from?.gidBase, to?.gidBase, size);
+  return {
+    uid,
+    gid,
+    acl(value) {
+      const shifted = Buffer.from(value);
+      for (let at = ACL_HEADER; at + ACL_ENTRY <= shifted.length; at += ACL_ENTRY) {
+        const tag = shifted.readUInt16LE(at);
+        if (tag === ACL_USER) shifted.writeUInt32LE(uid(shifted.readUInt32LE(at + 4)), at + 4);
+        if (tag === ACL_GROUP) shifted.writeUInt32LE(gid(shifted.readUInt32LE(at + 4)), at + 4);
+      }
+      return shifted;
+    },
+    capability: (value) => shiftCapability(value, uid),
+  };
+}
+
+function shiftCapability(value: Buffer, uid: (id: number) => number): Buffer {
+  if (value.length < CAP_SIZE_2) return value;
+  const magic = value.readUInt32LE(0);
+  const flags = magic & ~CAP_REVISION_MASK;
+  const rootId = value.length >= CAP_SIZE_3 ? value.readUInt32LE(CAP_SIZE_2) : 0;
+  const newRootId = uid(rootId);
+  const shifted = Buffer.alloc(newRootId === 0 ? CAP_SIZE_2 : CAP_SIZE_3);
+  value.copy(shifted, 0, 0, CAP_SIZE_2);
+  shifted.writeUInt32LE((flags | (newRootId === 0 ? CAP_REVISION_2 : CAP_REVISION_3)) >>> 0, 0);
+  if (newRootId !== 0) shifted.writeUInt32LE(newRootId, CAP_SIZE_2);
+  return shifted;
+}

@@ -1,0 +1,274 @@
+// zfs(8) and zpool(8): typed, with their complaints as kinds of errors. Works with OpenZFS and with zfs-fuse (pool version 23).
+import { AppError, type ErrorKind } from '#src/lib/errors.ts';
+import { limited, sleep } from '#src/lib/wait.ts';
+import { CommandError } from './command-error.ts';
+import type { Argv, Host } from './host.ts';
+
+export type ZfsProperties = Readonly<Record<string, string>>;
+
+export interface ZfsDataset {
+  readonly name: string;
+  /** What was asked for; '-' when a property is not set. */
+  readonly properties: ZfsProperties;
+}
+
+export interface ZfsStream {
+  /** A snapshot. */
+  readonly from: string;
+  /** An older snapshot of the same dataset, or its origin: only what is new since then is sent. */
+  readonly base?: string | undefined;
+  /** A dataset that is absent, or, with a base of its own, has nothing newer than that. */
+  readonly to: string;
+}
+
+const COMMAND_LIMIT_MS = 5 * 60_000;
+const STREAM_LIMIT_MS = 24 * 3600_000;
+/** How long "dataset is busy" is taken for a mount that is on its way out. */
+const BUSY_LIMIT_MS = 20_000;
+/** The same where the caller can do without. */
+const SHORT_LIMIT_MS = 3000;
+const BUSY_PAUSE_MS = 100;
+
+const COMPLAINTS: readonly (readonly [RegExp, ErrorKind])[] = [
+  [/does not exist|no such pool|could not find any/, 'not_found'],
+  [/already exists|dependent clones|is cloned|is part of active pool/, 'conflict'],
+  [/is busy|target is busy|failed to unmount|umount failed/, 'unavailable'],
+  [/invalid (property|vdev|dataset|character)|too long|out of range|must be|less than|size is|too small/, 'invalid'],
+];
+
+function translate(error: unknown): unknown {
+  if (!(error instanceof CommandError) || error.exitCode === null) return error;
+  const kind = COMPLAINTS.find(([pattern]) => pattern.test(error.stderr))?.[1];
+  return kind ? new AppError(kind, error.stderr.trim().replaceAll('\n', '; '), { cause: error }) : error;
+}
+
+function isKind(error: unknown, kind: ErrorKind): boolean {
+  return error instanceof AppError && error.kind === kind;
+}
+
+function options(properties: ZfsProperties): readonly string[] {
+  return Object.entries(properties).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
+}
+
+export class Zfs {
+  readonly #host: Pick<Host, 'run' | 'start'>;
+
+  constructor(host: Pick<Host, 'run' | 'start'>) {
+    this.#host = host;
+  }
+
+  async #run(argv: Argv, signal: AbortSignal): Promise<string> {
+    try {
+      return (await this.#host.run(argv, { signal, timeoutMs: COMMAND_LIMIT_MS })).stdout;
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  /** Once more while the dataset is busy: a mount that was detached takes a moment to be gone. */
+  async #patiently(argv: Argv, signal: AbortSignal, limitMs = BUSY_LIMIT_MS): Promise<string> {
+    const limit = limited(limitMs, signal);
+    for (;;) {
+      try {
+        return await this.#run(argv, signal);
+      } catch (error) {
+        if (!isKind(error, 'unavailable') || limit.aborted) throw error;
+        await sleep(BUSY_PAUSE_MS, signal);
+      }
+    }
+  }
+
+  async createPool(
+    name: string,
+    device: string,
+    { signal, root }: { root: ZfsProperties; signal: AbortSignal },
+  ): Promise<void> {
+    const properties = Object.entries(root).flatMap(([key, value]) => ['-O', `${key}=${value}`]);
+    await this.#run(['zpool', 'create', '-m', 'none', ...properties, name, device], signal);
+  }
+
+  /** Absent is success. */
+  async destroyPool(name: string, signal: AbortSignal): Promise<void> {
+    await absentIsFine(this.#patiently(['zpool', 'destroy', '-f', name], signal));
+  }
+
+  /** Looks for the pool's devices in the folder. */
+  async importPool(name: string, folder: string | undefined, signal: AbortSignal): Promise<void> {
+    await this.#run(['zpool', 'import', '-f', ...(folder === undefined ? [] : ['-d', folder]), name], signal);
+  }
+
+  /** AppError 'conflict' when it exists. */
+  async create(dataset: string, properties: ZfsProperties, signal: AbortSignal): Promise<void> {
+    await this.#run(['zfs', 'create', ...options(properties), dataset], signal);
+  }
+
+  /** Its own properties: what its dataset has would be shown else, as it is now. AppError 'conflict' when it exists. */
+  async snapshot(name: string, signal: AbortSignal, properties: ZfsProperties = {}): Promise<void> {
+    await this.#run(['zfs', 'snapshot', ...options(properties), name], signal);
+  }
+
+  /** In the order of their creation. [] when the dataset is absent. */
+  async snapshots(
+    dataset: string,
+    signal: AbortSignal,
+    properties: readonly string[] = [],
+  ): Promise<readonly ZfsDataset[]> {
+    const names = ['createtxg', ...properties];
+    const argv: Argv = [
+      'zfs',
+      'list',
+      '-H',
+      '-t',
+      'snapshot',
+      '-r',
+      '-d',
+      '1',
+      '-o',
+      ['name', ...names].join(','),
+      dataset,
+    ];
+    const rows = await this.#run(argv, signal).catch((error: unknown) => {
+      if (isKind(error, 'not_found')) return '';
+      throw error;
+    });
+    const at = ({ properties: { createtxg } }: ZfsDataset): number => Number(createtxg);
+    return datasets(rows, names).toSorted((left, right) => at(left) - at(right));
+  }
+
+  /** The clone becomes what its origin was: the snapshots up to that one are its own. */
+  async promote(dataset: string, signal: AbortSignal): Promise<void> {
+    await this.#run(['zfs', 'promote', dataset], signal);
+  }
+
+  /** Nothing is mounted. A stream that is cut off leaves nothing of the dataset that it was to make. */
+  async transfer({ from, base, to }: ZfsStream, signal: AbortSignal): Promise<void> {
+    const limits = { signal, timeoutMs: STREAM_LIMIT_MS };
+    const send = this.#host.start(['zfs', 'send', ...(base === undefined ? [] : ['-i', base]), from], limits);
+    const receive = this.#host.run(['zfs', 'receive', '-u', '-F', to], { ...limits, input: send.stdout });
+    const results = await Promise.allSettled([send.done, receive]);
+    for (const result of results) if (result.status === 'rejected') throw translate(result.reason);
+  }
+
+  /** All that follows is lost. */
+  async rollback(snapshot: string, signal: AbortSignal): Promise<void> {
+    await this.#patiently(['zfs', 'rollback', '-r', snapshot], signal);
+  }
+
+  /** AppError 'not_found' without the snapshot, 'conflict' when the clone exists. */
+  async clone(
+    snapshot: string,
+    { dataset, properties }: { dataset: string; properties: ZfsProperties },
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#patiently(['zfs', 'clone', ...options(properties), snapshot, dataset], signal);
+  }
+
+  async rename(dataset: string, newName: string, signal: AbortSignal): Promise<void> {
+    await this.#patiently(['zfs', 'rename', dataset, newName], signal);
+  }
+
+  /** Whether it could be renamed; does not wait. */
+  async renameUnlessBusy(dataset: string, newName: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#run(['zfs', 'rename', dataset, newName], signal);
+      return true;
+    } catch (error) {
+      if (isKind(error, 'unavailable')) return false;
+      throw error;
+    }
+  }
+
+  /** With its snapshots. Absent is success; 'conflict' with dependent clones, 'unavailable' when it stays busy. */
+  async destroy(dataset: string, signal: AbortSignal): Promise<void> {
+    await absentIsFine(this.#patiently(['zfs', 'destroy', '-r', dataset], signal, SHORT_LIMIT_MS));
+  }
+
+  async set(dataset: string, properties: ZfsProperties, signal: AbortSignal): Promise<void> {
+    for (const [name, value] of Object.entries(properties))
+      await this.#run(['zfs', 'set', `${name}=${value}`, dataset], signal);
+  }
+
+  /** Takes back what was set. */
+  async inherit(dataset: string, name: string, signal: AbortSignal): Promise<void> {
+    await this.#run(['zfs', 'inherit', name, dataset], signal);
+  }
+
+  /** Exact numbers, '-' for what is not set. AppError 'not_found' when the dataset is absent. */
+  async get(dataset: string, names: readonly string[], signal: AbortSignal): Promise<ZfsProperties> {
+    const text = await this.#run(['zfs', 'get', '-Hp', '-o', 'property,value', names.join(','), dataset], signal);
+    return Object.fromEntries(lines(text).map(([name = '', value = '-']) => [name, value]));
+  }
+
+  /** What was set on the dataset itself. */
+  async localProperties(dataset: string, signal: AbortSignal): Promise<ZfsProperties> {
+    const text = await this.#run(['zfs', 'get', '-Hp', '-s', 'local', '-o', 'property,value', 'all', dataset], signal);
+    return Object.fromEntries(lines(text).map(([name = '', value = '']) => [name, value]));
+  }
+
+  async exists(dataset: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#run(['zfs', 'list', '-H', '-o', 'name', dataset], signal);
+      return true;
+    } catch (error) {
+      if (isKind(error, 'not_found')) return false;
+      throw error;
+    }
+  }
+
+  /** All below the dataset, itself left out. [] when it is absent. */
+  async listBelow(
+    dataset: string,
+    {
+      type,
+      properties = [],
+    }: { type: 'filesystem' | 'snapshot' | 'filesystem,volume'; properties?: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<readonly ZfsDataset[]> {
+    const argv: Argv = ['zfs', 'list', '-H', '-r', '-t', type, '-o', ['name', ...properties].join(','), dataset];
+    const rows = await this.#run(argv, signal).catch((error: unknown) => {
+      if (isKind(error, 'not_found')) return '';
+      throw error;
+    });
+    return datasets(rows, properties).filter(({ name }) => name.startsWith(`${dataset}/`));
+  }
+
+  /** By its mountpoint property; for zfs-fuse, which mount(2) does not know. Mounted is success. */
+  async mount(dataset: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#patiently(['zfs', 'mount', dataset], signal);
+    } catch (error) {
+      if (!String(error).includes('already mounted')) throw error;
+    }
+  }
+
+  /** Not mounted, or absent, is success; AppError 'unavailable' when it is in use. */
+  async unmount(dataset: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#run(['zfs', 'umount', dataset], signal);
+    } catch (error) {
+      if (!/not currently mounted|does not exist/.test(String(error))) throw error;
+    }
+  }
+}
+
+function datasets(rows: string, properties: readonly string[]): readonly ZfsDataset[] {
+  return lines(rows).map(([name = '', ...values]) => ({
+    name,
+    properties: Object.fromEntries(properties.map((property, index) => [property, values[index] ?? '-'])),
+  }));
+}
+
+function lines(text: string): readonly (readonly string[])[] {
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => line.split('\t'));
+}
+
+async function absentIsFine(work: Promise<unknown>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!isKind(error, 'not_found')) throw error;
+  }
+}

@@ -1,0 +1,207 @@
+// Tells the consumers of notifications what happens to instances (nova-compute-contract section 1.12, appendix B).
+import type { Log } from '#src/lib/log.ts';
+import type { Notification, Notifier } from '#src/messaging/types.ts';
+import type { RequestContext } from '../context.ts';
+import { type NovaObject, expectObject, fromPrimitive } from '../objects/object.ts';
+import { expectList } from '../objects/wire.ts';
+import type { Conductor } from '../types.ts';
+import { legacyFailure, legacyPayload } from './legacy.ts';
+import { type Moment, type MomentNames, type Phase, moments } from './moments.ts';
+import { actionPayload, createPayload, exceptionPayload } from './versioned.ts';
+
+type Instance = NovaObject<'Instance'>;
+
+export interface NotificationOptions {
+  readonly log: Log;
+  /** Reads what a payload needs and the instance at hand has not. */
+  readonly conductor: Conductor;
+  /** Publisher `compute.<host>`; absent when `notification_format` is `versioned` or there is no driver. */
+  readonly legacy?: Notifier;
+  /** Publisher `nova-compute:<host>`; absent when `notification_format` is `unversioned` or there is no driver. */
+  readonly versioned?: Notifier;
+  /** `[notifications] bdms_in_notifications`. */
+  readonly includeBlockDevices: boolean;
+  readonly imageUrl: (context: RequestContext, imageRef: string | null) => string;
+  /** By instance_name_template. */
+  readonly instanceName: (instance: Instance) => string;
+}
+
+export interface MomentOf {
+  readonly name: Moment;
+  readonly phase: Phase;
+  readonly error?: unknown;
+  /** Additional keys of the legacy payload. */
+  readonly extra?: Readonly<Record<string, unknown>>;
+}
+
+export interface FailureOf {
+  readonly method: string;
+  readonly instanceUuid?: string;
+  readonly error: unknown;
+}
+
+/** moment() and failure() neither throw nor wait. */
+export interface NotificationEmitter {
+  moment(context: RequestContext, instance: Instance, moment: MomentOf): void;
+  failure(context: RequestContext, failure: FailureOf): void;
+  /** Resolves when everything that had to be read first has been handed to the notifiers; before they are flushed. */
+  settled(): Promise<void>;
+}
+
+const NEEDS = ['flavor', 'metadata', 'system_metadata', 'info_cache'] as const;
+const CREATE_NEEDS = [...NEEDS, 'keypairs', 'tags', 'trusted_certs'] as const;
+type Need = (typeof CREATE_NEEDS)[number];
+
+export function createNotificationEmitter(options: NotificationOptions): NotificationEmitter {
+  return new Emitter(options);
+}
+
+class Emitter implements NotificationEmitter {
+  readonly #options: NotificationOptions;
+  /** What must be read first, by instance, so that its notifications keep their order. */
+  readonly #pending = new Map<string, Promise<void>>();
+
+  constructor(options: NotificationOptions) {
+    this.#options = options;
+  }
+
+  moment(context: RequestContext, instance: Instance, moment: MomentOf): void {
+    if (this.#options.legacy === undefined && this.#options.versioned === undefined) return;
+    this.#guarded(instance.find('uuid'), () => {
+      const uuid = instance.get('uuid');
+      const missing = this.#missing(instance, moments[moment.name]);
+      const mustRead = missing.length > 0 || this.#readsBlockDevices();
+      if (mustRead || this.#pending.has(uuid)) this.#emitLater(context, snapshotOf(instance), { moment, missing });
+      else this.#emit(context, instance, { moment, blockDevices: null });
+    });
+  }
+
+  failure(context: RequestContext, { method, instanceUuid, error }: FailureOf): void {
+    const { legacy, versioned } = this.#options;
+    this.#guarded(instanceUuid, () => {
+      const common = { context: context.redacted().toWire(), priority: 'ERROR' } as const;
+      legacy?.notify({ ...common, eventType: method, payload: legacyFailure(error, instanceUuid) });
+      versioned?.notify({ ...common, eventType: 'compute.exception', payload: exceptionPayload(error) });
+    });
+  }
+
+  async settled(): Promise<void> {
+    while (this.#pending.size > 0) await Promise.all(this.#pending.values());
+  }
+
+  #missing(instance: Instance, names: MomentNames): readonly Need[] {
+    const needs = names.payload === 'InstanceCreatePayload' && this.#options.versioned ? CREATE_NEEDS : NEEDS;
+    return needs.filter((field) => !instance.has(field));
+  }
+
+  #readsBlockDevices(): boolean {
+    return this.#options.includeBlockDevices && this.#options.versioned !== undefined;
+  }
+
+  #emitLater(
+    context: RequestContext,
+    instance: Instance,
+    { moment, missing }: { readonly moment: MomentOf; readonly missing: readonly Need[] },
+  ): void {
+    const uuid = instance.get('uuid');
+    const work = async (): Promise<void> => {
+      const blockDevices = this.#readsBlockDevices() ? await this.#blockDevices(context, uuid) : null;
+      if (missing.length > 0) await this.#load(context, instance, missing);
+      this.#emit(context, instance, { moment, blockDevices });
+    };
+    const previous = this.#pending.get(uuid) ?? Promise.resolve();
+    const task = previous.then(work).catch((error: unknown) => this.#warn(uuid, error));
+    const entry = task.finally(() => {
+      if (this.#pending.get(uuid) === entry) this.#pending.delete(uuid);
+    });
+    this.#pending.set(uuid, entry);
+  }
+
+  async #load(context: RequestContext, instance: Instance, missing: readonly Need[]): Promise<void> {
+    const stored = expectObject(
+      await this.#options.conductor.classMethod(context.withReadDeleted('yes'), {
+        object: 'Instance',
+        method: 'get_by_uuid',
+        kwargs: { uuid: instance.get('uuid'), expected_attrs: missing },
+      }),
+      'Instance',
+    );
+    for (const field of missing) {
+      const value = stored.find(field);
+      if (value !== undefined) instance.load(field, value);
+    }
+  }
+
+  async #blockDevices(context: RequestContext, uuid: string): Promise<readonly NovaObject<'BlockDeviceMapping'>[]> {
+    const list = await this.#options.conductor.classMethod(context.withReadDeleted('yes'), {
+      object: 'BlockDeviceMappingList',
+      method: 'get_by_instance_uuid',
+      args: [uuid],
+    });
+    return expectList(list, 'BlockDeviceMappingList');
+  }
+
+  #emit(
+    context: RequestContext,
+    instance: Instance,
+    of: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
+  ): void {
+    const { legacy, versioned } = this.#options;
+    const { name, phase } = of.moment;
+    const { legacy: oldName, versioned: newName } = moments[name];
+    const wire = context.redacted().toWire();
+    const send = (notifier: Notifier, rest: Pick<Notification, 'eventType' | 'priority' | 'payload'>): void =>
+      notifier.notify({ context: wire, ...rest });
+    if (legacy !== undefined && oldName !== null) {
+      const priority = phase === 'error' ? 'ERROR' : 'INFO';
+      const payload = this.#legacyPayload(context, instance, of.moment);
+      send(legacy, { eventType: `compute.instance.${oldName}.${phase}`, priority, payload });
+    }
+    if (versioned !== undefined) {
+      const priority = of.moment.error === undefined ? 'INFO' : 'ERROR';
+      const payload = this.#versionedPayload(context, instance, of);
+      send(versioned, { eventType: `instance.${newName}.${phase}`, priority, payload });
+    }
+  }
+
+  #legacyPayload(context: RequestContext, instance: Instance, { name, phase, error, extra }: MomentOf): unknown {
+    const names: MomentNames = moments[name];
+    return legacyPayload(instance, {
+      imageUrl: this.#options.imageUrl(context, instance.find('image_ref') ?? null),
+      withFixedIps: names.fixedIps?.includes(phase) ?? false,
+      ...(error === undefined ? {} : { error }),
+      ...(extra === undefined ? {} : { extra }),
+    });
+  }
+
+  #versionedPayload(
+    context: RequestContext,
+    instance: Instance,
+    {
+      moment: { name, error },
+      blockDevices,
+    }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
+  ): unknown {
+    const details = { context, blockDevices, ...(error === undefined ? {} : { error }) };
+    return moments[name].payload === 'InstanceCreatePayload'
+      ? createPayload(instance, this.#options.instanceName(instance), details)
+      : actionPayload(instance, details);
+  }
+
+  #guarded(instance: string | undefined, emit: () => void): void {
+    try {
+      emit();
+    } catch (error) {
+      this.#warn(instance, error);
+    }
+  }
+
+  #warn(instance: string | undefined, error: unknown): void {
+    this.#options.log.warn('a notification could not be made', { instance, error });
+  }
+}
+
+/** The instance as it is now: what was loaded may change before the rest has been read. */
+function snapshotOf(instance: Instance): Instance {
+  return expectObject(fromPrimitive(instance.toPrimitive()), 'Instance');
+}

@@ -1,0 +1,34 @@
+// Which notifications exist, by what each consumer calls them (nova-compute-contract appendix B.2).
+
+export interface MomentNames {
+  /** `compute.instance.<legacy>.<phase>`; null: consumers of the old form are not told. */
+  readonly legacy: string | null;
+  /** `instance.<versioned>.<phase>`. */
+  readonly versioned: string;
+  readonly payload: 'InstanceActionPayload' | 'InstanceCreatePayload';
+  /** The phases whose legacy payload carries the addresses. */
+  readonly fixedIps?: readonly Phase[];
+}
+
+export type Phase = 'start' | 'end' | 'error';
+
+const action = (name: string): MomentNames => ({ legacy: name, versioned: name, payload: 'InstanceActionPayload' });
+
+export const moments = {
+  create: { legacy: 'create', versioned: 'create', payload: 'InstanceCreatePayload', fixedIps: ['end'] },
+  delete: action('delete'),
+  shutdown: action('shutdown'),
+  soft_delete: action('soft_delete'),
+  restore: action('restore'),
+  power_off: action('power_off'),
+  power_on: action('power_on'),
+  reboot: action('reboot'),
+  pause: action('pause'),
+  unpause: action('unpause'),
+  suspend: action('suspend'),
+  resume: action('resume'),
+  interface_attach: { legacy: null, versioned: 'interface_attach', payload: 'InstanceActionPayload' },
+  interface_detach: { legacy: null, versioned: 'interface_detach', payload: 'InstanceActionPayload' },
+} as const satisfies Record<string, MomentNames>;
+
+export type Moment = keyof typeof moments;

@@ -1,0 +1,144 @@
+// Glance v2, as a compute uses it (nova-compute-contract section 8.4).
+import { createHash, getHashes } from 'node:crypto';
+import { type Readable, Transform } from 'node:stream';
+import { OpenStackError, type ServiceClient } from 'keystone-client-ts';
+import { AppError } from '#src/lib/errors.ts';
+import { asRequestedBy, type ClientOptions, createServiceClient, withSignal } from './service.ts';
+import type { Credentials, Glance, GlanceImage } from './types.ts';
+
+const ATTRIBUTES_OF_EVERY_IMAGE = new Set([
+  'id',
+  'name',
+  'status',
+  'size',
+  'virtual_size',
+  'disk_format',
+  'container_format',
+  'min_disk',
+  'min_ram',
+  'checksum',
+  'os_hash_algo',
+  'os_hash_value',
+]);
+
+export function createGlance(options: ClientOptions): Glance {
+  return new GlanceClient(createServiceClient({ serviceType: 'image', statusRetries: 3 }, options));
+}
+
+class GlanceClient implements Glance {
+  readonly #client: ServiceClient;
+
+  constructor(client: ServiceClient) {
+    this.#client = client;
+  }
+
+  async getImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<GlanceImage> {
+    const request = {
+      method: 'GET',
+      path: imagePath(id),
+      ...asRequestedBy(credentials),
+      ...withSignal(signal),
+    } as const;
+    return toImage((await this.#client.request(request)).data as Readonly<Record<string, unknown>>);
+  }
+
+  async download(credentials: Credentials, image: GlanceImage, signal?: AbortSignal): Promise<Readable> {
+    const response = await this.#client.request({
+      method: 'GET',
+      path: `${imagePath(image.id)}/file`,
+      headers: { Accept: 'application/octet-stream' },
+      responseType: 'stream',
+      ...asRequestedBy(credentials),
+      ...withSignal(signal),
+    });
+    const source = response.data as Readable;
+    if (response.status === 204) {
+      source.destroy();
+      throw new AppError('invalid', `image ${image.id} has no data`);
+    }
+    const checked = verifier(image);
+    source.on('error', (error) => {
+      checked.destroy(
+        new OpenStackError(`image: download of ${image.id} broke off: ${error.message}`, { cause: error }),
+      );
+    });
+    checked.on('close', () => source.destroy());
+    return source.pipe(checked);
+  }
+
+  async deleteImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void> {
+    const request = {
+      method: 'DELETE',
+      path: imagePath(id),
+      ...asRequestedBy(credentials),
+      ...withSignal(signal),
+    } as const;
+    try {
+      await this.#client.request(request);
+    } catch (error) {
+      if (!(error instanceof OpenStackError && error.status === 404)) throw error;
+    }
+  }
+}
+
+/** Passes bytes through; its end is an error when they are not the image's bytes. */
+function verifier(image: GlanceImage): Transform {
+  const expected = expectedDigest(image);
+  const hash = expected && createHash(expected.algorithm);
+  let sizeBytes = 0;
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      hash?.update(chunk);
+      sizeBytes += chunk.length;
+      done(null, chunk);
+    },
+    flush(done) {
+      done(
+        problemWith(image, sizeBytes, hash && hash.digest('hex') !== expected.value ? expected.algorithm : undefined),
+      );
+    },
+  });
+}
+
+function problemWith(image: GlanceImage, sizeBytes: number, wrongDigest: string | undefined): AppError | null {
+  if (image.sizeBytes !== null && image.sizeBytes !== sizeBytes) {
+    return new AppError('invalid', `image ${image.id} has ${sizeBytes} bytes where Glance says ${image.sizeBytes}`);
+  }
+  if (wrongDigest === undefined) return null;
+  return new AppError('invalid', `image ${image.id} is corrupt: its ${wrongDigest} checksum is not the one in Glance`);
+}
+
+function expectedDigest(image: GlanceImage): { algorithm: string; value: string } | undefined {
+  const { hashAlgorithm, hashValue, checksum } = image;
+  if (hashAlgorithm !== null && hashValue !== null && getHashes().includes(hashAlgorithm)) {
+    return { algorithm: hashAlgorithm, value: hashValue };
+  }
+  return checksum === null ? undefined : { algorithm: 'md5', value: checksum };
+}
+
+function toImage(body: Readonly<Record<string, unknown>>): GlanceImage {
+  const text = (key: string) => (typeof body[key] === 'string' ? body[key] : null);
+  const number = (key: string) => (typeof body[key] === 'number' ? body[key] : null);
+  return {
+    id: String(body['id']),
+    name: text('name'),
+    status: String(body['status']),
+    sizeBytes: number('size'),
+    diskFormat: text('disk_format'),
+    containerFormat: text('container_format'),
+    minDiskGib: number('min_disk') ?? 0,
+    minRamMib: number('min_ram') ?? 0,
+    checksum: text('checksum'),
+    hashAlgorithm: text('os_hash_algo'),
+    hashValue: text('os_hash_value'),
+    properties: Object.fromEntries(
+      Object.entries(body)
+        .filter(([key, value]) => !ATTRIBUTES_OF_EVERY_IMAGE.has(key) && value !== null)
+        .map(([key, value]) => [key, typeof value === 'string' ? value : JSON.stringify(value)]),
+    ),
+  };
+}
+
+function imagePath(id: string): string {
+  return `/v2/images/${encodeURIComponent(id)}`;
+}

@@ -1,0 +1,134 @@
+// Neutron v2.0, as a compute uses it (nova-compute-contract section 8.3).
+import { OpenStackError, type ServiceClient, type ServiceRequest } from 'keystone-client-ts';
+import { asRequestedBy, type ClientOptions, createServiceClient, withSignal } from './service.ts';
+import type { Credentials, Neutron, NeutronNetwork, NeutronPort, NeutronQuery, NeutronSubnet } from './types.ts';
+
+type Attributes = Readonly<Record<string, unknown>>;
+type Call = Pick<ServiceRequest, 'method' | 'path' | 'query' | 'body'>;
+
+export interface NeutronOptions extends ClientOptions {
+  /** Milliseconds for which the list of extensions is believed; default 600 000 ([neutron] extension_sync_interval). */
+  readonly extensionSyncMs?: number;
+}
+
+export function createNeutron(options: NeutronOptions): Neutron {
+  return new NeutronClient(
+    createServiceClient({ serviceType: 'network' }, options),
+    options.extensionSyncMs ?? 600_000,
+  );
+}
+
+class NeutronClient implements Neutron {
+  readonly #client: ServiceClient;
+  readonly #extensionSyncMs: number;
+  #extensions: { readonly aliases: ReadonlySet<string>; readonly until: number } | undefined;
+
+  constructor(client: ServiceClient, extensionSyncMs: number) {
+    this.#client = client;
+    this.#extensionSyncMs = extensionSyncMs;
+  }
+
+  async extensions(credentials: Credentials, signal?: AbortSignal): Promise<ReadonlySet<string>> {
+    if (this.#extensions && this.#extensions.until > Date.now()) return this.#extensions.aliases;
+    const call = { method: 'GET', path: '/v2.0/extensions' } as const;
+    const body = await this.#ask<{ extensions: readonly { alias: string }[] }>(credentials, call, signal);
+    const aliases = new Set(body.extensions.map(({ alias }) => alias));
+    this.#extensions = { aliases, until: Date.now() + this.#extensionSyncMs };
+    return aliases;
+  }
+
+  async listPorts(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly NeutronPort[]> {
+    return await this.#list<NeutronPort>(credentials, 'ports', query, signal);
+  }
+
+  async getPort(credentials: Credentials, id: string, signal?: AbortSignal): Promise<NeutronPort> {
+    return await this.#port(credentials, { method: 'GET', path: portPath(id) }, signal);
+  }
+
+  async createPort(credentials: Credentials, port: Attributes, signal?: AbortSignal): Promise<NeutronPort> {
+    return await this.#port(credentials, { method: 'POST', path: '/v2.0/ports', body: { port } }, signal);
+  }
+
+  async updatePort(
+    credentials: Credentials,
+    id: string,
+    changes: Attributes,
+    signal?: AbortSignal,
+  ): Promise<NeutronPort> {
+    return await this.#port(credentials, { method: 'PUT', path: portPath(id), body: { port: changes } }, signal);
+  }
+
+  async deletePort(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void> {
+    try {
+      await this.#ask(credentials, { method: 'DELETE', path: portPath(id) }, signal);
+    } catch (error) {
+      if (!(error instanceof OpenStackError && error.status === 404)) throw error;
+    }
+  }
+
+  async listNetworks(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly NeutronNetwork[]> {
+    return await this.#list<NeutronNetwork>(credentials, 'networks', query, signal);
+  }
+
+  async listSubnets(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly NeutronSubnet[]> {
+    return await this.#list<NeutronSubnet>(credentials, 'subnets', query, signal);
+  }
+
+  async listFloatingIps(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly Attributes[]> {
+    return await this.#list<Attributes>(credentials, 'floatingips', query, signal);
+  }
+
+  async listSecurityGroups(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly Attributes[]> {
+    return await this.#list<Attributes>(credentials, 'security-groups', query, signal);
+  }
+
+  async getAutoAllocatedTopology(credentials: Credentials, projectId: string, signal?: AbortSignal): Promise<string> {
+    const call = { method: 'GET', path: `/v2.0/auto-allocated-topology/${encodeURIComponent(projectId)}` } as const;
+    const body = await this.#ask<{ auto_allocated_topology: { id: string } }>(credentials, call, signal);
+    return body.auto_allocated_topology.id;
+  }
+
+  async #list<T>(
+    credentials: Credentials,
+    collection: string,
+    query: NeutronQuery,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly T[]> {
+    const call = { method: 'GET', path: `/v2.0/${collection}`, query } as const;
+    const body = await this.#ask<Record<string, readonly T[]>>(credentials, call, signal);
+    return body[collection.replace('-', '_')] ?? [];
+  }
+
+  async #port(credentials: Credentials, call: Call, signal: AbortSignal | undefined): Promise<NeutronPort> {
+    return (await this.#ask<{ port: NeutronPort }>(credentials, call, signal)).port;
+  }
+
+  async #ask<T>(credentials: Credentials, call: Call, signal: AbortSignal | undefined): Promise<T> {
+    const request = { ...call, ...asRequestedBy(credentials), ...withSignal(signal) };
+    return (await this.#client.request(request)).data as T;
+  }
+}
+
+function portPath(id: string): string {
+  return `/v2.0/ports/${encodeURIComponent(id)}`;
+}

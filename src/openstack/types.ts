@@ -1,0 +1,151 @@
+// What compute/ sees of the other services' REST APIs (nova-compute-contract section 8).
+import type { Readable } from 'node:stream';
+
+/** Whose rights a request uses: the user's token of the RPC context, or the service user of the client's own section. */
+export type Credentials =
+  | { readonly kind: 'service'; readonly requestId: string }
+  | {
+      readonly kind: 'user';
+      readonly token: string;
+      readonly requestId: string;
+      /** `_context_service_catalog`; absent: the service user's catalogue decides. */
+      readonly catalog?: readonly unknown[];
+    };
+
+export interface Allocations {
+  readonly allocations: Readonly<Record<string, { readonly resources: Readonly<Record<string, number>> }>>;
+  readonly projectId?: string;
+  readonly userId?: string;
+  readonly consumerGeneration?: number | null;
+}
+
+export interface ResourceProvider {
+  readonly uuid: string;
+  readonly name: string;
+  readonly generation: number;
+  readonly parentProviderUuid: string | null;
+}
+
+export interface Inventory {
+  readonly total: number;
+  readonly reserved: number;
+  readonly minUnit: number;
+  readonly maxUnit: number;
+  readonly stepSize: number;
+  readonly allocationRatio: number;
+}
+
+/** Errors: AppError 'conflict' on 409 with `code` of the body in OpenStackError, 'not_found' on 404, 'unavailable' otherwise. */
+export interface Placement {
+  getProviderTree(rootUuid: string, signal?: AbortSignal): Promise<readonly ResourceProvider[]>;
+  /** Returns the created provider. */
+  createProvider(uuid: string, name: string, signal?: AbortSignal): Promise<ResourceProvider>;
+  deleteProvider(uuid: string, signal?: AbortSignal): Promise<void>;
+  getInventories(
+    uuid: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly generation: number; readonly inventories: Readonly<Record<string, Inventory>> }>;
+  /** Returns the new generation. */
+  putInventories(
+    uuid: string,
+    generation: number,
+    inventories: Readonly<Record<string, Inventory>>,
+    signal?: AbortSignal,
+  ): Promise<number>;
+  getTraits(
+    uuid: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly generation: number; readonly traits: readonly string[] }>;
+  putTraits(uuid: string, generation: number, traits: readonly string[], signal?: AbortSignal): Promise<number>;
+  /** The standard or custom traits among `names` that this Placement knows. */
+  knownTraits(names: readonly string[], signal?: AbortSignal): Promise<ReadonlySet<string>>;
+  createCustomTrait(name: string, signal?: AbortSignal): Promise<void>;
+  getAggregates(
+    uuid: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly generation: number; readonly aggregates: readonly string[] }>;
+  /** Consumers that have allocations on a provider. */
+  getProviderAllocations(
+    uuid: string,
+    signal?: AbortSignal,
+  ): Promise<Readonly<Record<string, { readonly resources: Readonly<Record<string, number>> }>>>;
+  getAllocations(consumer: string, signal?: AbortSignal): Promise<Allocations>;
+  /** Non-forced removal: GET, then PUT empty with the generation; rejects with 'conflict' when it changed meanwhile. */
+  removeAllocations(consumer: string, signal?: AbortSignal): Promise<void>;
+  /** Forced removal (DELETE). False when there were none. */
+  deleteAllocations(consumer: string, signal?: AbortSignal): Promise<boolean>;
+  /**
+   * Takes one provider out of a consumer's allocations and leaves the others (an evacuated instance's source); nothing to
+   * do is success. Rejects with 'conflict' when the allocations changed meanwhile.
+   */
+  removeFromAllocations(consumer: string, providerUuid: string, signal?: AbortSignal): Promise<void>;
+  /** Moves all allocations of one consumer to another in one request (section 5.7). */
+  moveAllocations(source: string, target: string, signal?: AbortSignal): Promise<void>;
+}
+
+/** Bodies as Neutron has them, snake_case and all: they are data of the wire, passed on unchanged. */
+export type NeutronPort = Readonly<Record<string, unknown>> & { readonly id: string; readonly network_id: string };
+export type NeutronNetwork = Readonly<Record<string, unknown>> & { readonly id: string; readonly name: string };
+export type NeutronSubnet = Readonly<Record<string, unknown>> & { readonly id: string; readonly network_id: string };
+export type NeutronQuery = Readonly<Record<string, string | readonly string[] | boolean>>;
+
+/** Errors: OpenStackError with `status` and Neutron's `type` (IpAddressInUse, OverQuota …). */
+export interface Neutron {
+  /** Extension aliases; cached for extension_sync_interval. */
+  extensions(credentials: Credentials, signal?: AbortSignal): Promise<ReadonlySet<string>>;
+  listPorts(credentials: Credentials, query: NeutronQuery, signal?: AbortSignal): Promise<readonly NeutronPort[]>;
+  getPort(credentials: Credentials, id: string, signal?: AbortSignal): Promise<NeutronPort>;
+  createPort(
+    credentials: Credentials,
+    port: Readonly<Record<string, unknown>>,
+    signal?: AbortSignal,
+  ): Promise<NeutronPort>;
+  updatePort(
+    credentials: Credentials,
+    id: string,
+    changes: Readonly<Record<string, unknown>>,
+    signal?: AbortSignal,
+  ): Promise<NeutronPort>;
+  /** 404 is success. */
+  deletePort(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
+  listNetworks(credentials: Credentials, query: NeutronQuery, signal?: AbortSignal): Promise<readonly NeutronNetwork[]>;
+  listSubnets(credentials: Credentials, query: NeutronQuery, signal?: AbortSignal): Promise<readonly NeutronSubnet[]>;
+  listFloatingIps(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly Readonly<Record<string, unknown>>[]>;
+  listSecurityGroups(
+    credentials: Credentials,
+    query: NeutronQuery,
+    signal?: AbortSignal,
+  ): Promise<readonly Readonly<Record<string, unknown>>[]>;
+  getAutoAllocatedTopology(credentials: Credentials, projectId: string, signal?: AbortSignal): Promise<string>;
+}
+
+export interface GlanceImage {
+  readonly id: string;
+  readonly name: string | null;
+  readonly status: string;
+  readonly sizeBytes: number | null;
+  readonly diskFormat: string | null;
+  readonly containerFormat: string | null;
+  readonly minDiskGib: number;
+  readonly minRamMib: number;
+  readonly checksum: string | null;
+  readonly hashAlgorithm: string | null;
+  readonly hashValue: string | null;
+  /** All other attributes, as strings. */
+  readonly properties: Readonly<Record<string, string>>;
+}
+
+export interface Glance {
+  getImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<GlanceImage>;
+  /**
+   * The image's bytes, streamed. The stream fails with AppError 'invalid' at its end when the bytes do not match
+   * os_hash_value (or the md5 checksum), and before any byte when the image has no data. `image` saves the look-up.
+   */
+  download(credentials: Credentials, image: GlanceImage, signal?: AbortSignal): Promise<Readable>;
+  /** 404 is success. */
+  deleteImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
+}

@@ -1,0 +1,335 @@
+// Recorded operations of a stock Zed compute, played against ours: same states, faults and events, no more traffic.
+import { describe, expect, it } from 'vitest';
+import { NovaException, novaException } from '#src/nova/exceptions.ts';
+import { withoutChanges } from '#src/nova/objects/primitive.ts';
+import type { ComputeHarness } from '#test/fakes/compute-harness.ts';
+import { compared, harnessFor, type Received, recordingOf, type Step, stepsOf, surplus } from './replay.ts';
+
+type Json = Readonly<Record<string, any>>;
+
+/** The states that a save writes, and those that it expects. */
+const STATE_FIELDS = ['vm_state', 'task_state', 'power_state', 'host', 'node', 'launched_on', 'availability_zone'];
+
+function statesOf(steps: readonly Step[]): readonly Json[] {
+  return steps
+    .filter(({ what }) => what === 'Instance.save')
+    .map(({ changes, expected }) => ({
+      ...Object.fromEntries(STATE_FIELDS.filter((field) => field in changes).map((field) => [field, changes[field]])),
+      ...(expected !== undefined && { expected }),
+    }));
+}
+
+/** A field that a stock compute sends although it has not changed is no difference. */
+function mergedStates(steps: readonly Step[], { args }: Received): readonly Json[] {
+  const before = args['instance']['nova_object.data'];
+  let known: Json = Object.fromEntries(STATE_FIELDS.map((field) => [field, before[field]]));
+  return statesOf(steps).map((step) => {
+    const { expected, ...fields } = step;
+    known = { ...known, ...fields };
+    return { ...known, ...(expected !== undefined && { expected }) };
+  });
+}
+
+function eventsOf(steps: readonly Step[]): readonly unknown[] {
+  return steps
+    .filter(({ what }) => what.startsWith('InstanceActionEvent.'))
+    .map(({ what, args, kwargs }) => [
+      what,
+      args[1],
+      kwargs['exc_tb'] === undefined ? null : kwargs['exc_tb'] === null,
+    ]);
+}
+
+function faultsOf(steps: readonly Step[]): readonly unknown[] {
+  return steps
+    .filter(({ what }) => what === 'InstanceFault.create')
+    .map(({ changes: { code, message, host } }) => ({ code, message, host }));
+}
+
+/** Plays the first message of that method; what we sent, and what the stock compute did. */
+async function play(
+  name: string,
+  method: string,
+  { arrange, host }: { readonly arrange?: (harness: ComputeHarness) => void; readonly host?: string } = {},
+) {
+  const recording = recordingOf(name);
+  const received = recording.received.find(
+    (message) => message.method === method && (host === undefined || message.host === host),
+  );
+  if (!received) throw new Error(`${name} has no ${method}`);
+  const harness = harnessFor(received);
+  arrange?.(harness);
+  if (method !== 'build_and_run_instance') await bringUp(harness, received);
+  await harness.send(method, received.args, { context: received.context });
+  await harness.operations.drain(AbortSignal.timeout(9000));
+  const ours = compared(stepsOf(harness.plane.sent));
+  const theirs = compared(recording.stepsOf(received));
+  return { harness, received, ours, theirs, theirRequests: recording.requestsOf(received) };
+}
+
+/** The guest that the recorded compute had. */
+async function bringUp(harness: ComputeHarness, { args }: Received): Promise<void> {
+  const data = args['instance']['nova_object.data'];
+  const isRunning = data.vm_state === 'active';
+  await harness.virt.spawn(
+    {
+      uuid: data.uuid,
+      name: `instance-${data.id}`,
+      displayName: data.display_name,
+      hostname: data.hostname,
+      projectId: data.project_id,
+      userId: data.user_id,
+      flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} },
+      image: {
+        id: 'i',
+        cacheKey: 'i',
+        name: 'i',
+        diskFormat: 'raw',
+        containerFormat: 'bare',
+        sizeBytes: null,
+        properties: {},
+        open: async () => (await import('node:stream')).Readable.from([]),
+      },
+      userData: null,
+      metadata: {},
+    },
+    { network: async () => [] },
+    AbortSignal.timeout(1000),
+  );
+  if (['paused', 'suspended'].includes(data.vm_state)) await harness.virt.pause(data.uuid, AbortSignal.timeout(1000));
+  else if (!isRunning) await harness.virt.powerOff(data.uuid, { graceSeconds: 0 }, AbortSignal.timeout(1000));
+}
+
+function expectSame({ ours, theirs }: { readonly ours: readonly Step[]; readonly theirs: readonly Step[] }): void {
+  expect(eventsOf(ours)).toEqual(eventsOf(theirs));
+  expect(faultsOf(ours)).toEqual(faultsOf(theirs));
+}
+
+function expectNoMore(
+  { harness, ours, theirs, theirRequests }: Awaited<ReturnType<typeof play>>,
+  allowed: readonly string[] = [],
+): void {
+  const names = (steps: readonly Step[]) => steps.map(({ what }) => what);
+  expect(surplus(names(ours), names(theirs)).filter((name) => !allowed.includes(name))).toEqual([]);
+  const neutron = harness.neutron.requests
+    .filter(({ what }) => what !== 'GET extensions') // once in ten minutes
+    .map(({ what }) => `${what.split(' ')[0]} neutron`);
+  expect(surplus(neutron, theirRequests)).toEqual([]);
+  const placement = harness.placement.requests.map((request) => `${request.split(' ')[0]} placement`);
+  expect(placement.filter((request) => !theirRequests.includes(request) && !request.startsWith('DELETE'))).toEqual([]);
+}
+
+/** Ours checks the state where a stock compute does not: it must not write over a deletion. */
+function withoutOurCheck(states: readonly Json[]): readonly Json[] {
+  return states.map(({ expected, ...state }) =>
+    state['task_state'] === 'block_device_mapping' || expected === undefined ? state : { ...state, expected },
+  );
+}
+
+describe.each(['create_network', 'create_nic_none', 'create_with_port_and_group'])('%s', (name) => {
+  it('goes through the recorded states with the recorded expectations', async () => {
+    const { ours, theirs, received } = await play(name, 'build_and_run_instance');
+
+    expect(withoutOurCheck(mergedStates(ours, received))).toEqual(withoutOurCheck(mergedStates(theirs, received)));
+    expectSame({ ours, theirs });
+  });
+
+  it('sends no more messages and requests than the stock compute', async () => {
+    expectNoMore(await play(name, 'build_and_run_instance'));
+  });
+});
+
+describe('multi_create_delete', () => {
+  it('builds each of several instances as the stock compute does', async () => {
+    const recording = recordingOf('multi_create_delete');
+    const builds = recording.received.filter(({ method }) => method === 'build_and_run_instance');
+    expect(builds.length).toBeGreaterThan(1);
+
+    for (const received of builds) {
+      const harness = harnessFor(received);
+      await harness.send(received.method, received.args, { context: received.context });
+      await harness.operations.drain(AbortSignal.timeout(9000));
+
+      expect(harness.row(received.args['instance'])['vm_state']).toBe('active');
+    }
+  });
+});
+
+describe('create_network', () => {
+  it('writes the network cache that the stock compute wrote', async () => {
+    const { ours, theirs, harness } = await play('create_network', 'build_and_run_instance');
+
+    const cacheOf = (steps: readonly Step[]) =>
+      JSON.parse(steps.find(({ what }) => what === 'InstanceInfoCache.save')?.changes['network_info']);
+    const [mine] = cacheOf(ours);
+    const [stock] = cacheOf(theirs);
+    const shape = (value: unknown): unknown => {
+      if (Array.isArray(value)) return value.map(shape);
+      if (typeof value !== 'object' || value === null) return typeof value;
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, shape(item)]));
+    };
+    expect(shape({ ...mine, details: {} })).toEqual(shape({ ...stock, details: {} }));
+    expect(Object.keys(mine)).toEqual(Object.keys(stock));
+    expect(mine.network).toMatchObject({
+      id: stock.network.id,
+      bridge: stock.network.bridge,
+      label: stock.network.label,
+    });
+    const { tenant_id: _mine, ...meta } = mine.network.meta;
+    const { tenant_id: _stock, ...stockMeta } = stock.network.meta;
+    expect(meta).toEqual(stockMeta);
+    expect(harness.neutron.ports.size).toBe(1);
+  });
+});
+
+describe('create_spawn_aborts', () => {
+  const abort = (harness: ComputeHarness): void => {
+    const uuid = [...harness.plane.instances.keys()][0] ?? '';
+    const params = { instance_uuid: uuid, reason: 'lab: abortspawn' };
+    harness.virt.failNext('spawn', novaException('BuildAbortException', params));
+  };
+
+  it('ends in the recorded states, with the recorded fault', async () => {
+    const { ours, theirs, received } = await play('create_spawn_aborts', 'build_and_run_instance', { arrange: abort });
+
+    expect(mergedStates(ours, received).at(-1)).toEqual(mergedStates(theirs, received).at(-1));
+    expect(statesOf(ours).map(({ task_state: task }) => task)).toEqual(
+      statesOf(theirs).map(({ task_state: task }) => task),
+    );
+    expectSame({ ours, theirs });
+  });
+
+  it('sends no more messages and requests than the stock compute', async () => {
+    expectNoMore(await play('create_spawn_aborts', 'build_and_run_instance', { arrange: abort }));
+  });
+});
+
+describe.each(['fake1', 'fake2'])('create_spawn_fails_and_reschedules on %s', (host) => {
+  const fail = (harness: ComputeHarness): void => {
+    harness.virt.failNext('spawn', novaException('ComputeResourcesUnavailable', { reason: 'lab: failspawn' }));
+  };
+
+  it('hands the instance back as recorded', async () => {
+    const { ours, theirs, received } = await play('create_spawn_fails_and_reschedules', 'build_and_run_instance', {
+      arrange: fail,
+      host,
+    });
+
+    expect(mergedStates(ours, received).at(-1)).toMatchObject(mergedStates(theirs, received).at(-1) ?? {});
+    expectSame({ ours, theirs });
+    const castOf = (steps: readonly Step[]) => steps.find(({ what }) => what === 'build_instances')?.kwargs ?? {};
+    expect(Object.keys(castOf(ours)).toSorted()).toEqual(Object.keys(castOf(theirs)).toSorted());
+    const { exc: _ours, ...retry } = castOf(ours)['filter_properties'].retry;
+    const { exc: _theirs, ...stockRetry } = castOf(theirs)['filter_properties'].retry;
+    expect({ ...retry, exc_reason: retry.exc_reason.replace(/\.$/, '') }).toEqual({
+      ...stockRetry,
+      exc_reason: stockRetry.exc_reason.replace(/\.$/, ''),
+    });
+    for (const key of ['image', 'security_groups', 'host_lists', 'admin_password', 'injected_files']) {
+      expect(castOf(ours)[key]).toEqual(withoutChanges(castOf(theirs)[key]));
+    }
+    expect(ours.at(-2)?.what).toBe('build_instances');
+  });
+
+  it('sends no more messages and requests than the stock compute', async () => {
+    const arrange = fail;
+    expectNoMore(await play('create_spawn_fails_and_reschedules', 'build_and_run_instance', { arrange, host }));
+  });
+});
+
+describe.each([
+  ['stop', 'stop_instance'],
+  ['start', 'start_instance'],
+  ['reboot_soft', 'reboot_instance'],
+  ['reboot_hard', 'reboot_instance'],
+  ['delete_active', 'terminate_instance'],
+  ['delete_stopped', 'terminate_instance'],
+  ['delete_rest', 'terminate_instance'],
+])('%s', (name, method) => {
+  it('writes the recorded states with the recorded expectations, and no more messages or requests', async () => {
+    const played = await play(name, method);
+
+    expect(mergedStates(played.ours, played.received)).toEqual(mergedStates(played.theirs, played.received));
+    expectSame(played);
+    expectNoMore(played);
+  });
+});
+
+describe.each([
+  ['pause', 'pause_instance'],
+  ['unpause', 'unpause_instance'],
+  ['suspend', 'suspend_instance'],
+  ['resume', 'resume_instance'],
+])('%s', (name, method) => {
+  it('writes the recorded states with the recorded expectations, and no more messages or requests', async () => {
+    const played = await play(name, method);
+
+    // the recorded driver froze nothing, so its guests ran on
+    const withoutPower = (steps: readonly Step[]) =>
+      mergedStates(steps, played.received).map(({ power_state: _power, ...state }) => state);
+    expect(withoutPower(played.ours)).toEqual(withoutPower(played.theirs));
+    expectSame(played);
+    expectNoMore(played);
+  });
+});
+
+describe('diagnostics', () => {
+  it('answers with an object of the recorded shape', async () => {
+    const recording = recordingOf('diagnostics');
+    const [received] = recording.received;
+    if (!received) throw new Error('nothing recorded');
+    const harness = harnessFor(received);
+    await bringUp(harness, received);
+
+    const answer = await harness.send(received.method, received.args, { context: received.context });
+
+    expect(withoutChanges(answer)).toMatchObject({
+      'nova_object.name': 'Diagnostics',
+      'nova_object.version': '1.0',
+      'nova_object.data': {
+        state: 'running',
+        driver: 'libvirt',
+        memory_details: { 'nova_object.data': { maximum: 64, used: 32 } },
+        cpu_details: [{ 'nova_object.data': { time: 1_500_000_000 } }],
+        num_cpus: 1,
+        num_nics: 0,
+      },
+    });
+  });
+});
+
+describe('port_delete_external_event', () => {
+  it('drops the port from the cache with one message', async () => {
+    const recording = recordingOf('port_delete_external_event');
+    const received = recording.received.findLast(
+      ({ args }) => args['events']?.[0]?.['nova_object.data'].name === 'network-vif-deleted',
+    );
+    if (!received) throw new Error('no such event');
+    const [instance] = received.args['instances'];
+    const harness = harnessFor({ ...received, args: { ...received.args, instance } });
+
+    await harness.send(received.method, received.args, { context: received.context });
+
+    const ours = compared(stepsOf(harness.plane.sent));
+    expect(ours.map(({ what }) => what)).toEqual(['InstanceInfoCache.save']);
+    const theirs = compared(recording.stepsOf(received)).findLast(({ what }) => what === 'InstanceInfoCache.save');
+    const ids = (step: Step | undefined) => JSON.parse(step?.changes['network_info']).map(({ id }: Json) => id);
+    expect(ids(ours[0])).toEqual(ids(theirs));
+  });
+});
+
+describe('trigger_crash_dump', () => {
+  it('is refused with an event and a fault, as a compute does that cannot', async () => {
+    const instance = recordingOf('delete_active').received[0]?.args['instance'];
+    const harness = harnessFor({ method: '', args: { instance }, context: {}, host: 'fake1' });
+
+    const failure: unknown = await harness.send('trigger_crash_dump', { instance }).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+
+    expect(failure).not.toBeInstanceOf(NovaException);
+    expect(harness.plane.events).toMatchObject([{ event: 'compute_trigger_crash_dump', result: 'Error' }]);
+    expect(harness.plane.faults).toHaveLength(1);
+  });
+});

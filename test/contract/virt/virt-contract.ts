@@ -1,0 +1,363 @@
+// What every virt driver promises. Run on the driver in memory, on the LXD driver with a fake server, and on real engines.
+import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import {
+  type LifecycleEvent,
+  POWER_STATE,
+  type SpawnHooks,
+  type SpawnImage,
+  type SpawnSpec,
+  type VirtDriver,
+} from '#drivers/virt/driver.ts';
+import { AppError } from '#src/lib/errors.ts';
+import { poll } from '#src/lib/wait.ts';
+
+export interface VirtUnderTest extends AsyncDisposable {
+  readonly driver: VirtDriver;
+  /** Bytes of an image that boots. */
+  readonly rootfs: Buffer;
+  /** How long one call may take. */
+  readonly limitMs: number;
+}
+
+const QCOW2 = Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(4096)]);
+const noNetwork: SpawnHooks = { network: async () => [] };
+
+export function virtContract(name: string, make: () => Promise<VirtUnderTest>): void {
+  describe(`virt driver: ${name}`, () => {
+    let under: VirtUnderTest;
+    const spawned = new Set<string>();
+    let opened = 0;
+
+    const signal = (): AbortSignal => AbortSignal.timeout(under.limitMs);
+
+    /** An image of its own identity for each test, so that no test finds another's in the cache. */
+    const imageOf = (content: () => Readable, diskFormat = 'raw'): SpawnImage => ({
+      id: randomUUID(),
+      cacheKey: `test:${randomUUID()}`,
+      name: 'image',
+      diskFormat,
+      containerFormat: 'bare',
+      sizeBytes: null,
+      properties: {},
+      open: async () => {
+        opened += 1;
+        return content();
+      },
+    });
+
+    const goodImage = (): SpawnImage => imageOf(() => Readable.from([under.rootfs]));
+
+    const specOf = (image: SpawnImage = goodImage()): SpawnSpec => {
+      const uuid = randomUUID();
+      spawned.add(uuid);
+      return {
+        uuid,
+        name: `instance-${uuid.slice(0, 8)}`,
+        displayName: 'Web server (ü)',
+        hostname: 'web-1',
+        projectId: 'project',
+        userId: 'user',
+        flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} },
+        image,
+        userData: Buffer.from('#cloud-config\nhostname: x\n').toString('base64'),
+        metadata: {},
+      };
+    };
+
+    const spawn = async (spec: SpawnSpec = specOf(), hooks: SpawnHooks = noNetwork): Promise<SpawnSpec> => {
+      await under.driver.spawn(spec, hooks, signal());
+      return spec;
+    };
+
+    const uuids = async (): Promise<readonly string[]> =>
+      (await under.driver.listInstances(signal())).map(({ uuid }) => uuid);
+
+    beforeAll(async () => {
+      under = await make();
+      await under.driver.start(signal());
+    });
+
+    afterEach(async () => {
+      for (const uuid of spawned) await under.driver.destroy(uuid, signal());
+      spawned.clear();
+      opened = 0;
+    });
+
+    afterAll(async () => {
+      await under.driver.stop();
+      await under[Symbol.asyncDispose]();
+    });
+
+    it('tells what the host has', async () => {
+      const facts = await under.driver.hostFacts(signal());
+
+      expect(facts.vcpus).toBeGreaterThan(0);
+      expect(facts.memoryMib).toBeGreaterThan(facts.memoryUsedMib);
+      expect(facts.diskGib).toBeGreaterThan(0);
+      expect(facts.hypervisorHostname).not.toBe('');
+      expect(facts.hypervisorVersion).toBeGreaterThan(0);
+      expect(JSON.parse(facts.cpuInfo)).toMatchObject({ arch: facts.architecture });
+    });
+
+    it('lists a spawned instance by its uuid and name, running', async () => {
+      const spec = await spawn();
+
+      expect(await under.driver.listInstances(signal())).toContainEqual({
+        uuid: spec.uuid,
+        name: spec.name,
+        powerState: POWER_STATE.running,
+      });
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('refuses a uuid that exists and leaves the instance alone', async () => {
+      const spec = await spawn();
+
+      await expect(under.driver.spawn(spec, noNetwork, signal())).rejects.toMatchObject({ kind: 'conflict' });
+
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('leaves nothing behind when the network fails, and rejects with that failure', async () => {
+      const spec = specOf();
+      const failure = new AppError('conflict', 'no port');
+      const hooks: SpawnHooks = {
+        network: async () => {
+          throw failure;
+        },
+      };
+
+      await expect(under.driver.spawn(spec, hooks, signal())).rejects.toBe(failure);
+
+      expect(await uuids()).not.toContain(spec.uuid);
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.nostate);
+    });
+
+    it('gives the network up when the image cannot be had', async () => {
+      const failure = new AppError('unavailable', 'glance is away');
+      const spec = specOf({ ...goodImage(), open: () => Promise.reject(failure) });
+      let ended = false;
+      const hooks: SpawnHooks = {
+        network: async (signal) => {
+          await poll(() => (signal.aborted ? true : undefined), 5, AbortSignal.timeout(5000)).catch(() => undefined);
+          ended = true;
+          return [];
+        },
+      };
+
+      await expect(under.driver.spawn(spec, hooks, signal())).rejects.toMatchObject({ message: 'glance is away' });
+
+      expect(await uuids()).not.toContain(spec.uuid);
+      await expect(poll(() => (ended ? true : undefined), 20, signal())).resolves.toBe(true);
+    });
+
+    it('leaves nothing behind when the caller goes away', async () => {
+      const spec = specOf();
+      const caller = new AbortController();
+      const hooks: SpawnHooks = {
+        network: async (signal) => {
+          caller.abort(new Error('the caller left'));
+          signal.throwIfAborted();
+          return [];
+        },
+      };
+
+      await expect(under.driver.spawn(spec, hooks, caller.signal)).rejects.toThrow('the caller left');
+
+      expect(await uuids()).not.toContain(spec.uuid);
+    });
+
+    it('refuses what is no container image, saying so', async () => {
+      const spec = specOf(imageOf(() => Readable.from([QCOW2]), 'qcow2'));
+
+      await expect(under.driver.spawn(spec, noNetwork, signal())).rejects.toMatchObject({
+        kind: 'invalid',
+        message: expect.stringContaining('qcow2') as string,
+      });
+
+      expect(await uuids()).not.toContain(spec.uuid);
+    });
+
+    it('forgets an image whose transfer failed, and fetches it anew for the next spawn', async () => {
+      const failure = new AppError('unavailable', 'the transfer broke');
+      let attempts = 0;
+      const broken = imageOf(() => {
+        attempts += 1;
+        return attempts === 1 ? Readable.from(cutOff(under.rootfs, failure)) : Readable.from([under.rootfs]);
+      });
+
+      await expect(spawn(specOf(broken))).rejects.toMatchObject({ message: 'the transfer broke' });
+      const spec = await spawn(specOf(broken));
+
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+      expect(opened).toBe(2);
+    });
+
+    it('fetches an image once', async () => {
+      const image = goodImage();
+
+      await spawn(specOf(image));
+      await spawn(specOf(image));
+
+      expect(opened).toBe(1);
+    });
+
+    it('destroys a running instance, twice, and what never was', async () => {
+      const spec = await spawn();
+
+      await under.driver.destroy(spec.uuid, signal());
+      await under.driver.destroy(spec.uuid, signal());
+      await under.driver.destroy(randomUUID(), signal());
+
+      expect(await uuids()).not.toContain(spec.uuid);
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.nostate);
+    });
+
+    it('powers off at once, twice, and on again, twice', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.shutdown);
+
+      await under.driver.powerOn(uuid, [], signal());
+      await under.driver.powerOn(uuid, [], signal());
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('powers off with grace', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.powerOff(uuid, { graceSeconds: 10 }, signal());
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.shutdown);
+    });
+
+    it('reboots a running instance through its init', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.softReboot(uuid, signal());
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('cannot reboot a stopped instance softly', async () => {
+      const { uuid } = await spawn();
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+
+      const kind = await under.driver.softReboot(uuid, signal()).then(
+        () => 'none',
+        (error: unknown) => (error instanceof AppError ? error.kind : 'other'),
+      );
+
+      expect(['conflict', 'unsupported']).toContain(kind);
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.shutdown);
+    });
+
+    it('pauses, twice, and lets go on, twice', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.pause(uuid, signal());
+      await under.driver.pause(uuid, signal());
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.paused);
+
+      await under.driver.unpause(uuid, signal());
+      await under.driver.unpause(uuid, signal());
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('powers off, and destroys, what is paused', async () => {
+      const [{ uuid: first }, { uuid: second }] = [await spawn(), await spawn()];
+      await under.driver.pause(first, signal());
+      await under.driver.pause(second, signal());
+
+      await under.driver.powerOff(first, { graceSeconds: 0 }, signal());
+      await under.driver.destroy(second, signal());
+
+      expect(await under.driver.powerState(first, signal())).toBe(POWER_STATE.shutdown);
+      expect(await uuids()).not.toContain(second);
+    });
+
+    it('neither pauses nor measures what is stopped', async () => {
+      const { uuid } = await spawn();
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+
+      await expect(under.driver.pause(uuid, signal())).rejects.toMatchObject({ kind: 'conflict' });
+      await expect(under.driver.unpause(uuid, signal())).rejects.toMatchObject({ kind: 'conflict' });
+      await expect(under.driver.usage(uuid, signal())).rejects.toMatchObject({ kind: 'conflict' });
+    });
+
+    it('measures what a running instance has used', async () => {
+      const { uuid } = await spawn();
+
+      const usage = await under.driver.usage(uuid, signal());
+
+      expect(usage.cpuNanoseconds).toBeGreaterThan(0);
+      expect(usage.memoryBytes).toBeGreaterThan(0);
+      expect(usage.processes).toBeGreaterThan(0);
+    });
+
+    it('takes away an interface that is not there', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.detachNic(uuid, '00:16:3e:00:00:01', signal());
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('does not find what is absent', async () => {
+      const uuid = randomUUID();
+      const absent = { kind: 'not_found' };
+
+      await expect(under.driver.powerOn(uuid, [], signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.powerOff(uuid, { graceSeconds: 0 }, signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.softReboot(uuid, signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.pause(uuid, signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.detachNic(uuid, '00:16:3e:00:00:01', signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.usage(uuid, signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.consoleLog(uuid, 100, signal())).rejects.toMatchObject(absent);
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.nostate);
+    });
+
+    it('gives the end of the console log, of running and of stopped instances', async () => {
+      const { uuid } = await spawn();
+      const log = async (bytes: number): Promise<Uint8Array> => under.driver.consoleLog(uuid, bytes, signal());
+      await poll(async () => ((await log(1000)).length > 8 ? true : undefined), 100, signal());
+
+      expect((await log(5)).length).toBe(5);
+      expect((await log(0)).length).toBe(0);
+
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      expect((await log(1000)).length).toBeGreaterThan(8);
+    });
+
+    it('reports what happens to instances until nobody listens', async () => {
+      const events: LifecycleEvent[] = [];
+      const listening = under.driver.onLifecycle((event) => events.push(event));
+      const { uuid } = await spawn();
+      const seen = async (event: LifecycleEvent['event']): Promise<boolean> =>
+        poll(
+          () => (events.some((each) => each.uuid === uuid && each.event === event) ? true : undefined),
+          10,
+          signal(),
+        );
+
+      await expect(seen('started')).resolves.toBe(true);
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      await expect(seen('stopped')).resolves.toBe(true);
+
+      listening[Symbol.dispose]();
+      events.length = 0;
+      await under.driver.powerOn(uuid, [], signal());
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      expect(events).toEqual([]);
+    });
+  });
+}
+
+async function* cutOff(content: Buffer, failure: Error): AsyncGenerator<Buffer> {
+  yield content.subarray(0, Math.floor(content.length / 2));
+  throw failure;
+}

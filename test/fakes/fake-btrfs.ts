@@ -1,0 +1,88 @@
+// Subvolumes in memory: directories of a FakeHost that are remembered as such.
+import { AppError } from '#src/lib/errors.ts';
+import type { Btrfs, SubvolumeUsage } from '#src/host/btrfs/btrfs.ts';
+import type { FakeHost } from './fake-host.ts';
+
+export class FakeBtrfs implements Btrfs {
+  /** Whether paths lie on btrfs. */
+  on = true;
+  readonly subvolumes = new Map<string, { readonly: boolean }>();
+  readonly limits = new Map<string, number>();
+  readonly #host: FakeHost;
+
+  constructor(host: FakeHost) {
+    this.#host = host;
+  }
+
+  isBtrfs(): Promise<boolean> {
+    return Promise.resolve(this.on);
+  }
+
+  isSubvolume(path: string): Promise<boolean> {
+    return Promise.resolve(this.subvolumes.has(path));
+  }
+
+  async create(path: string): Promise<void> {
+    await this.#host.makeDirectory(path, { fresh: true });
+    this.subvolumes.set(path, { readonly: false });
+  }
+
+  async snapshot(from: string, to: string, options: { readonly readonly?: boolean } = {}): Promise<void> {
+    if (!this.subvolumes.has(from)) throw new AppError('not_found', `no subvolume ${from}`);
+    if (await this.#host.exists(to)) throw new AppError('conflict', `${to} exists`);
+    this.#host.calls.push(`snapshot ${from} ${to}`);
+    await this.#host.copyTree(from, to);
+    this.subvolumes.set(to, { readonly: options.readonly ?? false });
+  }
+
+  async remove(path: string): Promise<void> {
+    if (!this.subvolumes.delete(path)) return;
+    this.limits.delete(path);
+    await this.#host.removeTree(path);
+  }
+
+  hasNested(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  setReadonly(path: string, readonly: boolean): Promise<void> {
+    this.subvolumes.set(path, { readonly });
+    return Promise.resolve();
+  }
+
+  async publish(path: string, newPath: string): Promise<void> {
+    if (await this.#host.exists(newPath)) throw new AppError('conflict', `${newPath} exists`);
+    await this.#host.rename(path, newPath);
+  }
+
+  /** What the host's own rename() does to subvolumes. */
+  moved(path: string, newPath: string): void {
+    for (const [key, subvolume] of this.subvolumes) {
+      if (key !== path && !key.startsWith(`${path}/`)) continue;
+      this.subvolumes.delete(key);
+      this.subvolumes.set(newPath + key.slice(path.length), subvolume);
+    }
+    const limit = this.limits.get(path);
+    this.limits.delete(path);
+    if (limit !== undefined) this.limits.set(newPath, limit);
+  }
+
+  limit(path: string, bytes: number | undefined): Promise<void> {
+    if (bytes === undefined) this.limits.delete(path);
+    else this.limits.set(path, bytes);
+    return Promise.resolve();
+  }
+
+  limitOf(path: string): Promise<number | undefined> {
+    return Promise.resolve(this.limits.get(path));
+  }
+
+  usage(): Promise<SubvolumeUsage | undefined> {
+    return Promise.resolve(this.limits.size > 0 ? { referencedBytes: 0, exclusiveBytes: 0 } : undefined);
+  }
+
+  grow(path: string): Promise<void> {
+    this.#host.calls.push(`grow ${path}`);
+    return Promise.resolve();
+  }
+}

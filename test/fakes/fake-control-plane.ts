@@ -1,0 +1,217 @@
+// nova-conductor and nova-scheduler in memory: keeps Nova's rows, checks expected states, records every message.
+import { RemoteError } from '#src/messaging/errors.ts';
+import type { RpcClient, RpcRequest } from '#src/messaging/types.ts';
+
+type Json = Readonly<Record<string, any>>;
+type Row = Record<string, any>;
+
+/** One message sent to the control plane, in the words of the recordings. */
+export interface Sent {
+  /** `Instance.save`, `InstanceActionEvent.event_start`, `build_instances` … */
+  readonly what: string;
+  readonly args: readonly unknown[];
+  readonly kwargs: Json;
+  /** Of object actions: the changed fields with their values. */
+  readonly changes: Json;
+  readonly request: RpcRequest;
+}
+
+type Answer = (sent: Sent) => unknown;
+
+export class FakeControlPlane implements RpcClient {
+  readonly sent: Sent[] = [];
+  readonly instances = new Map<string, Row>();
+  readonly faults: Row[] = [];
+  readonly events: { event: string; result: 'started' | 'Success' | 'Error'; details: string | null }[] = [];
+  readonly virtualInterfaces: Row[] = [];
+  readonly groups = new Map<string, Row>();
+  readonly casts: RpcRequest[] = [];
+  /** Milliseconds that every answer takes. */
+  delayMs = 0;
+  readonly #overrides = new Map<string, Answer[]>();
+
+  /** Keeps the row of an instance primitive. */
+  add(instance: Json): void {
+    this.instances.set(instance['nova_object.data'].uuid, structuredClone(instance['nova_object.data']));
+  }
+
+  /** The next answer to that message; throw for an exception. */
+  next(what: string, answer: Answer): void {
+    this.#overrides.set(what, [...(this.#overrides.get(what) ?? []), answer]);
+  }
+
+  /** The messages' names in order. */
+  get names(): readonly string[] {
+    return this.sent.map(({ what }) => what);
+  }
+
+  named(what: string): readonly Sent[] {
+    return this.sent.filter((sent) => sent.what === what);
+  }
+
+  async call(request: RpcRequest): Promise<unknown> {
+    const sent = describe(request);
+    this.sent.push(sent);
+    await new Promise((resolve) => setTimeout(resolve, this.delayMs));
+    const override = this.#overrides.get(sent.what)?.shift();
+    if (override) return wrap(request, await override(sent));
+    return wrap(request, this.#answer(sent));
+  }
+
+  async cast(request: RpcRequest): Promise<void> {
+    this.casts.push(request);
+    this.sent.push({ what: request.method, args: [], kwargs: request.args as Json, changes: {}, request });
+  }
+
+  #answer(sent: Sent): unknown {
+    const handler = this.#handlers[sent.what];
+    return handler === undefined ? {} : handler(sent);
+  }
+
+  readonly #handlers: Readonly<Record<string, Answer>> = {
+    'Instance.save': (sent) => this.#save(sent),
+    'Instance.destroy': (sent) => {
+      const row = this.#row(dataOf(sent)['uuid']);
+      row['deleted'] = true;
+      this.instances.delete(row['uuid']);
+      return {};
+    },
+    'InstanceInfoCache.save': (sent) => {
+      const { instance_uuid: uuid, network_info: info } = dataOf(sent);
+      const row = this.instances.get(uuid);
+      if (row?.['info_cache']) row['info_cache']['nova_object.data'].network_info = info;
+      return {};
+    },
+    'InstanceInfoCache.refresh': (sent) => {
+      const row = this.#row(dataOf(sent)['instance_uuid']);
+      return { network_info: row['info_cache']['nova_object.data'].network_info };
+    },
+    'VirtualInterface.create': (sent) => {
+      const id = this.virtualInterfaces.length + 1;
+      this.virtualInterfaces.push({ ...dataOf(sent), id });
+      return { id };
+    },
+    'VirtualInterface.get_by_uuid': ({ args: [uuid] }) => {
+      const found = this.virtualInterfaces.find((row) => row['uuid'] === uuid);
+      return found === undefined ? null : objectOf('VirtualInterface', '1.3', found);
+    },
+    'VirtualInterface.destroy': (sent) => {
+      const index = this.virtualInterfaces.findIndex((row) => row['uuid'] === dataOf(sent)['uuid']);
+      if (index >= 0) this.virtualInterfaces.splice(index, 1);
+      return {};
+    },
+    'VirtualInterface.delete_by_instance_uuid': ({ args: [uuid] }) => {
+      const left = this.virtualInterfaces.filter((row) => row['instance_uuid'] !== uuid);
+      this.virtualInterfaces.splice(0, Number.POSITIVE_INFINITY, ...left);
+      return null;
+    },
+    'VirtualInterfaceList.get_by_instance_uuid': ({ args: [uuid] }) =>
+      listObject(
+        'VirtualInterface',
+        '1.3',
+        this.virtualInterfaces.filter((row) => row['instance_uuid'] === uuid),
+      ),
+    'InstanceFault.create': (sent) => {
+      this.faults.push(dataOf(sent));
+      return {};
+    },
+    'InstanceActionEvent.event_start': ({ args: [, event] }) => {
+      this.events.push({ event: String(event), result: 'started', details: null });
+      return null;
+    },
+    'InstanceActionEvent.event_finish_with_failure': ({ args: [, event], kwargs }) => {
+      const started = this.events.findLast((row) => row.event === event && row.result === 'started');
+      if (!started) throw remote('InstanceActionEventNotFound', `Event ${String(event)} not found`);
+      started.result = kwargs['exc_tb'] === null ? 'Success' : 'Error';
+      started.details = kwargs['exc_val'];
+      return null;
+    },
+    'InstanceGroup.get_by_uuid': ({ args: [uuid] }) => {
+      const group = this.groups.get(String(uuid));
+      if (!group) throw remote('InstanceGroupNotFound', `Instance group ${String(uuid)} could not be found.`);
+      return objectOf('InstanceGroup', '1.11', group);
+    },
+    'InstanceGroup.get_hosts': (sent) => {
+      const uuid = dataOf(sent)['uuid'];
+      return new Result(this.groups.get(uuid)?.['hosts'] ?? []);
+    },
+    'InstanceList.get_uuids_by_host': ({ args: [host] }) =>
+      [...this.instances.values()].filter((row) => row['host'] === host).map((row) => row['uuid']),
+    'MigrationList.get_in_progress_by_host_and_node': () => listObject('Migration', '1.7', []),
+  };
+
+  #row(uuid: string): Row {
+    const row = this.instances.get(uuid);
+    if (!row) throw remote('InstanceNotFound', `Instance ${uuid} could not be found.`, { code: 404 });
+    return row;
+  }
+
+  #save({ request, kwargs, changes }: Sent): unknown {
+    const row = this.#row(dataOfRequest(request)['uuid']);
+    const expected = kwargs['expected_task_state'];
+    if (expected !== undefined && ![expected].flat().includes(row['task_state'])) {
+      const isDeleting = row['task_state'] === 'deleting';
+      const name = isDeleting ? 'UnexpectedDeletingTaskStateError' : 'UnexpectedTaskStateError';
+      const message = `Conflict updating instance ${row['uuid']}. Expected: ${JSON.stringify(expected)}. Actual: ${row['task_state']}`;
+      throw remote(name, message);
+    }
+    for (const [field, value] of Object.entries(changes)) if (field !== 'info_cache') row[field] = value;
+    return { updated_at: '2026-01-01T00:00:00Z' };
+  }
+}
+
+/** The result of an object action that returns something. */
+class Result {
+  readonly value: unknown;
+  constructor(value: unknown) {
+    this.value = value;
+  }
+}
+
+export function remote(name: string, message: string, kwargs: Json = {}): RemoteError {
+  return new RemoteError({ class: name, module: 'nova.exception', message, args: [message], kwargs, tb: [] });
+}
+
+function describe(request: RpcRequest): Sent {
+  const { method, args } = request as { method: string; args: Json };
+  if (method === 'object_action') {
+    const object = args['objinst'];
+    const changes = Object.fromEntries(
+      (object['nova_object.changes'] ?? []).map((field: string) => [field, object['nova_object.data'][field]]),
+    );
+    const what = `${object['nova_object.name']}.${args['objmethod']}`;
+    return { what, args: args['args'], kwargs: args['kwargs'], changes, request };
+  }
+  if (method === 'object_class_action_versions') {
+    const what = `${args['objname']}.${args['objmethod']}`;
+    return { what, args: args['args'], kwargs: args['kwargs'], changes: {}, request };
+  }
+  return { what: method, args: [], kwargs: args, changes: {}, request };
+}
+
+function wrap(request: RpcRequest, answer: unknown): unknown {
+  if (request.method !== 'object_action') return answer;
+  if (answer instanceof Result) return [{ obj_what_changed: [] }, answer.value];
+  return [{ ...(answer as object), obj_what_changed: [] }, null];
+}
+
+function dataOf({ request }: Sent): Row {
+  return dataOfRequest(request);
+}
+
+function dataOfRequest(request: RpcRequest): Row {
+  return (request.args as Json)['objinst']['nova_object.data'];
+}
+
+function objectOf(name: string, version: string, data: Json): Json {
+  return {
+    'nova_object.name': name,
+    'nova_object.namespace': 'nova',
+    'nova_object.version': version,
+    'nova_object.data': data,
+  };
+}
+
+function listObject(name: string, version: string, rows: readonly Json[]): Json {
+  return objectOf(`${name}List`, '1.0', { objects: rows.map((row) => objectOf(name, version, row)) });
+}

@@ -1,0 +1,66 @@
+// The operations on instances as start-up and periodic tasks see them: remembers who was asked for what.
+import type { InstanceOperations } from '#src/compute/types.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+
+type Instance = NovaObject<'Instance'>;
+
+export class FakeOperations implements InstanceOperations {
+  /** Such as 'stop <uuid> clean'. */
+  readonly calls: string[] = [];
+  readonly #failing = new Set<string>();
+
+  /** From now on that operation rejects. */
+  fail(operation: keyof InstanceOperations): void {
+    this.#failing.add(operation);
+  }
+
+  async stop(_context: RequestContext, instance: Instance, cleanShutdown: boolean): Promise<void> {
+    this.#call('stop', instance, cleanShutdown ? ' clean' : '');
+  }
+
+  async start(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('start', instance);
+  }
+
+  async reboot(_context: RequestContext, instance: Instance, type: 'SOFT' | 'HARD'): Promise<void> {
+    this.#call('reboot', instance, ` ${type}`);
+  }
+
+  async unpause(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('unpause', instance);
+  }
+
+  async terminate(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('terminate', instance);
+  }
+
+  async completeDeletion(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('completeDeletion', instance);
+  }
+
+  async plugInterfaces(_context: RequestContext, instance: Instance): Promise<void> {
+    if (this.#failing.has('plugInterfaces')) throw new Error(`plugInterfaces ${instance.get('uuid')} fails`);
+  }
+
+  async resumeGuest(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('resumeGuest', instance);
+  }
+
+  async removeGuest(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('removeGuest', instance);
+  }
+
+  cancelWaits(): void {
+    this.calls.push('cancelWaits');
+  }
+
+  async drain(): Promise<void> {
+    this.calls.push('drain');
+  }
+
+  #call(operation: keyof InstanceOperations, instance: Instance, detail = ''): void {
+    this.calls.push(`${operation} ${instance.get('uuid')}${detail}`);
+    if (this.#failing.has(operation)) throw new Error(`${operation} ${instance.get('uuid')} fails`);
+  }
+}

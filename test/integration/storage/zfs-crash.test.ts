@@ -1,0 +1,105 @@
+// Daemons that are killed between two commands of one step on zfs: the next start finishes it, or leaves nothing of it.
+import { randomUUID } from 'node:crypto';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Host } from '#src/host/host.ts';
+import { LinuxHost } from '#src/host/linux-host.ts';
+import { silentLog } from '#src/lib/log.ts';
+import { storageDrivers } from '#drivers/storage/registry.ts';
+import type { StorageDriver } from '#drivers/storage/driver.ts';
+import { signal } from '#test/contract/storage-contract.ts';
+import { describeWith } from '#test/integration/support.ts';
+
+const ZPOOL = `t${randomUUID().slice(0, 8)}`;
+const V = { kind: 'custom', name: 'v' } as const;
+const W = { kind: 'custom', name: 'w' } as const;
+
+/** Nothing happens any more from the first command on that matches. */
+function dying(host: LinuxHost, at: RegExp): { readonly host: Host; readonly died: Promise<void> } {
+  const { promise: died, resolve } = Promise.withResolvers<void>();
+  const forever = Promise.withResolvers<never>().promise;
+  const run: Host['run'] = (argv, options) => {
+    if (!at.test(argv.join(' '))) return host.run(argv, options);
+    resolve();
+    return forever;
+  };
+  const get = (target: LinuxHost, name: string | symbol): unknown => {
+    if (name === 'run') return run;
+    const value: unknown = Reflect.get(target, name);
+    return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+  };
+  return { host: new Proxy(host, { get }), died };
+}
+
+describeWith({ root: true, commands: ['zpool', 'zfs'] }, 'zfs and a daemon that is killed', () => {
+  const host = new LinuxHost();
+  let work = '';
+  const driver = (on: Host = host): StorageDriver => {
+    const paths = { poolPath: join(work, 'pool'), disksPath: join(work, 'disks') };
+    const config = { size: '512MiB', 'zfs.pool_name': ZPOOL };
+    return storageDrivers.zfs.create({ host: on, log: silentLog, pool: 'p', ...paths, config });
+  };
+  const write = async (text: string): Promise<void> => {
+    const { rootfsPath } = await driver().mountVolume(V, null, signal());
+    await writeFile(join(rootfsPath, 'f'), text);
+  };
+  const read = async (volume: typeof V | typeof W): Promise<string> => {
+    const { rootfsPath } = await driver().mountVolume(volume, null, signal());
+    return readFile(join(rootfsPath, 'f'), 'utf8');
+  };
+  const names = async (below: string): Promise<readonly string[]> => {
+    const { stdout } = await host.run(['zfs', 'list', '-H', '-r', '-t', 'all', '-o', 'name', `${ZPOOL}/${below}`]);
+    return stdout.split('\n').filter((name) => name !== '' && name !== `${ZPOOL}/${below}`);
+  };
+
+  beforeAll(async () => {
+    work = (await host.run(['mktemp', '-d', '/var/tmp/lighter-zfs-XXXXXX'])).stdout.trim();
+    await driver().createPool(signal());
+  });
+  afterAll(async () => {
+    await host.run(['zpool', 'destroy', '-f', ZPOOL]);
+    await host.removeTree(work);
+  });
+
+  it.each([
+    ['before the clone has the snapshots', /^zfs promote/, 'two'],
+    ['before the old one is out of the way', /^zfs rename .*\/custom\/v .*\/deleted/, 'one'],
+    ['before the clone is in its place', /^zfs rename .*\/work\/.* .*\/custom\/v$/, 'one'],
+    ['at the end', /^zfs inherit lighter:replaces/, 'one'],
+  ])('has a volume whole when a copy was in the way of its restore: %s', async (_when, at, expected) => {
+    await driver().createVolume({ ...V, idMap: null }, signal());
+    await write('one');
+    await driver().createSnapshot(V, 'a', signal());
+    await write('two');
+    await driver().copyVolume?.({ from: V, snapshots: [], to: { ...W, idMap: null } }, signal());
+    const dead = dying(host, at);
+    void driver(dead.host).restoreSnapshot(V, 'a', signal());
+    await dead.died;
+
+    await driver().openPool(signal());
+
+    expect(await read(V)).toBe(expected);
+    expect(await driver().listSnapshots(V, signal())).toEqual(['a']);
+    expect(await names('work')).toEqual([]);
+    await driver().restoreSnapshot(V, 'a', signal());
+    expect(await read(V)).toBe('one');
+    expect(await read(W)).toBe('two');
+    for (const volume of [W, V]) await driver().deleteVolume(volume, signal());
+    expect([...(await names('custom')), ...(await names('deleted/custom'))]).toEqual([]);
+  });
+
+  it('keeps nothing of a copy with snapshots that was cut off', async () => {
+    await driver().createVolume({ ...V, idMap: null }, signal());
+    await driver().createSnapshot(V, 'a', signal());
+    const dead = dying(host, /^zfs rename/);
+    void driver(dead.host).copyVolume?.({ from: V, snapshots: ['a'], to: { ...W, idMap: null } }, signal());
+    await dead.died;
+
+    await driver().openPool(signal());
+
+    expect(await names('custom')).toEqual([`${ZPOOL}/custom/v`, `${ZPOOL}/custom/v@snapshot-a`]);
+    expect(await names('work')).toEqual([]);
+    await driver().deleteVolume(V, signal());
+  });
+});

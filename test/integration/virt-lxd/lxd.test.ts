@@ -1,0 +1,197 @@
+// The LXD driver on a real LXD and on our engine: the contract, the image formats, what happens when the engine goes away.
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type LifecycleEvent, POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
+import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
+import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
+import { LinuxHost } from '#src/host/linux-host.ts';
+import { silentLog } from '#src/lib/log.ts';
+import { poll } from '#src/lib/wait.ts';
+import { virtContract } from '../../contract/virt/virt-contract.ts';
+import { makeBusyboxImage, makeBusyboxRootTarball } from '../images.ts';
+import { describeWith } from '../support.ts';
+import { type EngineName, type RunningEngine, startEngine } from './engines.ts';
+
+const run = promisify(execFile);
+const TOOLS = ['busybox', 'xz', 'bzip2', 'zstd', 'mksquashfs'];
+const ENGINES: readonly (readonly [EngineName, readonly string[]])[] = [
+  ['lxd', ['lxd', ...TOOLS]],
+  ['lighterd', ['lxc-start', ...TOOLS]],
+];
+
+function driverOn(socketPath: string): LxdDriver {
+  return new LxdDriver({
+    log: silentLog,
+    host: new LinuxHost(),
+    options: { ...DEFAULT_OPTIONS, endpoint: { kind: 'unix', socketPath } },
+  });
+}
+
+for (const [name, commands] of ENGINES)
+  describeWith({ root: true, commands }, `LXD driver on ${name}`, () => suite(name));
+
+function suite(name: EngineName): void {
+  virtContract(`lxd, on ${name}`, async () => {
+    const lxd = await startEngine(name);
+    const folder = await mkdtemp(join(tmpdir(), 'virt-lxd-'));
+    await makeBusyboxRootTarball(join(folder, 'root.tar.gz'));
+    return {
+      driver: driverOn(lxd.socketPath),
+      rootfs: await readFile(join(folder, 'root.tar.gz')),
+      limitMs: 60_000,
+      async [Symbol.asyncDispose]() {
+        await lxd[Symbol.asyncDispose]();
+        await rm(folder, { recursive: true });
+      },
+    };
+  });
+
+  describe('images', () => {
+    let lxd: RunningEngine;
+    let folder: string;
+    let driver: LxdDriver;
+
+    const signal = (): AbortSignal => AbortSignal.timeout(60_000);
+    const file = (name: string): string => join(folder, name);
+    const sh = async (command: string): Promise<unknown> => run('sh', ['-c', command], { cwd: folder });
+
+    const specOf = (open: () => Readable): SpawnSpec => {
+      const uuid = randomUUID();
+      return {
+        uuid,
+        name: `instance-${uuid.slice(0, 8)}`,
+        displayName: 'image',
+        hostname: 'image-1',
+        projectId: 'project',
+        userId: 'user',
+        flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} },
+        image: {
+          id: randomUUID(),
+          cacheKey: randomUUID(),
+          name: 'image',
+          diskFormat: 'raw',
+          containerFormat: 'bare',
+          sizeBytes: null,
+          properties: {},
+          open: async () => open(),
+        },
+        userData: null,
+        metadata: {},
+      };
+    };
+
+    const spawnAndDestroy = async (name: string): Promise<void> => {
+      const spec = specOf(() => createReadStream(file(name)));
+      await driver.spawn(spec, { network: async () => [] }, signal());
+      expect(await driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+      await driver.destroy(spec.uuid, signal());
+    };
+
+    beforeAll(async () => {
+      lxd = await startEngine(name);
+      folder = await mkdtemp(join(tmpdir(), 'virt-lxd-images-'));
+      await makeBusyboxRootTarball(file('root.tar.gz'));
+      await makeBusyboxImage(file('unified.tar.gz'));
+      await sh(
+        'gunzip -k root.tar.gz unified.tar.gz && xz -k root.tar unified.tar && bzip2 -k root.tar && zstd -q root.tar',
+      );
+      await sh('mkdir root && tar -C root -xf root.tar && mksquashfs root root.squashfs -quiet -no-progress');
+      driver = driverOn(lxd.socketPath);
+      await driver.start(signal());
+    });
+
+    afterAll(async () => {
+      await driver.stop();
+      await lxd[Symbol.asyncDispose]();
+      await rm(folder, { recursive: true });
+    });
+
+    it.each([
+      'root.tar',
+      'root.tar.gz',
+      'root.tar.xz',
+      'root.tar.bz2',
+      'root.tar.zst',
+      'root.squashfs',
+      'unified.tar.gz',
+      'unified.tar.xz',
+    ])('boots %s, whatever it was declared as', spawnAndDestroy);
+
+    it('gives the whole console log every time, though a server may forget what it has told', async () => {
+      const spec = specOf(() => createReadStream(file('root.tar.gz')));
+      await driver.spawn(spec, { network: async () => [] }, signal());
+      const log = async (): Promise<string> =>
+        Buffer.from(await driver.consoleLog(spec.uuid, 10_000, signal())).toString();
+      const first = await poll(async () => ((await log()).includes('tick 1') ? log() : undefined), 100, signal());
+
+      const later = await poll(async () => ((await log()).includes('tick 3') ? log() : undefined), 100, signal());
+      await driver.powerOff(spec.uuid, { graceSeconds: 0 }, signal());
+      const stopped = await log();
+      await driver.destroy(spec.uuid, signal());
+
+      expect(later.slice(0, first.length)).toBe(first);
+      expect(later.match(/tick 1\b/g)).toHaveLength(1);
+      expect(stopped).toContain(first);
+    });
+
+    it('goes on when the engine was killed and is back, and tells what happened meanwhile', async () => {
+      const spec = specOf(() => createReadStream(file('root.tar.gz')));
+      await driver.spawn(spec, { network: async () => [] }, signal());
+      const events: LifecycleEvent[] = [];
+      using _ = driver.onLifecycle((event) => events.push(event));
+      const { pid } = await lxd.client.instances.state(spec.name);
+
+      await lxd.restart();
+
+      expect(await driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+      expect(await lxd.client.instances.state(spec.name)).toMatchObject({ pid });
+      process.kill(pid, 'SIGKILL');
+      const isStopped = ({ uuid, event }: LifecycleEvent): boolean => uuid === spec.uuid && event === 'stopped';
+      await poll(() => (events.some(isStopped) ? true : undefined), 50, signal());
+      await driver.powerOn(spec.uuid, [], signal());
+      expect(await driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+      await driver.destroy(spec.uuid, signal());
+    });
+
+    it('refuses an image that is cut off, and keeps nothing of it', async () => {
+      const whole = await readFile(file('root.tar.gz'));
+      const spec = specOf(() => Readable.from([whole.subarray(0, whole.length - 20_000)]));
+      const before = (await lxd.client.images.list()).length;
+
+      await expect(driver.spawn(spec, { network: async () => [] }, signal())).rejects.toMatchObject({
+        kind: 'invalid',
+      });
+
+      expect(await lxd.client.images.list()).toHaveLength(before);
+      expect(await lxd.client.instances.find(spec.name)).toBeUndefined();
+    });
+
+    it('streams an image of any size with constant memory', async () => {
+      const megabyte = randomBytes(1024 * 1024);
+      async function* content(): AsyncGenerator<Buffer> {
+        yield await readFile(file('root.tar.gz'));
+        for (let sent = 0; sent < 600; sent += 1) yield megabyte;
+      }
+      const spec = specOf(() => Readable.from(content()));
+      global.gc?.();
+      const before = process.memoryUsage().rss;
+      let peak = 0;
+      const timer = setInterval(() => {
+        peak = Math.max(peak, process.memoryUsage().rss);
+      }, 20);
+
+      await driver.spawn(spec, { network: async () => [] }, signal()).catch(() => undefined);
+      clearInterval(timer);
+      await driver.destroy(spec.uuid, signal());
+
+      expect((peak - before) / 1024 / 1024).toBeLessThan(150);
+    });
+  });
+}

@@ -1,0 +1,197 @@
+// The OpenStack services: databases migrated once, then started in the order in which they need each other.
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { run, SYSTEM_ENV } from './commands.ts';
+import { PHYSICAL_INTERFACE } from './configuration.ts';
+import { ensureIdentity } from './identity.ts';
+import { createDatabases, type Database, dropDatabases, once, startInfrastructure } from './infrastructure.ts';
+import { httpAnswers, type Processes } from './processes.ts';
+import { say, step } from './progress.ts';
+import { type LabPaths, PASSWORD, PORTS, REGION } from './settings.ts';
+
+const file = (paths: LabPaths, name: string) => ['--config-file', join(paths.etc, name)] as const;
+const neutronFiles = (paths: LabPaths, second: string) => [
+  ...file(paths, 'neutron/neutron.conf'),
+  ...file(paths, `neutron/${second}`),
+];
+
+async function createFernetKeys(paths: LabPaths): Promise<void> {
+  for (const kind of ['fernet', 'credential']) {
+    const setup = [`${kind}_setup`, '--keystone-user', 'root', '--keystone-group', 'root'];
+    await run(['keystone-manage', ...file(paths, 'keystone/keystone.conf'), ...setup]);
+  }
+}
+
+/** Fills databases with their schema. A schema half made can't be gone on with: the second try begins with empty ones. */
+async function fill(paths: LabPaths, databases: readonly Database[], work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    say(`the schema of ${databases.join(', ')} is made once more, after: ${(error as Error).message}`);
+    await dropDatabases(paths, databases);
+    await createDatabases(paths);
+    await work();
+  }
+}
+
+async function migrate(paths: LabPaths): Promise<void> {
+  const nova = ['nova-manage', ...file(paths, 'nova/nova.conf')] as const;
+  const keystone = () => run(['keystone-manage', ...file(paths, 'keystone/keystone.conf'), 'db_sync']);
+  const placement = () => run(['placement-manage', ...file(paths, 'placement/placement.conf'), 'db', 'sync']);
+  const glance = () => run(['glance-manage', ...file(paths, 'glance/glance-api.conf'), 'db_sync']);
+  const network = () => run(['neutron-db-manage', ...neutronFiles(paths, 'ml2_conf.ini'), 'upgrade', 'heads']);
+  const cells = async () => {
+    await run([...nova, 'api_db', 'sync']);
+    await run([...nova, 'cell_v2', 'map_cell0']);
+    await run([...nova, 'db', 'sync']);
+    await run([...nova, 'cell_v2', 'create_cell', '--name', 'cell1']);
+  };
+  const small = async () => {
+    await fill(paths, ['keystone'], keystone);
+    await fill(paths, ['placement'], placement);
+    await fill(paths, ['glance'], glance);
+  };
+  await Promise.all([
+    small(),
+    fill(paths, ['nova_api', 'nova_cell0', 'nova'], cells),
+    fill(paths, ['neutron'], network),
+  ]);
+  const url = `http://127.0.0.1:${PORTS.keystone}/v3`;
+  await run([
+    'keystone-manage',
+    ...file(paths, 'keystone/keystone.conf'),
+    'bootstrap',
+    '--bootstrap-password',
+    PASSWORD,
+    '--bootstrap-region-id',
+    REGION,
+    '--bootstrap-admin-url',
+    url,
+    '--bootstrap-internal-url',
+    url,
+    '--bootstrap-public-url',
+    url,
+  ]);
+}
+
+function startWsgi(
+  processes: Processes,
+  name: string,
+  port: number,
+  options: { script: string; env: Record<string, string> },
+): void {
+  const { script, env } = options;
+  processes.start({
+    name,
+    env,
+    argv: [
+      'uwsgi',
+      '--plugin',
+      'python3',
+      '--http-socket',
+      `127.0.0.1:${port}`,
+      '--wsgi-file',
+      script,
+      '--master',
+      '--processes',
+      '1',
+      '--threads',
+      '4',
+      '--enable-threads',
+      '--lazy-apps',
+      '--die-on-term',
+      '--buffer-size',
+      '65535',
+      '--thunder-lock',
+      '--listen',
+      '100',
+      '--add-header',
+      'Connection: close',
+    ],
+  });
+}
+
+const url = (port: number, path = '/') => `http://127.0.0.1:${port}${path}`;
+
+async function startServices(paths: LabPaths, processes: Processes): Promise<void> {
+  for (const folder of ['glance/images', 'nova/lock', 'nova/instances', 'neutron/lock', 'compute']) {
+    mkdirSync(join(paths.data, folder), { recursive: true });
+  }
+  startWsgi(processes, 'keystone', PORTS.keystone, {
+    script: '/usr/bin/keystone-wsgi-public',
+    env: { OS_KEYSTONE_CONFIG_FILES: join(paths.etc, 'keystone/keystone.conf') },
+  });
+  startWsgi(processes, 'placement', PORTS.placement, {
+    script: '/usr/bin/placement-api',
+    env: { OS_PLACEMENT_CONFIG_DIR: join(paths.etc, 'placement') },
+  });
+  processes.start({ name: 'glance', argv: ['glance-api', ...file(paths, 'glance/glance-api.conf')] });
+  startNeutronServer(paths, processes);
+  await processes.waitFor('keystone', () => httpAnswers(url(PORTS.keystone, '/v3')));
+  await once(paths, 'identity', ensureIdentity);
+  await processes.waitFor('placement', () => httpAnswers(url(PORTS.placement)));
+  // these three give up at start when Keystone or Placement do not answer them
+  for (const name of ['nova-conductor', 'nova-scheduler', 'nova-api'] as const) {
+    processes.start({ name, argv: [name, ...file(paths, 'nova/nova.conf')] });
+  }
+  await Promise.all([
+    processes.waitFor('glance', () => httpAnswers(url(PORTS.glance))),
+    processes.waitFor('neutron-server', () => httpAnswers(url(PORTS.neutron))),
+    processes.waitFor('nova-api', () => httpAnswers(url(PORTS.nova))),
+    processes.waitFor('nova-api', () => httpAnswers(url(PORTS.metadata))),
+  ]);
+}
+
+/** The agents find our ebtables first; see there. */
+const AGENT_PATH = `${join(import.meta.dirname, 'tools')}:${SYSTEM_ENV['PATH']}`;
+
+const AGENTS = {
+  'neutron-linuxbridge-agent': 'linuxbridge_agent.ini',
+  'neutron-dhcp-agent': 'dhcp_agent.ini',
+  'neutron-metadata-agent': 'metadata_agent.ini',
+} as const;
+
+export function startAgent(paths: LabPaths, processes: Processes, name: keyof typeof AGENTS): void {
+  processes.start({ name, argv: [name, ...neutronFiles(paths, AGENTS[name])], env: { PATH: AGENT_PATH } });
+}
+
+export function startNeutronServer(paths: LabPaths, processes: Processes): void {
+  processes.start({ name: 'neutron-server', argv: ['neutron-server', ...neutronFiles(paths, 'ml2_conf.ini')] });
+}
+
+async function startAgents(paths: LabPaths, processes: Processes): Promise<void> {
+  if (!existsSync(`/sys/class/net/${PHYSICAL_INTERFACE}`)) {
+    await run(['ip', 'link', 'add', PHYSICAL_INTERFACE, 'type', 'veth', 'peer', 'name', 'labphys1']);
+    await run(['ip', 'link', 'set', PHYSICAL_INTERFACE, 'up']);
+    await run(['ip', 'link', 'set', 'labphys1', 'up']);
+  }
+  for (const name of Object.keys(AGENTS) as (keyof typeof AGENTS)[]) startAgent(paths, processes, name);
+}
+
+/** Order matters at the end: the last ones are what the others stand on. */
+export const SERVICES = [
+  'neutron-metadata-agent',
+  'neutron-dhcp-agent',
+  'neutron-linuxbridge-agent',
+  'nova-api',
+  'nova-scheduler',
+  'nova-conductor',
+  'neutron-server',
+  'glance',
+  'placement',
+  'keystone',
+] as const;
+
+export async function startControlPlane(paths: LabPaths, processes: Processes): Promise<void> {
+  await step('message queue, database, cache', () => startInfrastructure(paths, processes));
+  await once(paths, 'schema', async () => {
+    await step('database schemas', async () => {
+      await createDatabases(paths);
+      await createFernetKeys(paths);
+      await migrate(paths);
+    });
+  });
+  await step('Keystone, Placement, Glance, Neutron, Nova', () => startServices(paths, processes));
+  await startAgents(paths, processes);
+  writeFileSync(join(paths.data, '.control-plane'), '');
+}

@@ -1,0 +1,56 @@
+// Where the all-in-one OpenStack lives, and its ports; everything listens on loopback.
+import { join } from 'node:path';
+
+export const PASSWORD = 'lightervisor';
+export const REGION = 'RegionOne';
+/** Host name of the compute, of Neutron's agents, and in the service list. */
+export const COMPUTE_HOST = 'node1';
+
+export const PORTS = {
+  epmd: 4370,
+  rabbitmq: 5672,
+  rabbitmqDistribution: 25672,
+  mariadb: 3306,
+  memcached: 11211,
+  keystone: 5000,
+  placement: 8778,
+  glance: 9292,
+  neutron: 9696,
+  nova: 8774,
+  metadata: 8775,
+} as const;
+
+export interface LabPaths {
+  readonly state: string;
+  readonly etc: string;
+  readonly run: string;
+  readonly log: string;
+  readonly data: string;
+  readonly openrc: string;
+  /** $LIGHTER_DIR of the lab's engine. */
+  readonly lighter: string;
+  readonly novaConf: string;
+  readonly computeConf: string;
+}
+
+/** `state` comes from LIGHTERVISOR_LAB; default /var/lib/lightervisor-lab. */
+export function labPaths(state: string): LabPaths {
+  const etc = join(state, 'etc');
+  return {
+    state,
+    etc,
+    run: join(state, 'run'),
+    log: join(state, 'log'),
+    data: join(state, 'data'),
+    openrc: join(state, 'openrc'),
+    lighter: join(state, 'lighter'),
+    novaConf: join(etc, 'nova', 'nova.conf'),
+    computeConf: join(etc, 'nova', 'nova-compute.conf'),
+  };
+}
+
+export function defaultPaths(): LabPaths {
+  return labPaths(process.env['LIGHTERVISOR_LAB'] ?? '/var/lib/lightervisor-lab');
+}
+
+export const KEYSTONE_URL = `http://127.0.0.1:${PORTS.keystone}/v3`;

@@ -1,0 +1,82 @@
+// Undoes the lab: processes, the agents' children, bridges, firewall chains; containers of the lab's engine.
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { run } from './commands.ts';
+import { PHYSICAL_INTERFACE } from './configuration.ts';
+import { SERVICES } from './control-plane.ts';
+import { stopContainers } from './containers.ts';
+import { Processes } from './processes.ts';
+import { say, step } from './progress.ts';
+import type { LabPaths } from './settings.ts';
+
+const LAST = ['rabbitmq', 'mariadb', 'memcached'] as const;
+
+/** dnsmasq and haproxy are daemons of the agents, found by the agents' own pid files. */
+function agentChildren({ data }: LabPaths): readonly number[] {
+  const dhcp = join(data, 'neutron/dhcp');
+  const proxies = join(data, 'neutron/external/pids');
+  const files = [
+    ...(existsSync(dhcp) ? readdirSync(dhcp).map((network) => join(dhcp, network, 'pid')) : []),
+    ...(existsSync(proxies) ? readdirSync(proxies).map((name) => join(proxies, name)) : []),
+  ];
+  return files
+    .filter((file) => existsSync(file))
+    .map((file) => Number(readFileSync(file, 'utf8')))
+    .filter((pid) => {
+      try {
+        return pid > 1 && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(join(data, 'neutron'));
+      } catch {
+        return false;
+      }
+    });
+}
+
+async function removeNetworks({ data }: LabPaths): Promise<void> {
+  const dhcp = join(data, 'neutron/dhcp');
+  const networks = existsSync(dhcp) ? readdirSync(dhcp) : [];
+  const namespaces = await run(['ip', 'netns', 'list']);
+  for (const network of networks) {
+    if (namespaces.includes(`qdhcp-${network}`)) await run(['ip', 'netns', 'del', `qdhcp-${network}`]);
+    const bridge = `brq${network.slice(0, 11)}`;
+    if (!existsSync(`/sys/class/net/${bridge}`)) continue;
+    const taps = readdirSync(`/sys/class/net/${bridge}/brif`).filter((name) => name.startsWith('tap'));
+    for (const tap of taps) await removeTap(tap);
+    await run(['ip', 'link', 'del', bridge]);
+  }
+  if (existsSync(`/sys/class/net/${PHYSICAL_INTERFACE}`)) await run(['ip', 'link', 'del', PHYSICAL_INTERFACE]);
+}
+
+/** The kernel removes those of a namespace by itself, in its own time: perhaps just now. */
+async function removeTap(tap: string): Promise<void> {
+  await run(['ip', 'link', 'del', tap]).catch((error: unknown) => {
+    if (existsSync(`/sys/class/net/${tap}`)) throw error;
+  });
+}
+
+/** The agent's chains, which it leaves behind; rules of others stay. */
+async function removeFirewall(): Promise<void> {
+  for (const tool of ['iptables', 'ip6tables']) {
+    for (const table of ['filter', 'raw', 'mangle', 'nat']) {
+      const script = `${tool}-save -t ${table} | grep -v -- neutron- | ${tool}-restore -T ${table}`;
+      const rules = await run([`${tool}-save`, '-t', table]);
+      if (rules.includes('neutron-')) await run(['sh', '-c', script]);
+    }
+  }
+}
+
+export async function tearDown(paths: LabPaths): Promise<void> {
+  const processes = new Processes(paths);
+  const ours = processes.names();
+  const children = agentChildren(paths);
+  const onTop = ours.filter((name) => ![...SERVICES, ...LAST, 'epmd', 'lighterd'].includes(name));
+  await step('computes', () => Promise.all(onTop.map((name) => processes.stop(name))));
+  if (processes.pid('lighterd') !== undefined) await step('containers', () => stopContainers(paths));
+  await processes.stop('lighterd');
+  await step('OpenStack services', () => Promise.all(SERVICES.map((name) => processes.stop(name))));
+  await step('infrastructure', () => Promise.all(LAST.map((name) => processes.stop(name, 40_000))));
+  await processes.stop('epmd');
+  for (const pid of children) process.kill(pid, 'SIGTERM');
+  if (existsSync('/usr/sbin/ip') || existsSync('/sbin/ip')) await removeNetworks(paths);
+  if (existsSync('/usr/sbin/iptables-save')) await removeFirewall();
+  say('nothing of the lab runs any more');
+}

@@ -1,0 +1,108 @@
+// npm run up: an all-in-one OpenStack from Debian's packages, our engine and our compute, and a first server on them.
+import { startControlPlane } from './lab/control-plane.ts';
+import { writeConfiguration } from './lab/configuration.ts';
+import { Cloud, type Server } from './lab/cloud.ts';
+import { bootFirstServer, consoleLog, services, waitForAgents, waitForCompute } from './lab/first-server.ts';
+import { once } from './lab/infrastructure.ts';
+import { startCompute, startEngine } from './lab/node.ts';
+import { installPackages, PACKAGES } from './lab/packages.ts';
+import { Processes } from './lab/processes.ts';
+import { say, step } from './lab/progress.ts';
+import { ensureResources } from './lab/resources.ts';
+import { defaultPaths, type LabPaths } from './lab/settings.ts';
+
+const USAGE = `usage: npm run up [-- --engine]
+
+  (nothing)   OpenStack, lighterd and nova-compute-lxd on this machine, and a first server
+  --engine    lighterd alone
+
+State, logs and configuration: $LIGHTERVISOR_LAB (default /var/lib/lightervisor-lab). npm run down stops it all.`;
+
+async function upEngine(paths: LabPaths): Promise<void> {
+  await installPackages([...PACKAGES.engine, 'lxd-client']);
+  await step('lighterd', () => startEngine(paths, new Processes(paths)));
+  console.log(`
+The engine is up. Next:
+
+  export LIGHTER_DIR=${paths.lighter} LXD_DIR=${paths.lighter}
+  bin/lighter info
+  lxc list                      # Debian's own client works as well
+`);
+}
+
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]?.map((_cell, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+  return rows
+    .map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ')}`.trimEnd())
+    .join('\n');
+}
+
+async function report(paths: LabPaths, cloud: Cloud, server: Server): Promise<void> {
+  const rows = (await services(cloud)).map(({ binary, host, status, state }) => [binary, host, status, state]);
+  const { hypervisors } = await cloud.get<{
+    hypervisors: readonly { hypervisor_hostname: string; hypervisor_type: string; state: string }[];
+  }>(cloud.compute, '/os-hypervisors/detail');
+  const hosts = hypervisors.map(({ hypervisor_hostname, hypervisor_type, state }) => [
+    hypervisor_hostname,
+    hypervisor_type,
+    state,
+  ]);
+  const log = await consoleLog(cloud, server.id, 10);
+  console.log(`
+Compute services
+${table([['binary', 'host', 'status', 'state'], ...rows])}
+
+Hypervisors
+${table([['hostname', 'type', 'state'], ...hosts])}
+
+Server ${server.name} (${server.id}): ${server.status}
+${log
+  .trimEnd()
+  .split('\n')
+  .map((line) => `  | ${line}`)
+  .join('\n')}
+
+Next:
+
+  . ${paths.openrc}
+  openstack server list
+  openstack server create --image busybox --flavor c1.tiny --network private second --wait
+  openstack console log show second
+  lxc list                      # the same containers, on the engine
+  npm run down
+`);
+}
+
+async function upAll(paths: LabPaths): Promise<void> {
+  await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane]);
+  writeConfiguration(paths);
+  const processes = new Processes(paths);
+  const engine = step('lighterd', () => startEngine(paths, processes));
+  await startControlPlane(paths, processes);
+  await engine;
+  await once(paths, 'resources', () => step('flavors, network, image', () => ensureResources(paths)));
+  const cloud = new Cloud();
+  startCompute(paths, processes);
+  await step('nova-compute-lxd', () => waitForCompute(cloud));
+  await step('Neutron agents', () => waitForAgents(cloud, Date.now()));
+  const server = await step('first server', () => bootFirstServer(cloud));
+  await report(paths, cloud, server);
+}
+
+const { argv } = process;
+if (process.getuid?.() !== 0) {
+  console.error('npm run up starts containers and installs packages: run it as root');
+  process.exitCode = 1;
+} else if (argv.includes('--help') || argv.includes('-h')) {
+  console.log(USAGE);
+} else {
+  const paths = defaultPaths();
+  try {
+    await (argv.includes('--engine') ? upEngine(paths) : upAll(paths));
+    say('ready');
+  } catch (error) {
+    // the command that failed is named in the message; its whole output, which the error carries as well, says no more
+    say(`failed: ${(error as Error).message}`);
+    process.exitCode = 1;
+  }
+}

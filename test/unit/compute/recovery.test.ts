@@ -1,0 +1,201 @@
+// Recovery at start: the table of section 4.6, and what is done to instances of an interrupted process.
+import { describe, expect, it } from 'vitest';
+import { recoveryPlan, type RecoveryView } from '#src/compute/recovery/recovery-plan.ts';
+import { removeEvacuated } from '#src/compute/recovery/evacuated.ts';
+import { failInterruptedBuilds } from '#src/compute/recovery/interrupted-builds.ts';
+import { recoverInstances } from '#src/compute/recovery/recover-instances.ts';
+import { silentLog } from '#src/lib/log.ts';
+import { RequestContext } from '#src/nova/context.ts';
+import { createObject, type NovaObject } from '#src/nova/objects/object.ts';
+import { FakeConductor, listOf } from '#test/fakes/fake-conductor.ts';
+import { remote } from '#test/fakes/fake-control-plane.ts';
+import { FakeOperations } from '#test/fakes/fake-operations.ts';
+import { MemoryPlacement } from '#test/fakes/memory-placement.ts';
+
+const context = RequestContext.admin();
+const signal = new AbortController().signal;
+const RUNNING = 1;
+const DOWN = 4;
+
+function plan(vmState: string, taskState: string | null, view: Partial<RecoveryView> = {}) {
+  return recoveryPlan({ vmState, taskState, recordedPower: RUNNING, power: RUNNING, resumesGuests: false, ...view });
+}
+
+describe('the recovery plan', () => {
+  it.each([
+    ['soft-delete', null, []],
+    ['soft-delete', 'deleting', []],
+    ['error', null, []],
+    ['error', 'spawning', []],
+    ['deleted', null, ['complete deletion']],
+    ['building', null, ['fail']],
+    ['building', 'spawning', ['fail']],
+    ['active', 'networking', ['fail']],
+    ['active', 'rebuilding', ['fail']],
+    ['stopped', 'rebuild_spawning', ['fail']],
+    ['active', 'image_uploading', ['clear task', 'plug']],
+    ['active', 'resize_prep', ['clear task', 'plug']],
+    ['error', 'deleting', ['terminate']],
+    ['active', 'deleting', ['terminate']],
+    ['active', 'pausing', ['make active', 'plug']],
+    ['active', 'unpausing', ['make active', 'plug']],
+    ['active', 'rebooting', ['make active', 'plug']],
+    ['active', 'reboot_started_hard', ['make active', 'plug']],
+    ['active', 'reboot_pending', ['reboot soft']],
+    ['stopped', 'reboot_pending', ['plug']],
+    ['suspended', 'reboot_pending_hard', ['reboot hard']],
+    ['active', 'powering-off', ['stop']],
+    ['stopped', 'powering-on', ['start']],
+    ['active', 'resize_migrating', ['plug', 'resume guest', 'clear task']],
+    ['stopped', 'resize_migrating', ['plug', 'clear task']],
+    ['error', 'resize_migrating', ['plug', 'resume guest', 'clear task']],
+    ['active', 'migrating', ['plug', 'fail live migration', 'clear task']],
+    ['active', null, ['plug']],
+  ])('of %s with task %s while the guest runs is %j', (vmState, taskState, steps) => {
+    expect(plan(vmState, taskState)).toEqual(steps);
+  });
+
+  it.each([
+    ['reboot_started', ['escalate to hard reboot', 'reboot hard']],
+    ['rebooting', ['escalate to hard reboot', 'reboot hard']],
+    ['reboot_started_hard', ['reboot hard']],
+    ['rebooting_hard', ['reboot hard']],
+    ['pausing', ['plug']],
+  ])('of task %s while the guest is down is %j', (taskState, steps) => {
+    expect(plan('active', taskState, { power: DOWN })).toEqual(steps);
+  });
+
+  it('unpauses a guest that was being unpaused, and resumes guests only when the operator wants it', () => {
+    expect(plan('paused', 'unpausing', { power: 3 })).toEqual(['unpause']);
+    expect(plan('active', null, { power: DOWN })).toEqual(['plug']);
+    expect(plan('active', null, { power: DOWN, resumesGuests: true })).toEqual(['plug', 'resume guest']);
+    expect(plan('stopped', null, { power: DOWN, recordedPower: DOWN, resumesGuests: true })).toEqual(['plug']);
+  });
+});
+
+function instance(uuid: string, fields: Record<string, unknown> = {}): NovaObject<'Instance'> {
+  const object = createObject('Instance', {
+    uuid,
+    host: 'h',
+    vm_state: 'active',
+    task_state: null,
+    power_state: RUNNING,
+    ...fields,
+  });
+  object.resetChanges();
+  return object;
+}
+
+describe('recovering', () => {
+  it('saves the end of an interrupted build, and hands the rest to the operations', async () => {
+    const conductor = new FakeConductor();
+    const operations = new FakeOperations();
+    const instances = [
+      instance('build', { vm_state: 'building', task_state: 'spawning' }),
+      instance('stop', { task_state: 'powering-off' }),
+      instance('reboot', { task_state: 'reboot_started' }),
+    ];
+    const powers = new Map([['stop', RUNNING]] as const);
+
+    await recoverInstances(
+      { context, conductor, operations, log: silentLog, resumesGuests: false },
+      instances,
+      powers,
+      signal,
+    );
+
+    expect(conductor.named('Instance.save').map(({ changes }) => changes)).toEqual([
+      { vm_state: 'error', task_state: null },
+      { task_state: 'reboot_pending_hard' },
+    ]);
+    expect(operations.calls.sort()).toEqual(['reboot reboot HARD', 'stop stop clean']);
+  });
+
+  it('goes on with the others when one fails, and puts what cannot be plugged or deleted into error', async () => {
+    const conductor = new FakeConductor();
+    const operations = new FakeOperations();
+    operations.fail('plugInterfaces');
+    operations.fail('terminate');
+    operations.fail('start');
+    const instances = [
+      instance('unpluggable'),
+      instance('undeletable', { task_state: 'deleting' }),
+      instance('unstartable', { task_state: 'powering-on' }),
+    ];
+
+    await recoverInstances(
+      { context, conductor, operations, log: silentLog, resumesGuests: false },
+      instances,
+      new Map(),
+      signal,
+    );
+
+    const failed = conductor.named('Instance.save').map(({ object }) => (object as NovaObject<'Instance'>).get('uuid'));
+    expect(failed.sort()).toEqual(['undeletable', 'unpluggable']);
+  });
+
+  it('ends the record of a live migration that ran', async () => {
+    const conductor = new FakeConductor().on('MigrationList.get_by_filters', () =>
+      listOf('MigrationList', [createObject('Migration', { id: 1, uuid: 'm', status: 'running' })]),
+    );
+
+    await recoverInstances(
+      { context, conductor, operations: new FakeOperations(), log: silentLog, resumesGuests: false },
+      [instance('a', { task_state: 'migrating' })],
+      new Map([['a', RUNNING]]),
+      signal,
+    );
+
+    expect(conductor.named('Migration.save')[0]?.changes).toMatchObject({ status: 'error' });
+    expect(conductor.named('Instance.save')[0]?.changes).toEqual({ task_state: null });
+  });
+});
+
+describe('evacuated instances', () => {
+  it('are taken off this host and out of its allocations, unless they never left', async () => {
+    const placement = new MemoryPlacement();
+    const operations = new FakeOperations();
+    const migration = (uuid: string) =>
+      createObject('Migration', { id: 1, uuid: `m-${uuid}`, instance_uuid: uuid, status: 'done' });
+    const conductor = new FakeConductor()
+      .on('MigrationList.get_by_filters', () =>
+        listOf('MigrationList', [migration('moved'), migration('stayed'), migration('deleted')]),
+      )
+      .on('Instance.get_by_uuid', ({ kwargs }) => {
+        const { uuid } = kwargs as { uuid: string };
+        if (uuid === 'deleted') throw remote('InstanceNotFound', 'gone');
+        return instance(uuid, { host: uuid === 'moved' ? 'elsewhere' : 'h' });
+      });
+    const asking = { conductor, context };
+
+    const evacuated = await removeEvacuated(
+      { asking, placement, operations, log: silentLog, host: 'h', providerUuid: 'rp' },
+      signal,
+    );
+
+    expect([...evacuated]).toEqual(['moved', 'deleted']);
+    expect(operations.calls).toEqual(['removeGuest moved']);
+    expect(placement.requests).toEqual(['remove moved from rp', 'remove deleted from rp']);
+    expect(conductor.named('Migration.save')).toHaveLength(2);
+  });
+});
+
+describe('builds that were never claimed', () => {
+  it('end in error, and nothing is asked when every consumer is known', async () => {
+    const placement = new MemoryPlacement();
+    placement.allocations.set('known', { rp: { resources: {} } });
+    const conductor = new FakeConductor().on('InstanceList.get_by_filters', () =>
+      listOf('InstanceList', [instance('lost', { vm_state: 'building', task_state: 'scheduling' })]),
+    );
+    const parts = { asking: { conductor, context }, placement, log: silentLog, providerUuid: 'rp' };
+
+    await failInterruptedBuilds(parts, new Set(['known']), signal);
+    const callsBefore = conductor.calls.length;
+    placement.allocations.set('lost', { rp: { resources: {} } });
+    await failInterruptedBuilds(parts, new Set(['known']), signal);
+
+    expect(callsBefore).toBe(0);
+    expect(conductor.calls[0]?.args).toEqual([{ vm_state: 'building', uuid: ['lost'] }]);
+    expect(conductor.named('Instance.save')[0]?.changes).toEqual({ vm_state: 'error', task_state: null });
+  });
+});

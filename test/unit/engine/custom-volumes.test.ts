@@ -1,0 +1,79 @@
+// Custom volumes on storage in memory: what is done when something fails, or the daemon is killed.
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { AppError } from '#src/lib/errors.ts';
+import { type InstancesUnderTest, startInstances } from '../instances/engine-support.ts';
+
+const signal = () => AbortSignal.timeout(5000);
+const KEY = { pool: 'default', project: 'default', name: 'v1' };
+const VOLUME = { ...KEY, description: '', config: { 'user.a': 'b' } };
+let under: InstancesUnderTest;
+
+beforeEach(async () => {
+  under = await startInstances();
+});
+afterEach(() => under[Symbol.asyncDispose]());
+
+it('leaves nothing of a volume that could not be made', async () => {
+  under.storage.faults.set('createVolume', new AppError('internal', 'disk full'));
+
+  await expect(under.engine.volumes.create(VOLUME, signal())).rejects.toThrow('disk full');
+
+  expect(under.engine.context.database.volumes.pending()).toEqual([]);
+  under.storage.faults.clear();
+  await under.engine.volumes.create(VOLUME, signal());
+  expect(under.engine.volumes.get(KEY).config).toEqual({ 'user.a': 'b' });
+});
+
+it('removes at the next start what a killed daemon was making or removing', async () => {
+  const { volumes, volumeSnapshots, context } = under.engine;
+  const { database } = context;
+  for (const name of ['v1', 'v2', 'v3']) await volumes.create({ ...VOLUME, name }, signal());
+  await volumeSnapshots.create(volumes.get({ ...KEY, name: 'v3' }), { name: 's0' }, signal());
+  database.volumes.setPending(volumes.get(KEY).id, 'create');
+  database.volumes.setPending(volumes.get({ ...KEY, name: 'v2' }).id, 'delete');
+  const third = volumes.get({ ...KEY, name: 'v3' });
+  database.volumeSnapshots.setPending(volumes.snapshot(third, 's0').id, 'create');
+  const instances = under.storage.instances;
+
+  under = await under.restart();
+
+  expect(under.engine.volumes.list('default', 'default').map(({ name }) => name)).toEqual(['v3']);
+  expect(under.engine.volumes.snapshots(third)).toEqual([]);
+  expect([...instances].filter((name) => name.startsWith('default_'))).toEqual(['default_v3']);
+});
+
+it('takes snapshots by pattern, and forgets one that failed', async () => {
+  const { volumes, volumeSnapshots } = under.engine;
+  await volumes.create({ ...VOLUME, config: { 'snapshots.pattern': 'auto%d', 'snapshots.expiry': '1H' } }, signal());
+  const volume = volumes.get(KEY);
+  await volumeSnapshots.create(volume, { name: volumeSnapshots.nameFor(volume, '') }, signal());
+  under.storage.faults.set('createSnapshot', new AppError('internal', 'disk full'));
+
+  await expect(volumeSnapshots.create(volume, { name: 'auto1' }, signal())).rejects.toThrow('disk full');
+
+  const [first, ...others] = volumes.snapshots(volume);
+  expect(others).toEqual([]);
+  expect(first?.name).toBe('auto0');
+  expect(Date.parse(first?.expiresAt ?? '')).toBeGreaterThan(Date.now());
+});
+
+it('gives a freed name to another volume while the pool keeps the old place', async () => {
+  const { volumes } = under.engine;
+  await volumes.create(VOLUME, signal());
+
+  await volumes.rename(volumes.get(KEY), 'v2', signal());
+  await volumes.create(VOLUME, signal());
+
+  expect(volumes.get({ ...KEY, name: 'v2' }).hostName).toBe('default_v1');
+  expect(volumes.get(KEY).hostName).not.toBe('default_v1');
+});
+
+it.each([
+  [{ name: 'a/b' }, 'Storage volume names may not contain slashes'],
+  [{ name: '' }, 'No name provided'],
+  [{ config: { size: 'big' } }, 'Invalid option for volume "default_v1" option "size"'],
+  [{ config: { 'security.shifted': 'true', 'security.unmapped': 'true' } }, 'mutually exclusive'],
+  [{ pool: 'nope' }, 'Storage pool not found'],
+])('refuses %j', async (change, reason) => {
+  await expect(under.engine.volumes.create({ ...VOLUME, ...change }, signal())).rejects.toThrow(reason);
+});

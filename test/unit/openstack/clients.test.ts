@@ -1,0 +1,165 @@
+// Placement, Neutron and Glance clients against a scripted service.
+import { createHash } from 'node:crypto';
+import { buffer } from 'node:stream/consumers';
+import { describe, expect, it } from 'vitest';
+import { createGlance } from '#src/openstack/glance.ts';
+import { createNeutron } from '#src/openstack/neutron.ts';
+import { createPlacement } from '#src/openstack/placement.ts';
+import { HttpService, tokenAnswer } from '#test/fakes/http-service.ts';
+
+const authOf = (url: string) =>
+  ({ type: 'password', authUrl: url, user: { name: 'nova' }, password: 'x', project: { name: 'service' } }) as const;
+const asService = { kind: 'service', requestId: 'req-1' } as const;
+const asUser = { kind: 'user', token: 'users-token', requestId: 'req-2' } as const;
+
+async function cloud(): Promise<HttpService> {
+  const service = await HttpService.start();
+  const { url } = service;
+  return service.on(/auth\/tokens/, tokenAnswer('svc', { placement: `${url}/placement`, network: url, image: url }));
+}
+
+describe('placement', () => {
+  it('puts inventories with the generation and the microversion of nova', async () => {
+    await using service = await cloud();
+    service.on(/PUT .*inventories/, { body: { resource_provider_generation: 8 } });
+    const placement = createPlacement({ settings: { auth: authOf(service.url) } });
+    const vcpu = { total: 4, reserved: 0, minUnit: 1, maxUnit: 4, stepSize: 1, allocationRatio: 16 };
+
+    const generation = await placement.putInventories('rp1', 7, { VCPU: vcpu });
+
+    expect(generation).toBe(8);
+    const request = service.requests.at(-1);
+    expect(request?.path).toBe('/placement/resource_providers/rp1/inventories');
+    expect(request?.headers['openstack-api-version']).toBe('placement 1.26');
+    expect(request?.body).toEqual({
+      resource_provider_generation: 7,
+      inventories: { VCPU: { total: 4, reserved: 0, min_unit: 1, max_unit: 4, step_size: 1, allocation_ratio: 16 } },
+    });
+  });
+
+  it('deletes allocations and says whether there were any', async () => {
+    await using service = await cloud();
+    service.on(/DELETE .*allocations\/c1/, { status: 204 }).on(/DELETE .*allocations\/c2/, { status: 404 });
+    const placement = createPlacement({ settings: { auth: authOf(service.url) } });
+
+    expect(await placement.deleteAllocations('c1')).toBe(true);
+    expect(await placement.deleteAllocations('c2')).toBe(false);
+  });
+
+  it('moves allocations from one consumer to another in one request', async () => {
+    await using service = await cloud();
+    service
+      .on(/GET .*allocations\/from/, {
+        body: {
+          allocations: { rp1: { resources: { VCPU: 1 }, generation: 3 } },
+          project_id: 'p',
+          user_id: 'u',
+          consumer_generation: 2,
+        },
+      })
+      .on(/GET .*allocations\/to/, { body: { allocations: {} } })
+      .on(/POST .*allocations/, { status: 204 });
+    const placement = createPlacement({ settings: { auth: authOf(service.url) } });
+
+    await placement.moveAllocations('from', 'to');
+
+    expect(service.requests.at(-1)?.body).toEqual({
+      from: { allocations: {}, project_id: 'p', user_id: 'u', consumer_generation: 2 },
+      to: {
+        allocations: { rp1: { resources: { VCPU: 1 } } },
+        project_id: 'p',
+        user_id: 'u',
+        consumer_generation: null,
+      },
+    });
+  });
+});
+
+describe('neutron', () => {
+  it("acts with the user's token, or with the service user's", async () => {
+    await using service = await cloud();
+    service.on(/GET .*ports/, { body: { ports: [] } });
+    const neutron = createNeutron({ settings: { auth: authOf(service.url) } });
+
+    await neutron.listPorts(asUser, { device_id: 'i1' });
+    await neutron.listPorts(asService, { device_id: 'i1' });
+
+    const tokens = service.requests
+      .filter(({ method }) => method === 'GET')
+      .map(({ headers }) => headers['x-auth-token']);
+    expect(tokens).toEqual(['users-token', 'svc']);
+  });
+
+  it('believes the list of extensions for a while', async () => {
+    await using service = await cloud();
+    service.on(/GET .*extensions/, { body: { extensions: [{ alias: 'binding' }, { alias: 'dns-integration' }] } });
+    const neutron = createNeutron({ settings: { auth: authOf(service.url) } });
+
+    await neutron.extensions(asService);
+    const aliases = await neutron.extensions(asService);
+
+    expect([...aliases]).toEqual(['binding', 'dns-integration']);
+    expect(service.requests.filter(({ path }) => path.endsWith('extensions'))).toHaveLength(1);
+  });
+});
+
+describe('glance', () => {
+  it('deletes an image, and one that is gone already', async () => {
+    await using service = await cloud();
+    service.on(/DELETE .*images\/i1/, { status: 204 }).on(/DELETE .*images\/i2/, { status: 404 });
+    service.on(/DELETE .*images\/i3/, { status: 403 });
+    const glance = createGlance({ settings: { auth: authOf(service.url) } });
+
+    await glance.deleteImage(asUser, 'i1');
+    await glance.deleteImage(asUser, 'i2');
+
+    await expect(glance.deleteImage(asUser, 'i3')).rejects.toMatchObject({ kind: 'forbidden' });
+    expect(service.requests.filter(({ method }) => method === 'DELETE').map(({ path }) => path)).toEqual([
+      '/v2/images/i1',
+      '/v2/images/i2',
+      '/v2/images/i3',
+    ]);
+  });
+
+  const content = Buffer.from('root file system');
+  const imageBody = (changes: Readonly<Record<string, unknown>> = {}) => ({
+    id: 'im1',
+    name: 'debian',
+    status: 'active',
+    size: content.length,
+    disk_format: 'raw',
+    container_format: 'bare',
+    min_disk: 1,
+    min_ram: 0,
+    os_hash_algo: 'sha512',
+    os_hash_value: createHash('sha512').update(content).digest('hex'),
+    hw_architecture: 'x86_64',
+    ...changes,
+  });
+
+  async function download(changes: Readonly<Record<string, unknown>>, body: Buffer | undefined): Promise<Buffer> {
+    await using service = await cloud();
+    service
+      .on(/GET .*images\/im1$/, { body: imageBody(changes) })
+      .on(/GET .*im1\/file/, body === undefined ? { status: 204 } : { body });
+    const glance = createGlance({ settings: { endpointOverride: service.url } });
+    const image = await glance.getImage(asUser, 'im1');
+    return await buffer(await glance.download(asUser, image));
+  }
+
+  it('streams an image whose checksum is right', async () => {
+    expect(await download({}, content)).toEqual(content);
+  });
+
+  it.each([
+    ['a wrong checksum', { os_hash_value: '0'.repeat(128) }, content, 'sha512'],
+    ['a wrong md5 where there is nothing else', { os_hash_algo: null, checksum: '0'.repeat(32) }, content, 'md5'],
+    ['missing bytes', {}, content.subarray(1), 'bytes'],
+    ['no data at all', {}, undefined, 'no data'],
+  ])('fails on %s', async (_what, changes, body, message) => {
+    await expect(download(changes, body)).rejects.toMatchObject({
+      kind: 'invalid',
+      message: expect.stringContaining(message),
+    });
+  });
+});

@@ -1,0 +1,578 @@
+// What is special to the LXD driver; what every driver promises is in test/contract/virt.
+import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LifecycleEvent, POWER_STATE, type SpawnNic, type SpawnSpec } from '#drivers/virt/driver.ts';
+import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
+import { DEFAULT_OPTIONS, type LxdDriverOptions } from '#drivers/virt/lxd/options.ts';
+import { tarNames, writeTar } from '#src/lib/tar.ts';
+import { silentLog } from '#src/lib/log.ts';
+import { poll } from '#src/lib/wait.ts';
+import { FakeHost } from '#test/fakes/fake-host.ts';
+import { FakeLxd, type FakeLxdOptions } from '#test/fakes/fake-lxd.ts';
+
+const ROOT = writeTar([{ name: 'sbin/init', content: '#!/bin/sh\n' }]);
+const NIC: SpawnNic = {
+  vifId: 'port',
+  macAddress: 'fa:16:3e:00:00:01',
+  mtu: 1450,
+  hostInterface: 'tin0123',
+  guestInterface: 'eth0',
+};
+
+let server: FakeLxd;
+let driver: LxdDriver;
+let opened: number;
+
+const soon = (): AbortSignal => AbortSignal.timeout(5000);
+
+function newDriver(options: Partial<LxdDriverOptions> = {}): LxdDriver {
+  return new LxdDriver({
+    log: silentLog,
+    host: new FakeHost(),
+    options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, ...options },
+  });
+}
+
+async function leave(): Promise<void> {
+  await driver?.stop();
+  await server?.[Symbol.asyncDispose]();
+}
+
+async function begin(served: FakeLxdOptions = {}, options: Partial<LxdDriverOptions> = {}): Promise<void> {
+  await leave();
+  server = await FakeLxd.start(served);
+  driver = newDriver(options);
+  await driver.start(soon());
+}
+
+function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
+  const uuid = randomUUID();
+  return {
+    uuid,
+    name: `instance-${uuid.slice(0, 8)}`,
+    displayName: 'web',
+    hostname: 'web-1',
+    projectId: 'project-id',
+    userId: 'user-id',
+    flavor: {
+      vcpus: 2,
+      memoryMib: 512,
+      rootGib: 10,
+      ephemeralGib: 0,
+      swapMib: 0,
+      extraSpecs: { 'lxd:privileged_allowed': 'true' },
+    },
+    image: {
+      id: 'glance-id',
+      cacheKey: 'sha512:abc',
+      name: 'debian',
+      diskFormat: 'raw',
+      containerFormat: 'bare',
+      sizeBytes: ROOT.length,
+      properties: {},
+      open: async () => {
+        opened += 1;
+        return Readable.from([ROOT]);
+      },
+    },
+    userData: null,
+    metadata: {},
+    ...changes,
+  };
+}
+
+async function spawn(spec: SpawnSpec, nics: readonly SpawnNic[] = []): Promise<SpawnSpec> {
+  await driver.spawn(spec, { network: async () => nics }, soon());
+  return spec;
+}
+
+function instanceOf(spec: SpawnSpec) {
+  const instance = server.instances.get(spec.name);
+  if (!instance) throw new Error(`no ${spec.name}`);
+  return instance;
+}
+
+beforeEach(async () => {
+  opened = 0;
+  await begin();
+});
+afterEach(leave);
+
+describe('a spawned instance', () => {
+  it('carries its limits, devices and marks itself, and no profile', async () => {
+    const spec = await spawn(specOf(), [NIC]);
+
+    expect(instanceOf(spec)).toMatchObject({
+      profiles: [],
+      status: 'Running',
+      config: {
+        'boot.autostart': 'false',
+        'limits.cpu': '2',
+        'limits.memory': '512MiB',
+        'user.nova.uuid': spec.uuid,
+        'user.nova.project_id': 'project-id',
+        'user.nova.user_id': 'user-id',
+        'user.nova.name': 'web',
+        'user.nova.hostname': 'web-1',
+      },
+      devices: {
+        root: { type: 'disk', path: '/', pool: 'default', size: '10GiB' },
+        eth0: {
+          type: 'nic',
+          nictype: 'physical',
+          parent: 'tin0123',
+          name: 'eth0',
+          hwaddr: 'fa:16:3e:00:00:01',
+          mtu: '1450',
+        },
+      },
+    });
+  });
+
+  it('is never privileged, whatever the flavor says', async () => {
+    const spec = await spawn(specOf());
+
+    expect(Object.keys(instanceOf(spec).config).filter((key) => key.startsWith('security.'))).toEqual([]);
+  });
+
+  it.each([
+    ['cloud-init.user-data', ['instances', 'cloud_init'], '#cloud-config\nhostname: x\n'],
+    ['user.user-data', ['instances'], '#cloud-config\nhostname: x\n'],
+    ['user.user-data', ['instances', 'cloud_init'], '#cloud-config\n{ broken\n'],
+    ['cloud-init.user-data', ['instances', 'cloud_init'], '#!/bin/sh\necho: {\n'],
+  ])('has its user data as %s with %j', async (key, extensions, text) => {
+    await begin({ extensions });
+
+    const spec = await spawn(specOf({ userData: Buffer.from(text).toString('base64') }));
+
+    expect(instanceOf(spec).config[key]).toBe(text);
+    expect(instanceOf(spec).config['user.meta-data']).toBe(`instance-id: ${spec.uuid}\nlocal-hostname: web-1\n`);
+  });
+
+  it('has no user data that is not text', async () => {
+    const spec = await spawn(specOf({ userData: Buffer.from([0x1f, 0x8b, 0xff, 0]).toString('base64') }));
+
+    expect(Object.keys(instanceOf(spec).config).filter((key) => key.endsWith('user-data'))).toEqual([]);
+  });
+
+  it.each([
+    ['auto', [{ name: 'p', driver: 'zfs', config: {} }], '10GiB'],
+    ['auto', [{ name: 'p', driver: 'dir', config: {} }], undefined],
+    ['auto', [{ name: 'p', driver: 'overlay', config: {}, quotas: true }], '10GiB'],
+    ['auto', [{ name: 'p', driver: 'overlay', config: {}, quotas: false }], undefined],
+    ['always', [{ name: 'p', driver: 'dir', config: {} }], '10GiB'],
+    ['never', [{ name: 'p', driver: 'zfs', config: {} }], undefined],
+  ] as const)('with root_quota %s on %j has the size %s', async (rootQuota, pools, size) => {
+    await begin({ pools }, { rootQuota, storagePool: 'p' });
+
+    const spec = await spawn(specOf());
+
+    expect(instanceOf(spec).devices['root']?.['size']).toBe(size);
+  });
+
+  it('has the profiles of the configuration', async () => {
+    await begin({}, { profiles: ['base', 'gpu'] });
+
+    expect(instanceOf(await spawn(specOf())).profiles).toEqual(['base', 'gpu']);
+  });
+});
+
+describe('a spawn', () => {
+  it('hands the interfaces over while Neutron wires them, and starts when it has', async () => {
+    const { promise: wired, resolve: wire } = Promise.withResolvers<void>();
+    const spec = specOf();
+    const spawned = driver.spawn(spec, { network: async () => [NIC], wired: () => wired }, soon());
+
+    await poll(() => (server.instances.get(spec.name)?.devices['eth0'] ? true : undefined), 5, soon());
+    const before = instanceOf(spec).status;
+    wire();
+    await spawned;
+
+    expect(before).toBe('Stopped');
+    expect(instanceOf(spec).status).toBe('Running');
+  });
+
+  it('makes the root file system while the network is made', async () => {
+    const { promise: made, resolve: make } = Promise.withResolvers<void>();
+    const spec = specOf();
+    const spawned = driver.spawn(
+      spec,
+      {
+        network: async () => {
+          await made;
+          return [NIC];
+        },
+      },
+      soon(),
+    );
+
+    await poll(() => (server.instances.has(spec.name) ? true : undefined), 5, soon());
+    make();
+    await spawned;
+
+    expect(instanceOf(spec)).toMatchObject({ status: 'Running', devices: { eth0: { parent: 'tin0123' } } });
+  });
+
+  it('removes what it made when the engine is back, if the engine was gone when it failed', async () => {
+    const spec = specOf();
+    const wired = async (): Promise<void> => {
+      await poll(() => (server.instances.has(spec.name) ? true : undefined), 5, soon());
+      await server.shutDown();
+      throw new Error('no wire');
+    };
+
+    await expect(driver.spawn(spec, { network: async () => [], wired }, soon())).rejects.toThrow('no wire');
+    const left = server.instances.has(spec.name);
+    await server.listen();
+
+    expect(left).toBe(true);
+    await poll(() => (server.instances.has(spec.name) ? undefined : true), 20, soon());
+  });
+
+  it('does not touch an instance of somebody else with its name', async () => {
+    const spec = specOf();
+    server.addInstance(spec.name, { 'user.owner': 'admin' });
+
+    await expect(spawn(spec)).rejects.toMatchObject({ kind: 'conflict' });
+
+    expect(instanceOf(spec).config).toEqual({ 'user.owner': 'admin' });
+  });
+
+  it('does not undo what another one made meanwhile under its name', async () => {
+    const spec = specOf();
+    const hooks = {
+      network: async () => {
+        server.addInstance(spec.name, { 'user.owner': 'admin' });
+        return [];
+      },
+    };
+    await begin({ extensions: ['instances', 'instance_create_start'] });
+
+    await expect(driver.spawn(spec, hooks, soon())).rejects.toMatchObject({ kind: 'conflict' });
+
+    expect(instanceOf(spec).config).toEqual({ 'user.owner': 'admin' });
+  });
+
+  it('removes what it made when the start fails, and tells why', async () => {
+    const spec = specOf();
+    server.failLater(/state$/, 'Failed to run: forkstart: exit status 1');
+
+    await expect(spawn(spec)).rejects.toThrow('forkstart');
+
+    expect(server.instances.size).toBe(0);
+    expect(server.images.size).toBe(1);
+  });
+
+  it('waits for a creation that it gave up before it removes the rest', async () => {
+    await begin({ operationMs: 150 });
+    const caller = new AbortController();
+    const spec = specOf();
+    const spawned = driver.spawn(spec, { network: async () => [] }, caller.signal);
+    spawned.catch(() => undefined);
+    await poll(() => (server.requests.includes('POST /1.0/instances') ? true : undefined), 5, soon());
+
+    caller.abort(new Error('deleted meanwhile'));
+
+    await expect(spawned).rejects.toThrow('deleted meanwhile');
+    expect(server.instances.size).toBe(0);
+  });
+
+  it('is a failure of the engine, not a cancellation, when it takes too long', async () => {
+    await begin({ operationMs: 400 }, { spawnTimeoutMs: 100, imageTimeoutMs: 50 });
+
+    await expect(spawn(specOf())).rejects.toMatchObject({ kind: 'unavailable' });
+  });
+});
+
+describe('the image cache', () => {
+  it('fetches once for ten spawns at the same time', async () => {
+    await begin({ operationMs: 20 });
+
+    await Promise.all(Array.from({ length: 10 }, async () => spawn(specOf())));
+
+    expect(opened).toBe(1);
+    expect(server.images.size).toBe(1);
+    expect(server.instances.size).toBe(10);
+  });
+
+  it('makes an image of a bare root file system, with metadata of its own', async () => {
+    await spawn(specOf());
+
+    const [image] = [...server.images.values()];
+    expect(image?.content).toEqual(ROOT);
+    expect(image?.metadata && tarNames(image.metadata)).toEqual(['metadata.yaml', 'templates/hostname.tpl']);
+    expect(image?.metadata?.toString()).toContain('"architecture": "x86_64"');
+    expect(image?.filename).toBe('glance-id.tar');
+  });
+
+  it('finds an image whose name was not made when its process died', async () => {
+    await spawn(specOf());
+    server.aliases.clear();
+
+    await spawn(specOf());
+
+    expect(opened).toBe(1);
+    expect(server.aliases.size).toBe(1);
+  });
+
+  it('fetches again when the image was deleted in the engine', async () => {
+    await spawn(specOf());
+    server.images.clear();
+    server.aliases.clear();
+
+    await spawn(specOf());
+
+    expect(opened).toBe(2);
+  });
+
+  it('fetches again when the image vanishes between look-up and creation', async () => {
+    await spawn(specOf());
+    const [alias = ''] = server.aliases.keys();
+    server.images.clear();
+    server.fail(/POST \/1.0\/instances/, 404, 'Image not found');
+    setTimeout(() => server.aliases.delete(alias), 0);
+
+    await spawn(specOf());
+
+    expect(opened).toBe(2);
+  });
+
+  it('uses the image of another process that sent the same bytes at the same time', async () => {
+    await begin({ operationMs: 50 });
+    const other = newDriver();
+    await other.start(soon());
+
+    await Promise.all([spawn(specOf()), other.spawn(specOf(), { network: async () => [] }, soon())]);
+    await other.stop();
+
+    expect(opened).toBe(2);
+    expect(server.images.size).toBe(1);
+    expect(server.instances.size).toBe(2);
+  });
+
+  it('goes on for the others when the one that began it goes away', async () => {
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+    const image = { ...specOf().image, cacheKey: 'slow', open: async () => (await gate, Readable.from([ROOT])) };
+    const first = new AbortController();
+    const gone = driver.spawn(specOf({ image }), { network: async () => [] }, first.signal);
+    gone.catch(() => undefined);
+    const stays = spawn(specOf({ image }));
+    await poll(() => (server.requests.includes('GET /1.0/images') ? true : undefined), 5, soon());
+
+    first.abort(new Error('gone'));
+    await expect(gone).rejects.toThrow('gone');
+    open();
+
+    await expect(stays).resolves.toBeDefined();
+  });
+
+  it('gives up when nobody waits any more', async () => {
+    let seen: AbortSignal | undefined;
+    const open = (signal: AbortSignal): Promise<Readable> => {
+      seen = signal;
+      return new Promise((_resolve, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason as Error));
+      });
+    };
+    const caller = new AbortController();
+    const spec = specOf({ image: { ...specOf().image, cacheKey: 'never', open } });
+    const gone = driver.spawn(spec, { network: async () => [] }, caller.signal);
+    gone.catch(() => undefined);
+    await poll(() => (seen === undefined ? undefined : true), 5, soon());
+
+    caller.abort(new Error('gone'));
+    await expect(gone).rejects.toThrow('gone');
+
+    expect(seen?.aborted).toBe(true);
+  });
+
+  it('drops an image that the engine cannot unpack, as unacceptable', async () => {
+    server.failLater(/POST \/1.0\/instances/, 'Failed to unpack image: tar: Unexpected EOF in archive');
+
+    await expect(spawn(specOf())).rejects.toMatchObject({ kind: 'invalid' });
+
+    expect(server.images.size).toBe(0);
+    expect(server.instances.size).toBe(0);
+  });
+
+  it('refuses an image for another architecture before it is fetched', async () => {
+    const image = { ...specOf().image, properties: { hw_architecture: 'aarch64' } };
+
+    await expect(spawn(specOf({ image }))).rejects.toMatchObject({ kind: 'invalid' });
+
+    expect(opened).toBe(0);
+  });
+});
+
+describe('instances without marks', () => {
+  it('are not listed', async () => {
+    server.addInstance('mine', {});
+    const spec = await spawn(specOf());
+
+    expect((await driver.listInstances(soon())).map(({ name }) => name)).toEqual([spec.name]);
+  });
+
+  it('make no events', async () => {
+    const events: LifecycleEvent[] = [];
+    driver.onLifecycle((event) => events.push(event));
+    server.addInstance('mine', {});
+
+    server.lifecycle('instance-started', '/1.0/instances/mine');
+    const spec = await spawn(specOf());
+    await poll(() => (events.length > 0 ? true : undefined), 5, soon());
+
+    expect(events.map(({ uuid }) => uuid)).toEqual([spec.uuid]);
+  });
+
+  it('are not taken for one that was renamed onto another', async () => {
+    const spec = await spawn(specOf());
+    const instance = instanceOf(spec);
+    server.instances.delete(spec.name);
+    server.addInstance(spec.name, { 'user.owner': 'admin' });
+    server.instances.set('moved', { ...instance, name: 'moved' });
+
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    expect(server.instances.get('moved')?.status).toBe('Stopped');
+    expect(await driver.powerState(spec.uuid, soon())).toBe(POWER_STATE.shutdown);
+  });
+});
+
+describe('power', () => {
+  it('on replaces the interfaces', async () => {
+    const spec = await spawn(specOf(), [NIC]);
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    await driver.powerOn(spec.uuid, [{ ...NIC, hostInterface: 'tin9999', guestInterface: 'eth1' }], soon());
+
+    const { devices } = instanceOf(spec);
+    expect(Object.keys(devices).sort()).toEqual(['eth1', 'root']);
+    expect(devices['eth1']).toMatchObject({ parent: 'tin9999' });
+  });
+
+  it('on changes nothing when the interfaces are right', async () => {
+    const spec = await spawn(specOf(), [NIC]);
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    await driver.powerOn(spec.uuid, [NIC], soon());
+
+    expect(server.requests).not.toContain(`PUT /1.0/instances/${spec.name}`);
+  });
+
+  it('on tries again when the instance changed meanwhile', async () => {
+    const spec = await spawn(specOf());
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+    server.fail(new RegExp(`PUT /1.0/instances/${spec.name}$`), 412, "ETag doesn't match");
+
+    await driver.powerOn(spec.uuid, [NIC], soon());
+
+    expect(instanceOf(spec)).toMatchObject({ status: 'Running', devices: { eth0: { parent: 'tin0123' } } });
+  });
+
+  it('off kills what does not shut down in time', async () => {
+    await begin({ ignoresShutdown: true });
+    const spec = await spawn(specOf());
+
+    await driver.powerOff(spec.uuid, { graceSeconds: 1 }, soon());
+
+    expect(instanceOf(spec).status).toBe('Stopped');
+    expect(server.requests.filter((line) => line === `PUT /1.0/instances/${spec.name}/state`)).toHaveLength(3);
+  });
+
+  it('soft reboot fails with "conflict" when init does not react', async () => {
+    await begin({ ignoresShutdown: true });
+    const spec = await spawn(specOf());
+
+    await expect(driver.softReboot(spec.uuid, soon())).rejects.toMatchObject({ kind: 'conflict' });
+
+    expect(instanceOf(spec).status).toBe('Running');
+  });
+
+  it('off is tried again when the engine is busy with the instance', async () => {
+    const spec = await spawn(specOf());
+    server.failLater(/state$/, 'Instance is busy running a "restart" operation');
+
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    expect(instanceOf(spec).status).toBe('Stopped');
+  });
+
+  it('off is done when the container ended by itself meanwhile', async () => {
+    const spec = await spawn(specOf());
+    server.failLater(/state$/, `container is not running: "${spec.name}"`);
+
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    expect(server.requests.filter((line) => line.endsWith('/state') && line.startsWith('PUT'))).toHaveLength(2);
+  });
+
+  it('on waits for an engine that cleans up after a container without an operation to wait for', async () => {
+    const spec = await spawn(specOf());
+    server.setStatus(spec.name, 'Stopped');
+    for (let refused = 0; refused < 6; refused += 1) {
+      const text = 'Failed to create instance start operation: Instance is busy running a "stop" operation';
+      server.failLater(/state$/, text);
+    }
+
+    await driver.powerOn(spec.uuid, [], soon());
+
+    expect(instanceOf(spec).status).toBe('Running');
+  });
+});
+
+describe('events', () => {
+  it('that were missed while the stream was broken are found by looking', async () => {
+    const [stops, stays] = [await spawn(specOf()), await spawn(specOf())];
+    const events: LifecycleEvent[] = [];
+    driver.onLifecycle((event) => events.push(event));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    events.length = 0;
+
+    server.breakStreams();
+    server.setStatus(stops.name, 'Stopped');
+
+    await poll(() => (events.length > 0 ? true : undefined), 10, soon());
+    expect(events).toEqual([{ uuid: stops.uuid, event: 'stopped' }]);
+    expect(instanceOf(stays).status).toBe('Running');
+  });
+
+  it.each([
+    ['instance-shutdown', 'stopped'],
+    ['instance-restarted', 'started'],
+    ['instance-paused', 'paused'],
+    ['instance-resumed', 'resumed'],
+  ])('%s is %s', async (action, event) => {
+    const spec = await spawn(specOf());
+    const events: LifecycleEvent[] = [];
+    driver.onLifecycle((each) => events.push(each));
+
+    server.lifecycle(action, `/1.0/instances/${spec.name}?project=default`);
+
+    await poll(() => (events.some((each) => each.event === event) ? true : undefined), 5, soon());
+  });
+});
+
+describe('start', () => {
+  it('says that the engine is away', async () => {
+    await server.shutDown();
+
+    await expect(newDriver().start(soon())).rejects.toMatchObject({ kind: 'unavailable' });
+
+    await server.listen();
+  });
+
+  it('says what to do when the engine does not trust the client', async () => {
+    await expect(begin({ auth: 'untrusted' })).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: expect.stringContaining('trust') as string,
+    });
+  });
+
+  it('says what to do when there is no such pool', async () => {
+    await expect(begin({}, { storagePool: 'fast' })).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: expect.stringContaining('storage pool fast') as string,
+    });
+  });
+});

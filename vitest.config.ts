@@ -1,0 +1,35 @@
+import { defineConfig } from 'vitest/config';
+
+/** Unit and contract tests run side by side; integration tests use real tools, one file at a time. */
+const common = { pool: 'forks', testTimeout: 10_000 } as const;
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: { ...common, name: 'unit', include: ['test/unit/**/*.test.ts', 'packages/*/test/**/*.test.ts'] },
+      },
+      { test: { ...common, name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
+      {
+        test: {
+          ...common,
+          name: 'integration',
+          include: ['test/integration/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'openstack',
+          include: ['test/openstack/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 600_000,
+          hookTimeout: 900_000,
+        },
+      },
+    ],
+  },
+});
