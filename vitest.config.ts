@@ -15,6 +15,7 @@ export default defineConfig({
           ...common,
           name: 'integration',
           include: ['test/integration/**/*.test.ts'],
+          globalSetup: ['test/integration/zfs-fuse.ts'],
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,

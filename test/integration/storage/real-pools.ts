@@ -1,7 +1,7 @@
 // Pools on the real machine: in a directory of their own, on a loop file system, or on zfs.
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import { poll, sleep } from '#src/lib/wait.ts';
+import { poll } from '#src/lib/wait.ts';
 import type { Host } from '#src/host/host.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
@@ -144,26 +144,13 @@ export async function loopMachine(
   };
 }
 
-/** Pools on loop files of zfs; starts zfs-fuse when nobody else did and the kernel has no zfs. */
+/** Pools on loop files of zfs. */
 export async function zfsMachine(): Promise<Machine> {
   const host = new LinuxHost();
   const folder = await temporary(host);
-  const stop = new AbortController();
-  await host.makeDirectory('/run/lock'); // zfs-fuse dies without a word where it is absent
-  const answers = async () => (await host.run(['zpool', 'list', '-H'], { okExitCodes: [0, 1, 2] })).exitCode === 0;
-  const daemon = (await answers())
-    ? undefined
-    : host.start(['zfs-fuse', '-n', '-p', join(folder, 'pid')], { signal: stop.signal, timeoutMs: Infinity });
-  await poll(async () => ((await answers()) ? true : undefined), 200, signal());
   return {
     newPool: () => Promise.resolve(realPool({ kind: 'zfs', folder, host, config: { size: '512MiB' } })),
-    async [Symbol.asyncDispose]() {
-      stop.abort();
-      await daemon?.done.catch(() => {});
-      await sleep(100);
-      if (daemon) await host.mounts.unmount('/zfs-kstat');
-      await host.removeTree(folder);
-    },
+    [Symbol.asyncDispose]: () => host.removeTree(folder),
   };
 }
 
