@@ -1,5 +1,6 @@
 // zfs(8) and zpool(8): typed, with their complaints as kinds of errors. Works with OpenZFS and with zfs-fuse (pool version 23).
 import { AppError, type ErrorKind } from '#src/lib/errors.ts';
+import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import { limited, sleep } from '#src/lib/wait.ts';
 import { CommandError } from './command-error.ts';
 import type { Argv, Host } from './host.ts';
@@ -29,6 +30,16 @@ const BUSY_LIMIT_MS = 20_000;
 const SHORT_LIMIT_MS = 3000;
 const BUSY_PAUSE_MS = 100;
 
+const MOUNTING: ReadonlySet<string> = new Set(['mount', 'rename', 'rollback']);
+
+/**
+ * zfs-fuse hands a new mount to its readers over a pipe, in several writes and without a lock: two at a time mix, and its
+ * daemon never answers again. So what may mount goes one after another.
+ */
+function mayMount([program, verb = '', argument = '']: Argv): boolean {
+  return program === 'zfs' && (MOUNTING.has(verb) || (verb === 'set' && argument.startsWith('mountpoint=')));
+}
+
 const COMPLAINTS: readonly (readonly [RegExp, ErrorKind])[] = [
   [/does not exist|no such pool|could not find any/, 'not_found'],
   [/already exists|dependent clones|is cloned|is part of active pool/, 'conflict'],
@@ -50,16 +61,30 @@ function options(properties: ZfsProperties): readonly string[] {
   return Object.entries(properties).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
 }
 
-export class Zfs {
-  readonly #host: Pick<Host, 'run' | 'start'>;
+type Commands = Pick<Host, 'run' | 'start'>;
 
-  constructor(host: Pick<Host, 'run' | 'start'>) {
+/** One per host, whatever the number of pools. */
+const mounting = new WeakMap<Commands, KeyedLock>();
+
+function mountingOn(host: Commands): KeyedLock {
+  const lock = mounting.get(host) ?? new KeyedLock();
+  mounting.set(host, lock);
+  return lock;
+}
+
+export class Zfs {
+  readonly #host: Commands;
+  readonly #mounting: KeyedLock;
+
+  constructor(host: Commands) {
     this.#host = host;
+    this.#mounting = mountingOn(host);
   }
 
   async #run(argv: Argv, signal: AbortSignal): Promise<string> {
+    const work = async () => (await this.#host.run(argv, { signal, timeoutMs: COMMAND_LIMIT_MS })).stdout;
     try {
-      return (await this.#host.run(argv, { signal, timeoutMs: COMMAND_LIMIT_MS })).stdout;
+      return await (mayMount(argv) ? this.#mounting.run('', work, signal) : work());
     } catch (error) {
       throw translate(error);
     }

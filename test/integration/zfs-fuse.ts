@@ -1,6 +1,6 @@
 // Global setup of the integration tests: zfs-fuse runs while they do, unless the kernel has zfs or somebody else started it.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const START_LIMIT_MS = 20_000;
@@ -19,20 +19,25 @@ async function started(daemon: ChildProcess): Promise<void> {
   }
 }
 
-/** Starts what is missing; the function that it gives stops it again. */
-export default async function setup(): Promise<(() => Promise<void>) | undefined> {
+let stop: (() => Promise<void>) | undefined;
+
+/** Starts what is missing. */
+export async function setup(): Promise<void> {
   const wanted = process.env['INTEGRATION'] === '1' && process.getuid?.() === 0;
-  if (!wanted || answers() || !succeeds('sh', '-c', 'command -v zfs-fuse')) return undefined;
+  if (!wanted || answers() || !succeeds('sh', '-c', 'command -v zfs-fuse')) return;
   mkdirSync('/run/lock', { recursive: true }); // zfs-fuse dies without a word where it is absent
-  const daemon = spawn('zfs-fuse', ['--no-daemon', '--pidfile', `/run/zfs-fuse-${process.pid}.pid`], {
-    stdio: 'ignore',
-  });
+  const pidFile = `/run/zfs-fuse-${process.pid}.pid`;
+  const daemon = spawn('zfs-fuse', ['--no-daemon', '--pidfile', pidFile], { stdio: 'ignore' });
   const ended = new Promise((resolve) => daemon.once('exit', resolve));
   await started(daemon);
-  return async () => {
+  stop = async () => {
     daemon.kill('SIGTERM');
     await ended;
     succeeds('umount', '/zfs-kstat');
-    succeeds('rm', '-f', `/run/zfs-fuse-${process.pid}.pid`);
+    rmSync(pidFile, { force: true });
   };
+}
+
+export async function teardown(): Promise<void> {
+  await stop?.();
 }
