@@ -4,6 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import type { OperationRegistry, OperationView } from '#src/engine/operations/operations.ts';
 import type { ImageRecord } from '#src/engine/db/records.ts';
 import { imageUrl, type UploadedImage } from '#src/engine/images/new-image.ts';
+import { inProject } from '#src/engine/projects/project-url.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { aborted } from '#src/lib/wait.ts';
 import type { EngineContext } from '#src/engine/context.ts';
@@ -41,11 +42,11 @@ export function findImageToken(
   secret: string | undefined,
 ): OperationView | undefined {
   if (secret === undefined || secret === '') return undefined;
+  // As operations show it: with its project.
+  const url = inProject(imageUrl(image), image.project);
   return operations.list(image.project).find(({ description, resources, metadata }) => {
     return (
-      description === IMAGE_TOKEN &&
-      resources['images']?.includes(imageUrl(image)) === true &&
-      metadata?.['secret'] === secret
+      description === IMAGE_TOKEN && resources['images']?.includes(url) === true && metadata?.['secret'] === secret
     );
   });
 }

@@ -129,6 +129,26 @@ describeWith(NEEDS, 'images of other servers', () => {
       expect(await lxc('image', 'show', 'there:back')).toContain('public: false');
     });
 
+    it.each(['pull', 'push', 'relay'])('copies private images out of one project into another (%s)', async (mode) => {
+      const fingerprint = await publishThere('moved');
+      await lxc('project', 'create', 'there:from');
+      await lxc('project', 'create', 'here:to');
+      await lxc('image', 'copy', 'there:test', 'there:', '--target-project', 'from');
+      await lxc('image', 'delete', 'there:test');
+
+      // The stock client takes the project of the source from its remote.
+      await lxc('project', 'switch', 'there:from');
+      await lxc('image', 'copy', `there:${fingerprint}`, 'here:', '--target-project', 'to', `--mode=${mode}`);
+      await lxc('project', 'switch', 'there:default');
+
+      const { metadata } = await here.call('GET', `/1.0/images/${fingerprint}?project=to`);
+      expect(metadata.properties.description).toBe('moved');
+      await lxc('image', 'delete', `here:${fingerprint}`, '--project', 'to');
+      await lxc('image', 'delete', `there:${fingerprint}`, '--project', 'from');
+      await lxc('project', 'delete', 'here:to');
+      await lxc('project', 'delete', 'there:from');
+    });
+
     it('copies split images', async () => {
       await makeBusyboxImage(join(work, 'u.tar.gz'), { label: 'split' });
       await run(
