@@ -50,7 +50,11 @@ export function registerWarningRoutes(app: ApiApp, { context }: Pick<Engine, 'co
     },
     async ({ query: { recursion = 0, filter, project } }) => {
       const list = warnings.list().filter((warning) => project === undefined || warning.project === project);
-      return sync(recursion > 0 ? list.map(view).filter(parseFilter(filter)) : list.map(urlOf));
+      const passes = parseFilter(filter);
+      const passed = list
+        .map((warning) => ({ url: urlOf(warning), shown: view(warning) }))
+        .filter(({ shown }) => passes(shown));
+      return sync(passed.map(({ url, shown }) => (recursion > 0 ? shown : url)));
     },
   );
 
