@@ -6,6 +6,7 @@ import { removeBackups } from '../backups/backup-files.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import type { ConfigMap, DeviceMap, InstanceRules } from '../types.ts';
+import { changedCloudInitId, freshCloudInitId } from './cloud-init-id.ts';
 import { validateExpanded } from './config-rules.ts';
 import { rootDisk } from './disks.ts';
 import type { InstanceDevices } from './devices.ts';
@@ -57,7 +58,7 @@ export class InstanceChanges {
     const before = expander(context.database)(record);
     const after = this.#validateExpanded({ ...content, project: record.project, config: kept });
     context.gate.changedInstance(record.project, { ...content, name: record.name, config: kept }, record.config);
-    const config = { ...kept, ...missingVolatile(after.devices, kept) };
+    const config = { ...kept, ...missingVolatile(after.devices, kept), ...changedCloudInitId(before, after, kept) };
     const store = (volatile: ConfigMap): void => {
       const whole = { ...config, ...volatile };
       context.database.instances.update(record.id, {
@@ -79,7 +80,10 @@ export class InstanceChanges {
     const after = this.#validateExpanded(record);
     rules.validateConfig(after.config, { profile: false });
     rules.validateDevices(after.devices, { profile: false, project: record.project });
-    const missing = missingVolatile(after.devices, record.config);
+    const missing = {
+      ...missingVolatile(after.devices, record.config),
+      ...changedCloudInitId(before, after, record.config),
+    };
     const store = (volatile: ConfigMap): void => {
       const { config } = context.database.instances.get(record.project, record.name);
       const whole = { ...config, ...missing, ...volatile };
@@ -164,8 +168,12 @@ export class InstanceChanges {
     });
     database.transaction(() => {
       database.instances.rename(record.id, to);
-      const config = template ? { config: { ...record.config, 'volatile.apply_template': 'rename' } } : {};
-      database.instances.update(record.id, { ...config, profiles: record.profiles });
+      const config = {
+        ...record.config,
+        ...(template && { 'volatile.apply_template': 'rename' }),
+        ...(to.name !== from.name && freshCloudInitId()),
+      };
+      database.instances.update(record.id, { config, profiles: record.profiles });
     });
     revert.commit();
     await moveDirectories(context, from, to);

@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { InstanceRecord, SnapshotRecord } from '../db/records.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
 import type { CopiedInstance } from './copy.ts';
+import { freshCloudInitId } from './cloud-init-id.ts';
 import type { CreationPlan, CreationSource } from './creation.ts';
 
 const MACHINES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64', ia32: 'i686', arm: 'armv7l' };
@@ -40,7 +41,7 @@ export function inheritedConfig(source: CreationSource): ConfigMap {
 export function freshVolatile({ source }: CreationPlan) {
   return {
     'volatile.uuid': randomUUID() as string,
-    'volatile.cloud-init.instance-id': randomUUID() as string,
+    ...freshCloudInitId(),
     'volatile.last_state.idmap': '[]',
     ...(source.type !== 'none' && { 'volatile.apply_template': source.type === 'image' ? 'create' : 'copy' }),
   };

@@ -216,6 +216,7 @@ describe('changing', () => {
   it('renames with volume and directories', async () => {
     await using under = await startInstances();
     await under.create('c1');
+    const { config: first } = under.instances.get('default', 'c1').record;
 
     const move = { name: 'c2', project: '', pool: '', instanceOnly: false };
     await under.done(under.engine.instances.moves.start(under.instances.get('default', 'c1').record, move));
@@ -223,7 +224,10 @@ describe('changing', () => {
     expect(under.instances.names('default')).toEqual(['c2']);
     expect([...under.storage.instances]).toEqual(['c2']);
     expect(readdirSync(join(under.root, 'containers'))).toEqual(['c2']);
-    expect(under.instances.get('default', 'c2').record.config['volatile.apply_template']).toBe('rename');
+    const { config } = under.instances.get('default', 'c2').record;
+    expect(config['volatile.apply_template']).toBe('rename');
+    expect(config['volatile.cloud-init.instance-id']).toMatch(/^[0-9a-f-]{36}$/);
+    expect(config['volatile.cloud-init.instance-id']).not.toBe(first['volatile.cloud-init.instance-id']);
   });
 
   it('protects what is to be protected from deletion', async () => {
