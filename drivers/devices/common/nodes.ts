@@ -4,7 +4,7 @@ import type { Host } from '#src/host/host.ts';
 import type { RuntimeMount } from '../../runtime/driver.ts';
 import type { Device, StartedDevice } from '../driver.ts';
 import { octalMode, type OptionChecks, textOf, userId } from './options.ts';
-import type { DevicePlaces } from './places.ts';
+import { type DevicePlaces, type Place, relative } from './places.ts';
 
 export interface Node {
   readonly kind: 'char' | 'block';
@@ -53,17 +53,31 @@ export async function makeNodes(
   return madeNodes(places, device);
 }
 
-/** What makeNodes() made and is still there. */
+/** What makeNodes() made and is still there. A path inside shows the device that had it first: cards share nodes, for one. */
 export async function madeNodes(places: DevicePlaces, device: Device): Promise<StartedDevice> {
   const mounts: RuntimeMount[] = [];
   const rules: string[] = [];
-  for (const { path, part } of await places.of(device, 'unix')) {
-    const node = await nodeAt(path);
-    if (!node) continue;
-    mounts.push({ source: path, target: part.replace(/^\/+/, ''), type: 'none', options: ['bind', 'create=file'] });
+  const all = await places.all(device.owner, 'unix');
+  for (const place of all.filter((one) => one.device === device.device)) {
+    const node = await nodeAt(place.path);
+    if (!node || (await isTaken(place, all))) continue;
+    mounts.push({ source: place.path, target: place.part, type: 'none', options: ['bind', 'create=file'] });
     rules.push(`${node.kind === 'char' ? 'c' : 'b'} ${node.major}:${node.minor} rwm`);
   }
   return { mounts, rules };
+}
+
+async function isTaken({ path, device, part }: Place, all: readonly Place[]): Promise<boolean> {
+  const rivals = all.filter((other) => other.part === part && other.device !== device);
+  if (rivals.length === 0) return false;
+  const own = await madeAt(path);
+  const times = await Promise.all(rivals.map((rival) => madeAt(rival.path)));
+  return times.some((time) => time < own);
+}
+
+/** Which was made first: numbers of inodes of the tmpfs that devices lie on only grow. */
+async function madeAt(path: string): Promise<bigint> {
+  return (await stat(path, { bigint: true })).ino;
 }
 
 /** Whether what makeNodes() made is not what is wanted now. */
@@ -73,7 +87,7 @@ export async function areStale(places: DevicePlaces, device: Device, wanted: rea
     const node = await nodeAt(path);
     return node ? text(node, part) : '';
   });
-  const wants = wanted.map((node) => text(node, node.path));
+  const wants = wanted.map((node) => text(node, relative(node.path)));
   return (await Promise.all(made)).toSorted().join('\n') !== wants.toSorted().join('\n');
 }
 

@@ -6,6 +6,13 @@ import type { Device, DeviceContext } from '../driver.ts';
 
 const PASSABLE = 0o711;
 
+export interface Place {
+  readonly path: string;
+  readonly device: string;
+  /** Relative to the container's root. */
+  readonly part: string;
+}
+
 export class DevicePlaces {
   readonly #host: Host;
   readonly #root: string;
@@ -15,9 +22,9 @@ export class DevicePlaces {
     this.#root = devicesPath;
   }
 
-  /** A path for `kind` of this device; `part` tells apart what one device has several of. */
+  /** A path for `kind` of this device; `part`, a path in the container, tells apart what one device has several of. */
   path({ owner, device }: Pick<Device, 'owner' | 'device'>, kind: string, part = ''): string {
-    const name = part === '' ? `${kind}.${escaped(device)}` : `${kind}.${escaped(device)}.${escaped(part)}`;
+    const name = `${kind}.${nameOf(device)}${part === '' ? '' : `.${encoded(relative(part))}`}`;
     return `${this.directory(owner.hostName)}/${name}`;
   }
 
@@ -46,15 +53,20 @@ export class DevicePlaces {
     });
   }
 
-  /** Every path of a device that has several, with the part that tells it apart. */
-  async of(device: Device, kind: string): Promise<readonly { readonly path: string; readonly part: string }[]> {
-    const prefix = `${kind}.${escaped(device.device)}.`;
-    const directory = this.directory(device.owner.hostName);
-    const names = (await this.#host.list(directory)).filter((name) => name.startsWith(prefix));
-    return names.map((name) => ({
-      path: `${directory}/${name}`,
-      part: decodeURIComponent(name.slice(prefix.length)),
-    }));
+  /** What devices of the instance have of this kind, each with the part that tells it apart: a path relative to the container's root. */
+  async all(owner: Device['owner'], kind: string): Promise<readonly Place[]> {
+    const directory = this.directory(owner.hostName);
+    const names = await this.#host.list(directory);
+    return names.flatMap((name) => {
+      const [found, device, ...rest] = name.split('.');
+      if (found !== kind || device === undefined || rest.length === 0) return [];
+      return [{ path: `${directory}/${name}`, device: decoded(device), part: decoded(rest.join('.')) }];
+    });
+  }
+
+  /** Every path of a device that has several. */
+  async of({ owner, device }: Pick<Device, 'owner' | 'device'>, kind: string): Promise<readonly Place[]> {
+    return (await this.all(owner, kind)).filter((place) => place.device === device);
   }
 
   /** What is left of a container that does not run. */
@@ -71,7 +83,27 @@ export class DevicePlaces {
   }
 }
 
-/** Device names may hold slashes, and dots, which part what we write: "a.b" and "b" of "a" must not be the same. */
-function escaped(name: string): string {
-  return encodeURIComponent(name).replaceAll('.', '%2E');
+/** Paths with and without a slash in front are the same place in a container. */
+export function relative(path: string): string {
+  return path.replace(/^\/+/, '');
+}
+
+/** Dots part what we write: "a.b" and "b" of "a" must not be the same. */
+function nameOf(device: string): string {
+  return encoded(device).replaceAll('.', '%2E');
+}
+
+/** As LXD writes paths in file names, "-" as "--" and "/" as "-"; what could not be read back then is percent-encoded. */
+function encoded(text: string): string {
+  return text
+    .replaceAll('%', '%25')
+    .replaceAll(/(?<=\/)[-/]/gu, (char) => (char === '-' ? '%2D' : '%2F'))
+    .replaceAll('-', '--')
+    .replaceAll('/', '-');
+}
+
+const PLAIN: Readonly<Record<string, string>> = { '--': '-', '-': '/', '%25': '%', '%2D': '-', '%2E': '.', '%2F': '/' };
+
+function decoded(name: string): string {
+  return name.replaceAll(/--|-|%2[5DEF]/gu, (match) => PLAIN[match] ?? match);
 }

@@ -190,6 +190,26 @@ describeWith(
       await expect(bench.inside('dev-c1', 'stat', '/dev/zz')).rejects.toThrow('No such file');
     });
 
+    it('a path inside belongs to the device that had it first, and nodes lie on the host where LXD has them', async () => {
+      const add = (name: string, ...options: readonly string[]) =>
+        bench.lxc('config', 'device', 'add', 'dev-c1', name, 'unix-char', 'path=/tmp/a-node', 'major=1', ...options);
+      const nodes = () => readdir(join(bench.daemon.root, 'devices', 'dev-c1'));
+      const inside = async () => (await bench.inside('dev-c1', 'stat', '-c', '%a %t:%T', '/tmp/a-node')).trim();
+
+      await add('n-1', 'minor=5');
+      await add('n-2', 'minor=3', 'mode=600');
+      expect((await nodes()).toSorted()).toEqual(['unix.n--1.tmp-a--node', 'unix.n--2.tmp-a--node']);
+      expect(await inside()).toBe('660 1:5');
+      await bench.lxc('restart', '-f', 'dev-c1');
+      expect(await inside()).toBe('660 1:5');
+      await bench.lxc('config', 'device', 'remove', 'dev-c1', 'n-2');
+      expect(await inside()).toBe('660 1:5');
+      expect(await nodes()).toEqual(['unix.n--1.tmp-a--node']);
+
+      await bench.lxc('config', 'device', 'remove', 'dev-c1', 'n-1');
+      await expect(bench.inside('dev-c1', 'stat', '/tmp/a-node')).rejects.toThrow('No such file');
+    });
+
     it('a privileged container may use a node as long as it has it', async () => {
       await bench.launch('dev-p1', '-c', 'security.privileged=true');
       await bench.lxc(

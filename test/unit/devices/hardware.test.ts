@@ -123,14 +123,13 @@ describe('gpu', () => {
     const start = async (config: Record<string, string>) => {
       const { host, driver: tried } = driver(gpu);
       const nodes: string[] = [];
-      host.makeNode = async (path, { major, minor }) =>
-        void nodes.push(`${decodeURIComponent(path)} ${major}:${minor}`);
+      host.makeNode = async (path, { major, minor }) => void nodes.push(`${path} ${major}:${minor}`);
       await tried.start({ owner, device: 'g', config: { type: 'gpu', ...config } }, AbortSignal.timeout(1000));
       return nodes.map((node) => node.replace('/devices/c1/unix.g.', ''));
     };
 
-    expect(await start({ vendorid: '1002' })).toEqual(['/dev/dri/card1 226:1', '/dev/dri/renderD129 226:129']);
-    expect(await start({ pci: '00:02.0' })).toEqual(['/dev/dri/card0 226:0', '/dev/dri/renderD128 226:128']);
+    expect(await start({ vendorid: '1002' })).toEqual(['dev-dri-card1 226:1', 'dev-dri-renderD129 226:129']);
+    expect(await start({ pci: '00:02.0' })).toEqual(['dev-dri-card0 226:0', 'dev-dri-renderD128 226:128']);
     expect(await start({ id: '1', mode: '0666' })).toHaveLength(2);
     expect(await start({})).toHaveLength(4);
     await expect(start({ productid: '1111' })).rejects.toThrow('Failed to detect requested GPU device');
