@@ -139,6 +139,12 @@ export interface GlanceImage {
   readonly properties: Readonly<Record<string, string>>;
 }
 
+export interface GlanceImageChanges {
+  readonly diskFormat?: string;
+  readonly containerFormat?: string;
+  readonly properties?: Readonly<Record<string, string>>;
+}
+
 export interface Glance {
   getImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<GlanceImage>;
   /**
@@ -146,6 +152,21 @@ export interface Glance {
    * os_hash_value (or the md5 checksum), and before any byte when the image has no data. `image` saves the look-up.
    */
   download(credentials: Credentials, image: GlanceImage, signal?: AbortSignal): Promise<Readable>;
+  /** Images whose properties have these values, newest first; all pages. */
+  listImages(
+    credentials: Credentials,
+    properties: Readonly<Record<string, string>>,
+    signal?: AbortSignal,
+  ): Promise<readonly GlanceImage[]>;
+  /** Sets what differs from `image`, which is as last read; no request when nothing does. */
+  updateImage(
+    credentials: Credentials,
+    image: GlanceImage,
+    changes: GlanceImageChanges,
+    signal?: AbortSignal,
+  ): Promise<void>;
+  /** Sends the bytes of a queued image as they come; `content` is destroyed in any case. Never repeated. */
+  upload(credentials: Credentials, id: string, content: Readable, signal?: AbortSignal): Promise<void>;
   /** 404 is success. */
   deleteImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { type AxiosInstance, create } from 'axios';
 import { describeBody, OpenStackError } from './errors.ts';
 
@@ -25,6 +25,7 @@ export interface HttpRequest {
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly url: string;
   readonly headers?: Readonly<Record<string, string>>;
+  /** A Readable is sent as it comes, with neither a total time limit nor redirects. */
   readonly body?: unknown;
   /** 'stream': `data` is a Readable, and no total time limit applies. */
   readonly responseType?: 'json' | 'stream';
@@ -72,7 +73,9 @@ export function createHttp(options: HttpOptions = {}): SendRequest {
       data: body,
       responseType,
       headers: { Accept: 'application/json', ...headers },
-      timeout: responseType === 'stream' ? 0 : timeoutMs,
+      timeout: responseType === 'stream' || body instanceof Readable ? 0 : timeoutMs,
+      // to follow one, the whole body would be kept in memory
+      ...(body instanceof Readable ? { maxRedirects: 0 } : {}),
       ...(signal ? { signal } : {}),
     });
     const response = await asked.catch((error: unknown) => {

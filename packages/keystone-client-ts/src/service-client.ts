@@ -1,4 +1,5 @@
 // Requests to one OpenStack service: endpoint, tokens, re-authentication and retries.
+import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CatalogService, type EndpointFilter, findEndpoint } from './catalog.ts';
 import { OpenStackError } from './errors.ts';
@@ -108,7 +109,7 @@ export class ServiceClient {
   }
 
   #whatToDo(request: ServiceRequest, error: unknown, { own }: Attempted): 'connect' | 'status' | 'auth' | undefined {
-    if (!(error instanceof OpenStackError)) return undefined;
+    if (!(error instanceof OpenStackError) || isSpent(request.body)) return undefined;
     const { status } = error;
     if (status === undefined) return isRepeatable(request, error) ? 'connect' : undefined;
     if (status === 401 && own !== undefined) {
@@ -118,6 +119,11 @@ export class ServiceClient {
     const retriable = this.#options.retriableStatuses ?? [503];
     return retriable.includes(status) && request.method !== 'POST' ? 'status' : undefined;
   }
+}
+
+/** Of a stream, what was read is gone: the request cannot be made a second time. */
+function isSpent(body: unknown): boolean {
+  return body instanceof Readable && (body.readableDidRead || body.destroyed);
 }
 
 /** A refused connection sent nothing; after anything else a POST may have been executed. */

@@ -1,5 +1,6 @@
 // Placement, Neutron and Glance clients against a scripted service.
 import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
 import { createGlance } from '#src/openstack/glance.ts';
@@ -146,6 +147,68 @@ describe('glance', () => {
     const image = await glance.getImage(asUser, 'im1');
     return await buffer(await glance.download(asUser, image));
   }
+
+  it('changes of an image only what differs, in the form that Glance wants', async () => {
+    await using service = await cloud();
+    service
+      .on(/GET .*im1$/, { body: imageBody({ disk_format: null, owner_id: 'me' }) })
+      .on(/PATCH .*im1/, { body: {} });
+    const glance = createGlance({ settings: { auth: authOf(service.url) } });
+    const image = await glance.getImage(asUser, 'im1');
+    const changes = { diskFormat: 'raw', containerFormat: 'bare', properties: { owner_id: 'me', 'a/b~c': 'x' } };
+
+    await glance.updateImage(asUser, image, changes);
+    await glance.updateImage(asUser, image, { containerFormat: 'bare', properties: { owner_id: 'me' } });
+
+    const patches = service.requests.filter(({ method }) => method === 'PATCH');
+    expect(patches).toHaveLength(1);
+    expect(patches[0]?.headers['content-type']).toBe('application/openstack-images-v2.1-json-patch');
+    expect(patches[0]?.body).toEqual([
+      { op: 'add', path: '/a~1b~0c', value: 'x' },
+      { op: 'replace', path: '/disk_format', value: 'raw' },
+    ]);
+  });
+
+  it('lists images by properties, newest first, page after page', async () => {
+    await using service = await cloud();
+    service.on(
+      /GET .*images\?/,
+      { body: { images: [imageBody()], next: '/v2/images?marker=im1' } },
+      { body: { images: [imageBody({ id: 'im2' })] } },
+    );
+    const glance = createGlance({ settings: { auth: authOf(service.url) } });
+
+    const images = await glance.listImages(asUser, { image_type: 'backup' });
+
+    expect(images.map(({ id }) => id)).toEqual(['im1', 'im2']);
+    const page = '/v2/images?image_type=backup&limit=200&sort_key=created_at&sort_dir=desc';
+    const asked = service.requests.filter(({ method }) => method === 'GET').map(({ path }) => path);
+    expect(asked).toEqual([page, `${page}&marker=im1`]);
+  });
+
+  it('streams the content of an image, and never sends half of it a second time', async () => {
+    await using service = await cloud();
+    service.on(/PUT .*im1\/file/, { status: 204 }).on(/PUT .*im2\/file/, { status: 503 }, { status: 204 });
+    const glance = createGlance({ settings: { auth: authOf(service.url) } });
+
+    await glance.upload(asUser, 'im1', Readable.from([Buffer.from('"bytes"')]));
+    await expect(glance.upload(asUser, 'im2', Readable.from([Buffer.from('"bytes"')]))).rejects.toMatchObject({
+      kind: 'unavailable',
+    });
+
+    const puts = service.requests.filter(({ method }) => method === 'PUT');
+    expect(puts.map(({ path }) => path)).toEqual(['/v2/images/im1/file', '/v2/images/im2/file']);
+    expect(puts[0]).toMatchObject({ body: 'bytes', headers: { 'transfer-encoding': 'chunked' } });
+  });
+
+  it('tells of the content when that is what failed', async () => {
+    await using service = await cloud();
+    service.on(/PUT .*im1\/file/, { status: 204 });
+    const glance = createGlance({ settings: { auth: authOf(service.url) } });
+    const content = new Readable({ read: () => content.destroy(new Error('the engine went away')) });
+
+    await expect(glance.upload(asUser, 'im1', content)).rejects.toThrow('the engine went away');
+  });
 
   it('streams an image whose checksum is right', async () => {
     expect(await download({}, content)).toEqual(content);
