@@ -114,6 +114,15 @@ export interface NicUsage {
   readonly sentPackets: number;
 }
 
+/** The root disk as it was at one moment, until disposed. */
+export interface GuestSnapshot extends AsyncDisposable {
+  /** Glance's names of what open() gives; spawn() accepts it. */
+  readonly diskFormat: string;
+  readonly containerFormat: string;
+  /** The content, streamed; called at most once. The caller reads or destroys it before it disposes of the snapshot. */
+  open(signal: AbortSignal): Promise<Readable>;
+}
+
 export interface LifecycleEvent {
   readonly uuid: string;
   readonly event: 'started' | 'stopped' | 'paused' | 'resumed';
@@ -157,6 +166,8 @@ export interface VirtDriver {
   usage(uuid: string, signal: AbortSignal): Promise<GuestUsage>;
   /** The last `maxBytes` of the console log; empty when nothing was printed yet. Absent: 'not_found'. */
   consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
+  /** Running or not; a running guest runs on. Absent: 'not_found'. */
+  snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot>;
   /** Events of instances that carry Nova's marks, until disposed. */
   onLifecycle(listener: (event: LifecycleEvent) => void): Disposable;
 }

@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { tarOf } from './tar.ts';
 
 export interface FakeLxdInstance {
   name: string;
@@ -357,6 +358,27 @@ export class FakeLxd implements AsyncDisposable {
     });
   }
 
+  #publish({
+    source,
+    properties,
+  }: {
+    readonly source: { readonly name: string };
+    readonly properties: Record<string, string>;
+  }): Started {
+    const [instance = '', snapshot = ''] = source.name.split('/');
+    if (this.snapshots.get(instance)?.includes(snapshot) !== true)
+      throw new HttpError(404, 'Instance snapshot not found');
+    const content = tarOf({
+      'metadata.yaml': JSON.stringify({ architecture: 'x86_64', properties }),
+      'rootfs/sbin/init': '',
+    });
+    const fingerprint = createHash('sha256').update(content).digest('hex');
+    return this.#start('POST /1.0/images', { images: [`/1.0/images/${fingerprint}`] }, () => {
+      this.images.set(fingerprint, { fingerprint, metadata: undefined, content, filename: 'snapshot.tar', properties });
+      return { fingerprint, size: String(content.length) };
+    });
+  }
+
   #upload(request: IncomingMessage, raw: Buffer): Started {
     const { metadata, content } = partsOf(request.headers['content-type'] ?? '', raw);
     const fingerprint = createHash('sha256')
@@ -481,6 +503,8 @@ export class FakeLxd implements AsyncDisposable {
       this.#instance(name);
       return this.#start(`POST ${url.pathname}`, { instances: [`/1.0/instances/${name}`] }, () => {
         this.posted.push({ path: url.pathname, body: body as object });
+        if (url.pathname.endsWith('/snapshots'))
+          this.snapshots.set(name, [...(this.snapshots.get(name) ?? []), body.name]);
       });
     },
     'DELETE /1\\.0/instances/([^/]+)/snapshots/([^/]+)': ({ args: [name = '', snapshot = ''], url }) => {
@@ -504,7 +528,7 @@ export class FakeLxd implements AsyncDisposable {
       response.end(console);
     },
     'GET /1\\.0/images': () => [...this.images.values()].map((image) => this.#imageView(image)),
-    'POST /1\\.0/images': ({ request, raw }) => this.#upload(request, raw),
+    'POST /1\\.0/images': ({ request, raw, body }) => (body?.source ? this.#publish(body) : this.#upload(request, raw)),
     'GET /1\\.0/images/aliases': () =>
       [...this.aliases].map(([name, target]) => ({ name, target, description: '', type: 'container' })),
     'POST /1\\.0/images/aliases': ({ body }) => {
@@ -520,6 +544,11 @@ export class FakeLxd implements AsyncDisposable {
       const image = [...this.images.values()].find((candidate) => candidate.fingerprint.startsWith(fingerprint));
       if (!image) throw new HttpError(404, 'Image not found');
       return this.#imageView(image);
+    },
+    'GET /1\\.0/images/([^/]+)/export': ({ args: [fingerprint = ''], response }) => {
+      const image = this.images.get(fingerprint);
+      if (!image) throw new HttpError(404, 'Image not found');
+      response.end(image.content);
     },
     'DELETE /1\\.0/images/([^/]+)': ({ args: [fingerprint = ''] }) => {
       if (!this.images.has(fingerprint)) throw new HttpError(404, 'Image not found');

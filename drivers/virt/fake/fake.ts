@@ -1,7 +1,9 @@
 // An engine in memory behind the virt contract: for tests, for trying a control plane, for simulating many hosts.
+import { Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
 import {
+  type GuestSnapshot,
   type GuestUsage,
   type HostFacts,
   type LifecycleEvent,
@@ -45,6 +47,8 @@ export class FakeVirtDriver implements VirtDriver {
   readonly info = INFO;
   /** What there is, by uuid; tests read and change it. */
   readonly instances = new Map<string, FakeInstance>();
+  /** Taken, and not yet disposed of. */
+  openSnapshots = 0;
   readonly #options: Required<FakeOptions>;
   readonly #images = new Map<string, number>();
   readonly #listeners = new Set<(event: LifecycleEvent) => void>();
@@ -235,6 +239,21 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     const bytes = new TextEncoder().encode(this.#existing(uuid).console);
     return bytes.subarray(Math.max(0, bytes.length - maxBytes));
+  }
+
+  async snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot> {
+    const { spec } = this.#existing(uuid);
+    this.#failOnDemand('snapshot');
+    await sleep(this.#options.delayMs, signal);
+    this.openSnapshots += 1;
+    return {
+      diskFormat: 'raw',
+      containerFormat: 'bare',
+      open: async () => Readable.from([Buffer.from(`root of ${spec.uuid}`)]),
+      [Symbol.asyncDispose]: async () => {
+        this.openSnapshots -= 1;
+      },
+    };
   }
 
   onLifecycle(listener: (event: LifecycleEvent) => void): Disposable {

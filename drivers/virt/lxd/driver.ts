@@ -2,6 +2,7 @@
 import { EngineClient } from '#src/client/client.ts';
 import { AppError } from '#src/lib/errors.ts';
 import {
+  type GuestSnapshot,
   type GuestUsage,
   type HostFacts,
   type LifecycleEvent,
@@ -26,6 +27,7 @@ import { attachNic, detachNic } from './nics.ts';
 import { Power } from './power.ts';
 import { powerStateOf } from './power-state.ts';
 import { type EngineSetup, findSetup } from './setup.ts';
+import { EngineSnapshot } from './snapshot.ts';
 import { spawn } from './spawn.ts';
 import { usageOf } from './usage.ts';
 
@@ -187,6 +189,14 @@ export class LxdDriver implements VirtDriver {
   async consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
     const what = `console log of instance ${uuid}`;
     return this.#request(what, signal, async (limit) => this.#consoles.tail(uuid, maxBytes, limit));
+  }
+
+  async snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot> {
+    const { log, options } = this.#context;
+    const context = { client: this.#client, log, timeoutMs: options.imageTimeoutMs };
+    return within(`snapshot of instance ${uuid}`, options.spawnTimeoutMs, signal, async (limit) =>
+      EngineSnapshot.take(context, (await this.#directory.get(uuid, limit)).name, limit),
+    );
   }
 
   onLifecycle(listener: (event: LifecycleEvent) => void): Disposable {

@@ -1,6 +1,7 @@
 // What every virt driver promises. Run on the driver in memory, on the LXD driver with a fake server, and on real engines.
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
   type LifecycleEvent,
@@ -331,6 +332,29 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
 
       await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
       expect((await log(1000)).length).toBeGreaterThan(8);
+    });
+
+    it('gives a snapshot of a guest that runs on, and another guest boots from it', async () => {
+      const { uuid } = await spawn();
+
+      const snapshot = await under.driver.snapshot(uuid, signal());
+      const content = await buffer(await snapshot.open(signal()));
+      await snapshot[Symbol.asyncDispose]();
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+      const copy = await spawn(specOf(imageOf(() => Readable.from([content]), snapshot.diskFormat)));
+      expect(await uuids()).toEqual(expect.arrayContaining([uuid, copy.uuid]));
+    });
+
+    it('gives a snapshot of a stopped guest, and none of an absent one', async () => {
+      const { uuid } = await spawn();
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+
+      await using snapshot = await under.driver.snapshot(uuid, signal());
+      const content = await buffer(await snapshot.open(signal()));
+
+      expect(content.length).toBeGreaterThan(0);
+      await expect(under.driver.snapshot(randomUUID(), signal())).rejects.toMatchObject({ kind: 'not_found' });
     });
 
     it('reports what happens to instances until nobody listens', async () => {

@@ -1,6 +1,7 @@
 // What is special to the LXD driver; what every driver promises is in test/contract/virt.
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type LifecycleEvent, POWER_STATE, type SpawnNic, type SpawnSpec } from '#drivers/virt/driver.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
@@ -175,6 +176,37 @@ describe('a spawned instance', () => {
     await begin({}, { profiles: ['base', 'gpu'] });
 
     expect(instanceOf(await spawn(specOf())).profiles).toEqual(['base', 'gpu']);
+  });
+});
+
+describe('a snapshot', () => {
+  it('has properties of its own, and leaves nothing in the engine', async () => {
+    const spec = await spawn(specOf());
+    const before = [...server.images.keys()];
+
+    const snapshot = await driver.snapshot(spec.uuid, soon());
+    const content = await buffer(await snapshot.open(soon()));
+    const [published] = [...server.images.values()].filter(({ fingerprint }) => !before.includes(fingerprint));
+    await snapshot[Symbol.asyncDispose]();
+
+    expect(tarNames(content)).toContain('metadata.yaml');
+    // the guest's image is found in the cache by its property: the snapshot must not pass for it
+    expect(published?.properties).not.toHaveProperty('nova.cache_key');
+    expect([...server.images.keys()]).toEqual(before);
+    expect(server.snapshots.get(spec.name)).toEqual([]);
+  });
+
+  it('whose publication fails leaves nothing in the engine', async () => {
+    const spec = await spawn(specOf());
+    const before = [...server.images.keys()];
+    server.failLater(/^POST .*images$/, 'no space left');
+
+    const snapshot = await driver.snapshot(spec.uuid, soon());
+    await expect(snapshot.open(soon())).rejects.toThrow('no space left');
+    await snapshot[Symbol.asyncDispose]();
+
+    expect([...server.images.keys()]).toEqual(before);
+    expect(server.snapshots.get(spec.name)).toEqual([]);
   });
 });
 
