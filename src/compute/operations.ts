@@ -6,6 +6,7 @@ import { InstanceBuilder } from './build/build-instance.ts';
 import type { BuildRequest } from './build/request.ts';
 import { ExternalEvents } from './events/external-events.ts';
 import { InterfaceOperations } from './interfaces/interface-operations.ts';
+import { type BackupWish, SnapshotOperations } from './images/snapshot-operations.ts';
 import { cachedVifs } from './network/info-cache.ts';
 import type { NetworkWish } from './network/request.ts';
 import { createOperationTools, type OperationTools } from './operation-tools.ts';
@@ -28,6 +29,8 @@ export interface ComputeOperations extends InstanceOperations {
   attachInterface(context: Context, instance: Instance, wish: NetworkWish): Promise<unknown>;
   detachInterface(context: Context, instance: Instance, portId: string): Promise<void>;
   restore(context: Context, instance: Instance): Promise<void>;
+  snapshot(context: Context, instance: Instance, imageId: string): Promise<void>;
+  backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
   refreshNetwork(context: Context, instance: Instance): Promise<void>;
   readonly events: ExternalEvents;
 }
@@ -45,6 +48,7 @@ class LockedOperations implements ComputeOperations {
   readonly #interfaces: InterfaceOperations;
   readonly #terminate: TerminateOperations;
   readonly #builder: InstanceBuilder;
+  readonly #snapshots: SnapshotOperations;
   /** Ends what still waits when the process does. */
   readonly #end = new AbortController();
 
@@ -56,6 +60,7 @@ class LockedOperations implements ComputeOperations {
     this.#interfaces = new InterfaceOperations(services, tools);
     this.#terminate = new TerminateOperations(services, tools);
     this.#builder = new InstanceBuilder(services, tools);
+    this.#snapshots = new SnapshotOperations(services);
     this.events = new ExternalEvents(services, tools);
   }
 
@@ -107,11 +112,20 @@ class LockedOperations implements ComputeOperations {
     await this.#locked(instance, (signal) => this.#power.restore(context, instance, signal));
   }
 
+  async snapshot(context: Context, instance: Instance, imageId: string): Promise<void> {
+    await this.#snapshots.snapshot(context, instance, imageId, this.#end.signal);
+  }
+
+  async backup(context: Context, instance: Instance, wish: BackupWish): Promise<void> {
+    await this.#snapshots.backup(context, instance, wish, this.#end.signal);
+  }
+
   /** A build of the instance that still runs is stopped, and waited for. */
   async terminate(context: Context, instance: Instance): Promise<void> {
     const uuid = instance.get('uuid');
     this.#tools.builds.interrupt(uuid);
     this.#tools.inbox.forget(uuid);
+    this.#snapshots.interrupt(uuid);
     await this.#locked(instance, () => this.#terminate.terminate(context, instance));
   }
 

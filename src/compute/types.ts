@@ -76,6 +76,7 @@ export type InstanceMoment =
   | 'unpause'
   | 'suspend'
   | 'resume'
+  | 'snapshot'
   | 'interface_attach'
   | 'interface_detach';
 
@@ -90,6 +91,8 @@ export interface InstanceNotifications {
       readonly error?: unknown;
       /** Additional keys of the legacy payload (image_name, message). */
       readonly extra?: Readonly<Record<string, unknown>>;
+      /** Goes with every snapshot. */
+      readonly snapshotImageId?: string;
     },
   ): void;
   /** The X wrapper: an RPC method failed. */

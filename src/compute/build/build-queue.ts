@@ -1,6 +1,7 @@
 // Builds run detached from their RPC, so that a long one holds no worker: how many at once, and how to stop one.
 import { asError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
+import { Turns } from '#src/lib/turns.ts';
 import { aborted } from '#src/lib/wait.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 
@@ -9,13 +10,11 @@ type Run = (signal: AbortSignal) => Promise<void>;
 export class BuildQueue {
   readonly #log: Log;
   readonly #running = new Map<Promise<void>, { readonly uuid: string; readonly controller: AbortController }>();
-  /** max_concurrent_builds; 0: no limit. */
-  readonly #limit: number;
-  readonly #waiting: (() => void)[] = [];
-  #active = 0;
+  /** max_concurrent_builds. */
+  readonly #turns: Turns;
 
   constructor(limit: number, log: Log) {
-    this.#limit = limit > 0 ? limit : Number.POSITIVE_INFINITY;
+    this.#turns = new Turns(limit);
     this.#log = log;
   }
 
@@ -35,15 +34,7 @@ export class BuildQueue {
 
   /** Runs `work` when fewer than the limit run; in the order of arrival. */
   async turn<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#active >= this.#limit) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#active += 1;
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#active -= 1;
-      else next();
-    }
+    return await this.#turns.run(work);
   }
 
   /** The instance is being deleted: its build ends as if it had noticed that itself. */

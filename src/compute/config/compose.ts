@@ -169,6 +169,7 @@ function build(options: Options, main: SectionReader): Config.BuildConfig {
   return {
     instanceNameTemplate: main.string('instance_name_template'),
     maxConcurrentBuilds: main.number('max_concurrent_builds'),
+    maxConcurrentSnapshots: main.number('max_concurrent_snapshots'),
     networkAllocateRetries: main.number('network_allocate_retries'),
     vifPluggingTimeoutMs: main.ms('vif_plugging_timeout'),
     vifPluggingIsFatal: main.boolean('vif_plugging_is_fatal'),

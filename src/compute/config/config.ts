@@ -57,6 +57,7 @@ export interface ResourcesConfig {
 export interface BuildConfig {
   readonly instanceNameTemplate: string;
   readonly maxConcurrentBuilds: number;
+  readonly maxConcurrentSnapshots: number;
   readonly networkAllocateRetries: number;
   readonly vifPluggingTimeoutMs: number;
   readonly vifPluggingIsFatal: boolean;

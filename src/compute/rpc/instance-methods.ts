@@ -59,6 +59,7 @@ export function instanceMethods(services: ComputeServices, operations: ComputeOp
     ...lifeMethods(operations),
     ...powerMethods(operations),
     ...freezeMethods(operations),
+    ...imageMethods(operations),
     ...interfaceMethods(operations),
     ...otherMethods(services, operations),
   ];
@@ -129,6 +130,24 @@ function freezeMethods(operations: ComputeOperations): readonly RpcMethod[] {
     method('unpause_instance', 'unpause'),
     method('suspend_instance', 'suspend'),
     method('resume_instance', 'resume'),
+  ];
+}
+
+function imageMethods(operations: ComputeOperations): readonly RpcMethod[] {
+  return [
+    rpcMethod({
+      name: 'snapshot_instance',
+      args: { instance, image_id: text() },
+      wrappers: XTEF,
+      handle: ({ context }, args) => operations.snapshot(context, args.instance, args.image_id),
+    }),
+    rpcMethod({
+      name: 'backup_instance',
+      args: { instance, image_id: text(), backup_type: text(), rotation: count() },
+      wrappers: XTEF,
+      handle: ({ context }, { instance: subject, image_id: imageId, backup_type: type, rotation }) =>
+        operations.backup(context, subject, { imageId, type, rotation }),
+    }),
   ];
 }
 

@@ -84,8 +84,6 @@ const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   unrescue_instance: plain(XTEF),
   set_admin_password: plain(XTEF),
   rebuild_instance: plain(XTEFM, restoreImage),
-  snapshot_instance: plain(XTEF, deleteSnapshot),
-  backup_instance: plain(XTEF, deleteSnapshot),
   shelve_instance: plain(XTEF, deleteSnapshot),
   shelve_offload_instance: plain(XTEF),
   unshelve_instance: plain(XTEF, deleteAllocation),

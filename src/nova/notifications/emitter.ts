@@ -7,7 +7,7 @@ import { expectList } from '../objects/wire.ts';
 import type { Conductor } from '../types.ts';
 import { legacyFailure, legacyPayload } from './legacy.ts';
 import { type Moment, type MomentNames, type Phase, moments } from './moments.ts';
-import { actionPayload, createPayload, exceptionPayload } from './versioned.ts';
+import { actionPayload, createPayload, exceptionPayload, snapshotPayload } from './versioned.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -32,6 +32,8 @@ export interface MomentOf {
   readonly error?: unknown;
   /** Additional keys of the legacy payload. */
   readonly extra?: Readonly<Record<string, unknown>>;
+  /** Of the versioned payload of a snapshot. */
+  readonly snapshotImageId?: string;
 }
 
 export interface FailureOf {
@@ -178,14 +180,19 @@ class Emitter implements NotificationEmitter {
     context: RequestContext,
     instance: Instance,
     {
-      moment: { name, error },
+      moment: { name, error, snapshotImageId },
       blockDevices,
     }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
   ): unknown {
     const details = { context, blockDevices, ...(error === undefined ? {} : { error }) };
-    return moments[name].payload === 'InstanceCreatePayload'
-      ? createPayload(instance, this.#options.instanceName(instance), details)
-      : actionPayload(instance, details);
+    switch (moments[name].payload) {
+      case 'InstanceCreatePayload':
+        return createPayload(instance, this.#options.instanceName(instance), details);
+      case 'InstanceActionSnapshotPayload':
+        return snapshotPayload(instance, snapshotImageId ?? '', details);
+      default:
+        return actionPayload(instance, details);
+    }
   }
 
   #guarded(instance: string | undefined, emit: () => void): void {

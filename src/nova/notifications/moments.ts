@@ -5,7 +5,7 @@ export interface MomentNames {
   readonly legacy: string | null;
   /** `instance.<versioned>.<phase>`. */
   readonly versioned: string;
-  readonly payload: 'InstanceActionPayload' | 'InstanceCreatePayload';
+  readonly payload: 'InstanceActionPayload' | 'InstanceCreatePayload' | 'InstanceActionSnapshotPayload';
   /** The phases whose legacy payload carries the addresses. */
   readonly fixedIps?: readonly Phase[];
 }
@@ -27,6 +27,7 @@ export const moments = {
   unpause: action('unpause'),
   suspend: action('suspend'),
   resume: action('resume'),
+  snapshot: { legacy: 'snapshot', versioned: 'snapshot', payload: 'InstanceActionSnapshotPayload' },
   interface_attach: { legacy: null, versioned: 'interface_attach', payload: 'InstanceActionPayload' },
   interface_detach: { legacy: null, versioned: 'interface_detach', payload: 'InstanceActionPayload' },
 } as const satisfies Record<string, MomentNames>;

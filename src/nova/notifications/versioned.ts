@@ -26,6 +26,11 @@ export function actionPayload(instance: Instance, details: ActionDetails): Primi
   return payload('InstanceActionPayload', '1.9', actionData(instance, details));
 }
 
+export function snapshotPayload(instance: Instance, imageId: string, details: ActionDetails): Primitive {
+  const data = { ...actionData(instance, details), snapshot_image_id: imageId };
+  return payload('InstanceActionSnapshotPayload', '1.10', data);
+}
+
 /** Needs key pairs, tags and trusted certificates as well. */
 export function createPayload(instance: Instance, instanceName: string, details: ActionDetails): Primitive {
   return payload('InstanceCreatePayload', '1.13', {

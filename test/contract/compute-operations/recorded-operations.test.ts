@@ -273,6 +273,31 @@ describe.each([
   });
 });
 
+describe.each([
+  ['image_create', 'snapshot_instance'],
+  ['image_backup', 'backup_instance'],
+])('%s', (name, method) => {
+  it('writes the recorded states with the recorded expectations, and no more messages or requests', async () => {
+    const arrange = ({ glance }: ComputeHarness): void => glance.addQueued(imageIdOf(name, method));
+    const played = await play(name, method, { arrange });
+
+    // a stock compute also saves a power state that has not changed
+    const changing = (steps: readonly Step[]) =>
+      mergedStates(
+        steps.filter(({ changes }) => 'task_state' in changes),
+        played.received,
+      );
+    expect(changing(played.ours)).toEqual(changing(played.theirs));
+    expectSame(played);
+    expectNoMore(played);
+    expect(played.harness.glance.images.get(imageIdOf(name, method))?.status).toBe('active');
+  });
+});
+
+function imageIdOf(name: string, method: string): string {
+  return recordingOf(name).received.find((message) => message.method === method)?.args['image_id'];
+}
+
 describe('diagnostics', () => {
   it('answers with an object of the recorded shape', async () => {
     const recording = recordingOf('diagnostics');

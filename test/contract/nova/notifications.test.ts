@@ -65,6 +65,25 @@ const sentBy = (notification: Notification | undefined) => ({
   payload: notification?.payload,
 });
 
+describe('a snapshot', () => {
+  it('is told of with the image that it becomes, in the versioned form only', () => {
+    const { emit, legacy, versioned } = emitter();
+
+    emit.moment(context, newInstance(), { name: 'snapshot', phase: 'start', snapshotImageId: 'snap' });
+
+    expect(legacy[0]?.eventType).toBe('compute.instance.snapshot.start');
+    expect(legacy[0]?.payload).not.toHaveProperty('snapshot_image_id');
+    expect(versioned[0]).toMatchObject({
+      eventType: 'instance.snapshot.start',
+      payload: {
+        'nova_object.name': 'InstanceActionSnapshotPayload',
+        'nova_object.version': '1.10',
+        'nova_object.data': { snapshot_image_id: 'snap', uuid: newInstance().get('uuid') },
+      },
+    });
+  });
+});
+
 describe('legacy notifications are Nova’s own', () => {
   it.each([
     ['legacy power_on.start', { name: 'power_on', phase: 'start' }],

@@ -91,7 +91,6 @@ describe('methods that this service does not serve', () => {
     ['rescue_instance', 'rescuing'],
     ['set_admin_password', 'updating_password'],
     ['shelve_instance', 'shelving'],
-    ['snapshot_instance', 'image_snapshot'],
     ['rebuild_instance', 'rebuilding'],
   ])('%s ends its task, keeps the state, and leaves fault and event', async (method, task) => {
     await using harness = new ComputeHarness();
@@ -109,9 +108,9 @@ describe('methods that this service does not serve', () => {
 
   it('delete the image that the API had made for a snapshot', async () => {
     await using harness = new ComputeHarness();
-    const instance = instanceIn(harness, 'image_snapshot');
+    const instance = instanceIn(harness, 'shelving');
 
-    await failureOf(harness.send('snapshot_instance', { instance, image_id: 'snap' }));
+    await failureOf(harness.send('shelve_instance', { instance, image_id: 'snap' }));
 
     expect(harness.glance.requests).toEqual(['DELETE snap']);
   });
