@@ -56,7 +56,7 @@ export class ServiceClient {
       try {
         return await this.#attempt(request, prepared);
       } catch (error) {
-        const what = this.#whatToDo(request, error, prepared);
+        const what = isSpent(request.body) ? undefined : this.#whatToDo(request, error, prepared);
         if (what === undefined || left[what] === 0) throw error;
         left[what] -= 1;
         if (what !== 'auth') await delay(connectRetryDelayMs * attempt, undefined, withSignal(request.signal));
@@ -109,7 +109,7 @@ export class ServiceClient {
   }
 
   #whatToDo(request: ServiceRequest, error: unknown, { own }: Attempted): 'connect' | 'status' | 'auth' | undefined {
-    if (!(error instanceof OpenStackError) || isSpent(request.body)) return undefined;
+    if (!(error instanceof OpenStackError)) return undefined;
     const { status } = error;
     if (status === undefined) return isRepeatable(request, error) ? 'connect' : undefined;
     if (status === 401 && own !== undefined) {
