@@ -5,10 +5,10 @@ export type OptionCheck = (value: string) => void;
 export type OptionChecks = Readonly<Record<string, OptionCheck>>;
 type Config = Readonly<Record<string, string>>;
 
-/** What is malformed first, then what is unknown. Empty values are absent. */
+/** What is malformed first, then what is unknown. Empty values are absent; `user.*` is the user's. */
 export function checkOptions(config: Config, checks: OptionChecks): void {
   for (const [option, value] of Object.entries(config)) {
-    if (option === 'type') continue;
+    if (option === 'type' || option.startsWith('user.')) continue;
     const check = Object.hasOwn(checks, option) ? checks[option] : undefined;
     if (!check) throw new AppError('invalid', `Invalid device option "${option}"`);
     if (value !== '') checkOne(option, value, check);

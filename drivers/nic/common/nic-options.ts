@@ -3,7 +3,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { NicInfo } from '../driver.ts';
 import { type Check, CHECKS } from './nic-checks.ts';
 
-/** AppError 'invalid': what is missing first, then what is malformed, then what is unknown. */
+/** AppError 'invalid': what is missing first, then what is malformed, then what is unknown. `user.*` is the user's. */
 export function validateNic(
   info: NicInfo,
   config: Readonly<Record<string, string>>,
@@ -13,6 +13,7 @@ export function validateNic(
     if ((config[option] ?? '') === '') throw badOption(option, 'Required value');
   }
   for (const [option, value] of Object.entries(config)) {
+    if (option.startsWith('user.')) continue;
     if (!['type', 'nictype', 'network', ...info.options].includes(option))
       throw new AppError('invalid', `Invalid device option "${option}"`);
     if (value !== '') checkValue(option, value, own[option] ?? CHECKS[option]);

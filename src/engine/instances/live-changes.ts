@@ -274,12 +274,13 @@ function differenceOf(
   return changesInPlace(changed, liveOptions(next)) ? 'updated' : 'replaced';
 }
 
+/** What users note on a device changes nothing of it. */
 function changedOptions(old: ConfigMap, next: ConfigMap): readonly string[] {
   const options = new Set([...Object.keys(old), ...Object.keys(next)]);
-  return [...options].filter((option) => (old[option] ?? '') !== (next[option] ?? ''));
+  return [...options].filter((option) => !option.startsWith('user.') && (old[option] ?? '') !== (next[option] ?? ''));
 }
 
 /** The type never does. */
 function changesInPlace(changed: readonly string[], live: readonly string[]): boolean {
-  return changed.every((option) => option !== 'type' && (live.includes(option) || option.startsWith('user.')));
+  return changed.every((option) => option !== 'type' && live.includes(option));
 }

@@ -92,6 +92,8 @@ describe('differences of devices', () => {
   it('take an empty option for an absent one, and never change a type in place', () => {
     const disk = { type: 'disk', path: '/a' };
 
+    const noted = differences({ a: disk }, { a: { ...disk, 'user.foo': 'bar' } }, live);
+    expect(noted).toEqual({ removed: [], added: [], updated: [] });
     expect(differences({ a: disk }, { a: { ...disk, source: '' } }, live).updated).toEqual([]);
     expect(differences({ a: disk }, { a: { ...disk, type: 'none' } }, () => ['type']).removed).toEqual(['a']);
   });

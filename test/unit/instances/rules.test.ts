@@ -22,6 +22,16 @@ const config = (settings: Record<string, string>, profile = false) => rules.vali
 const devices = (all: Record<string, Record<string, string>>) =>
   rules.validateDevices(all, { profile: false, project: 'default' });
 
+it('lets users note what they like on devices', () => {
+  const root = { type: 'disk', path: '/', pool: 'default', 'user.foo': 'bar' };
+  const disk = { type: 'disk', path: '/x', source: '/', 'user.foo': 'bar' };
+  const nic = { type: 'nic', nictype: 'p2p', name: 'eth0', 'user.foo': 'bar' };
+
+  expect(() => devices({ root, disk, nic })).not.toThrow();
+  expect(() => devices({ disk: { ...disk, foo: 'bar' } })).toThrow('Invalid device option "foo"');
+  expect(() => devices({ nic: { ...nic, foo: 'bar' } })).toThrow('Invalid device option "foo"');
+});
+
 describe('configuration keys', () => {
   it('lets be what this server cannot do when it is not wanted', () => {
     config({ 'security.syscalls.intercept.mknod': 'false', 'nvidia.runtime': '' });
