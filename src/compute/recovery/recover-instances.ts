@@ -39,6 +39,7 @@ export async function recoverInstances(
     const uuid = instance.get('uuid');
     const plan = recoveryPlan({
       vmState: instance.get('vm_state'),
+      oldVmState: instance.find('system_metadata')?.['old_vm_state'] ?? null,
       taskState: instance.get('task_state'),
       recordedPower: instance.get('power_state'),
       power: powers.get(uuid) ?? POWER_STATES.nostate,

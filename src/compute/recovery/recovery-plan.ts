@@ -19,6 +19,8 @@ export type RecoveryStep =
 
 export interface RecoveryView {
   readonly vmState: string | null;
+  /** Before a resize or a cold migration began. */
+  readonly oldVmState: string | null;
   readonly taskState: string | null;
   /** In Nova's record. */
   readonly recordedPower: number | null;
@@ -113,9 +115,9 @@ export function recoveryPlan(view: RecoveryView): readonly RecoveryStep[] {
 
 /** Of what goes on living here. */
 function lastSteps(view: RecoveryView): readonly RecoveryStep[] {
-  const { vmState, taskState, recordedPower, power, resumesGuests } = view;
+  const { vmState, oldVmState, taskState, recordedPower, power, resumesGuests } = view;
   if (taskState === TASK.resizeMigrating)
-    return vmState === VM.stopped ? ['clear task'] : ['resume guest', 'clear task'];
+    return (oldVmState ?? vmState) === VM.stopped ? ['clear task'] : ['resume guest', 'clear task'];
   const migration: readonly RecoveryStep[] = taskState === TASK.migrating ? ['fail live migration', 'clear task'] : [];
   const isDown = recordedPower === POWER_STATES.running && power !== POWER_STATES.running;
   return isDown && resumesGuests ? [...migration, 'resume guest'] : migration;

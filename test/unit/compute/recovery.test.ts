@@ -18,7 +18,15 @@ const RUNNING = 1;
 const DOWN = 4;
 
 function plan(vmState: string, taskState: string | null, view: Partial<RecoveryView> = {}) {
-  return recoveryPlan({ vmState, taskState, recordedPower: RUNNING, power: RUNNING, resumesGuests: false, ...view });
+  return recoveryPlan({
+    vmState,
+    oldVmState: null,
+    taskState,
+    recordedPower: RUNNING,
+    power: RUNNING,
+    resumesGuests: false,
+    ...view,
+  });
 }
 
 describe('the recovery plan', () => {
@@ -53,6 +61,14 @@ describe('the recovery plan', () => {
     ['active', null, ['plug']],
   ])('of %s with task %s while the guest runs is %j', (vmState, taskState, steps) => {
     expect(plan(vmState, taskState)).toEqual(steps);
+  });
+
+  it.each([
+    ['error', 'stopped', ['plug', 'clear task']],
+    ['error', 'active', ['plug', 'resume guest', 'clear task']],
+    ['active', 'stopped', ['plug', 'clear task']],
+  ])('of %s in an interrupted resize that began %s is %j', (vmState, oldVmState, steps) => {
+    expect(plan(vmState, 'resize_migrating', { oldVmState })).toEqual(steps);
   });
 
   it.each([
@@ -132,6 +148,25 @@ describe('recovering', () => {
 
     const failed = conductor.named('Instance.save').map(({ object }) => (object as NovaObject<'Instance'>).get('uuid'));
     expect(failed.sort()).toEqual(['undeletable', 'unpluggable']);
+  });
+
+  it('starts the guest of an interrupted resize only when it ran before', async () => {
+    const conductor = new FakeConductor();
+    const operations = new FakeOperations();
+    const broken = { vm_state: 'error', task_state: 'resize_migrating' };
+    const instances = [
+      instance('was-stopped', { ...broken, system_metadata: { old_vm_state: 'stopped' } }),
+      instance('was-active', { ...broken, system_metadata: { old_vm_state: 'active' } }),
+    ];
+
+    await recoverInstances(
+      { context, conductor, operations, log: silentLog, resumesGuests: false },
+      instances,
+      new Map(),
+      signal,
+    );
+
+    expect(operations.calls.filter((call) => call.startsWith('resumeGuest'))).toEqual(['resumeGuest was-active']);
   });
 
   it('ends the record of a live migration that ran', async () => {
