@@ -20,7 +20,8 @@ export function inheritedDevices(source: CreationSource): DeviceMap {
 
 export function inheritedProfiles(source: CreationSource): readonly string[] {
   if (source.type === 'copy') return copiedOf(source).profiles;
-  if (source.type === 'image' && source.image.profiles.length > 0) return source.image.profiles;
+  // None at all, when whoever made the image said so.
+  if (source.type === 'image') return source.image.profiles;
   return ['default'];
 }
 
