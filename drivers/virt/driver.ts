@@ -123,6 +123,11 @@ export interface GuestSnapshot extends AsyncDisposable {
   open(signal: AbortSignal): Promise<Readable>;
 }
 
+export interface Login {
+  readonly user: string;
+  readonly password: string;
+}
+
 export interface LifecycleEvent {
   readonly uuid: string;
   readonly event: 'started' | 'stopped' | 'paused' | 'resumed';
@@ -166,6 +171,8 @@ export interface VirtDriver {
   usage(uuid: string, signal: AbortSignal): Promise<GuestUsage>;
   /** The last `maxBytes` of the console log; empty when nothing was printed yet. Absent: 'not_found'. */
   consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
+  /** Not running: 'conflict'. Absent: 'not_found'. A guest that cannot: 'unsupported', one that refuses: 'invalid'. */
+  setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void>;
   /** Running or not; a running guest runs on. Absent: 'not_found'. */
   snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot>;
   /** Events of instances that carry Nova's marks, until disposed. */

@@ -5,6 +5,7 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import { InstanceBuilder } from './build/build-instance.ts';
 import type { BuildRequest } from './build/request.ts';
 import { ExternalEvents } from './events/external-events.ts';
+import { setAdminPassword } from './guest/admin-password.ts';
 import { InterfaceOperations } from './interfaces/interface-operations.ts';
 import { type BackupWish, SnapshotOperations } from './images/snapshot-operations.ts';
 import { cachedVifs } from './network/info-cache.ts';
@@ -31,6 +32,7 @@ export interface ComputeOperations extends InstanceOperations {
   restore(context: Context, instance: Instance): Promise<void>;
   snapshot(context: Context, instance: Instance, imageId: string): Promise<void>;
   backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
+  setAdminPassword(context: Context, instance: Instance, password: string): Promise<void>;
   refreshNetwork(context: Context, instance: Instance): Promise<void>;
   readonly events: ExternalEvents;
 }
@@ -118,6 +120,10 @@ class LockedOperations implements ComputeOperations {
 
   async backup(context: Context, instance: Instance, wish: BackupWish): Promise<void> {
     await this.#snapshots.backup(context, instance, wish, this.#end.signal);
+  }
+
+  async setAdminPassword(context: Context, instance: Instance, password: string): Promise<void> {
+    await this.#locked(instance, (signal) => setAdminPassword(this.#services, context, { instance, password }, signal));
   }
 
   /** A build of the instance that still runs is stopped, and waited for. */

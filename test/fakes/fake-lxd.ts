@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { FakeRuns } from './fake-runs.ts';
 import { tarOf } from './tar.ts';
 
 export interface FakeLxdInstance {
@@ -36,7 +37,7 @@ export interface FakeLxdImage {
 
 interface FakeOperation {
   readonly id: string;
-  readonly class: 'task';
+  readonly class: 'task' | 'websocket';
   readonly description: string;
   status: string;
   status_code: number;
@@ -55,6 +56,8 @@ export interface FakeLxdOptions {
   readonly ignoresShutdown?: boolean;
   readonly pools?: readonly Record<string, unknown>[];
   readonly auth?: 'trusted' | 'untrusted';
+  /** Programs that instances have. */
+  readonly programs?: readonly string[];
 }
 
 class HttpError extends Error {
@@ -102,15 +105,18 @@ export class FakeLxd implements AsyncDisposable {
   readonly #sockets = new Set<WebSocket>();
   readonly #server = createServer((request, response) => void this.#serve(request, response));
   readonly #events = new WebSocketServer({ noServer: true });
+  readonly runs: FakeRuns;
   #streamsAllowed = true;
 
   constructor(folder: string, options: FakeLxdOptions) {
     this.#folder = folder;
     this.#options = options;
+    this.runs = new FakeRuns(options.programs ?? ['chpasswd']);
     this.#server.on('upgrade', (request, socket, head) => {
       this.requests.push(`WS ${request.url}`);
       if (!this.#streamsAllowed) return socket.destroy();
       this.#events.handleUpgrade(request, socket, head, (ws) => {
+        if (request.url?.includes('secret=')) return this.runs.connect(request.url, ws);
         this.#sockets.add(ws);
         ws.on('close', () => this.#sockets.delete(ws));
       });
@@ -313,6 +319,28 @@ export class FakeLxd implements AsyncDisposable {
     return new Started({ ...operation, status: 'Running', status_code: 103, err: '' });
   }
 
+  #startRun(instance: string, command: readonly string[]): Started {
+    const { fds, exitCode } = this.runs.start(command);
+    const operation: FakeOperation = {
+      id: randomUUID(),
+      class: 'websocket',
+      description: 'Executing command',
+      status: 'Running',
+      status_code: 103,
+      resources: { instances: [`/1.0/instances/${instance}`] },
+      metadata: { fds },
+      may_cancel: false,
+      err: '',
+    };
+    this.#operations.set(operation.id, operation);
+    const ended = exitCode.then((code) => {
+      Object.assign(operation, { status: 'Success', status_code: 200, metadata: { fds, return: code } });
+      this.#send({ type: 'operation', metadata: { ...operation } });
+    });
+    this.#work.set(operation.id, ended);
+    return new Started({ ...operation });
+  }
+
   /** Records live for seconds on a real server. */
   forgetOperations(): void {
     this.#operations.clear();
@@ -506,6 +534,10 @@ export class FakeLxd implements AsyncDisposable {
         if (url.pathname.endsWith('/snapshots'))
           this.snapshots.set(name, [...(this.snapshots.get(name) ?? []), body.name]);
       });
+    },
+    'POST /1\\.0/instances/([^/]+)/exec': ({ args: [name = ''], body }) => {
+      if (this.#instance(name).status_code !== STATE.Running) throw new HttpError(400, 'Instance is not running');
+      return this.#startRun(name, body.command);
     },
     'DELETE /1\\.0/instances/([^/]+)/snapshots/([^/]+)': ({ args: [name = '', snapshot = ''], url }) => {
       return this.#start(`DELETE ${url.pathname}`, { instances: [`/1.0/instances/${name}`] }, () => {

@@ -12,7 +12,7 @@ export const BUSYBOX_GREETING = 'lightervisor-test: up as';
 
 const APPLETS = [
   'sh ash cat chmod chown cp date dd df dmesg echo env false free grep head hostname id ip kill ls ln mkdir mknod mount mv nc',
-  'ping poweroff printf ps pwd readlink reboot rm rmdir sed sleep stat stty sync tail tar telnetd test touch tr true tty',
+  'passwd ping poweroff printf ps pwd readlink reboot rm rmdir sed sleep stat stty sync tail tar telnetd test touch tr true tty',
   'udhcpc umount uname uptime vi wc wget who xargs',
 ].flatMap((line) => line.split(' '));
 
@@ -56,6 +56,7 @@ const FILES: Readonly<Record<string, readonly [string, number]>> = {
   'sbin/init': [INIT, 0o755],
   'usr/share/udhcpc/default.script': [UDHCPC_SCRIPT, 0o755],
   'etc/passwd': ['root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n', 0o644],
+  'etc/shadow': ['root:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\n', 0o600],
   'etc/group': ['root:x:0:\nuser:x:1000:\n', 0o644],
   'etc/hostname': ['busybox\n', 0o644],
   'etc/hosts': ['127.0.0.1 localhost\n', 0o644],

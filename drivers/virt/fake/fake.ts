@@ -7,6 +7,7 @@ import {
   type GuestUsage,
   type HostFacts,
   type LifecycleEvent,
+  type Login,
   POWER_STATE,
   type PowerState,
   type SpawnHooks,
@@ -49,6 +50,8 @@ export class FakeVirtDriver implements VirtDriver {
   readonly instances = new Map<string, FakeInstance>();
   /** Taken, and not yet disposed of. */
   openSnapshots = 0;
+  /** By uuid. */
+  readonly passwords = new Map<string, string>();
   readonly #options: Required<FakeOptions>;
   readonly #images = new Map<string, number>();
   readonly #listeners = new Set<(event: LifecycleEvent) => void>();
@@ -239,6 +242,15 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     const bytes = new TextEncoder().encode(this.#existing(uuid).console);
     return bytes.subarray(Math.max(0, bytes.length - maxBytes));
+  }
+
+  async setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { powerState } = this.#existing(uuid);
+    this.#failOnDemand('setPassword');
+    if (powerState !== POWER_STATE.running) throw new AppError('conflict', `instance ${uuid} does not run`);
+    if (login.user !== 'root') throw new AppError('invalid', `${login.user} does not exist`);
+    this.passwords.set(uuid, login.password);
   }
 
   async snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot> {

@@ -6,6 +6,7 @@ import {
   type GuestUsage,
   type HostFacts,
   type LifecycleEvent,
+  type Login,
   POWER_STATE,
   type PowerState,
   type SpawnHooks,
@@ -24,12 +25,16 @@ import { Lifecycle } from './lifecycle.ts';
 import { within } from './limit.ts';
 import type { LxdDriverContext } from './options.ts';
 import { attachNic, detachNic } from './nics.ts';
+import { setPassword } from './password.ts';
 import { Power } from './power.ts';
 import { powerStateOf } from './power-state.ts';
 import { type EngineSetup, findSetup } from './setup.ts';
 import { EngineSnapshot } from './snapshot.ts';
 import { spawn } from './spawn.ts';
 import { usageOf } from './usage.ts';
+
+/** The API waits for 60 seconds. */
+const PASSWORD_LIMIT_MS = 30_000;
 
 export class LxdDriver implements VirtDriver {
   readonly info: VirtInfo = {
@@ -189,6 +194,14 @@ export class LxdDriver implements VirtDriver {
   async consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
     const what = `console log of instance ${uuid}`;
     return this.#request(what, signal, async (limit) => this.#consoles.tail(uuid, maxBytes, limit));
+  }
+
+  async setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void> {
+    await within(`password of instance ${uuid}`, PASSWORD_LIMIT_MS, signal, async (limit) => {
+      const { name, status_code: status } = await this.#directory.get(uuid, limit);
+      if (powerStateOf(status) !== POWER_STATE.running) throw stateConflict(uuid, 'does not run');
+      await setPassword(this.#client, name, login, limit);
+    });
   }
 
   async snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot> {

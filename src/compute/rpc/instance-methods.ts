@@ -195,6 +195,12 @@ function otherMethods({ virt }: ComputeServices, operations: ComputeOperations):
       handle: ({ signal }, args) => diagnostics(virt, args.instance, signal),
     }),
     rpcMethod({
+      name: 'set_admin_password',
+      args: { instance, new_pass: text() },
+      wrappers: XTEF,
+      handle: ({ context }, args) => operations.setAdminPassword(context, args.instance, args.new_pass),
+    }),
+    rpcMethod({
       name: 'inject_network_info',
       args: aboutInstance,
       wrappers: F,

@@ -82,7 +82,6 @@ const plain = (wrappers: readonly Wrapper[], undo?: Undo): Unsupported => ({
 const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   rescue_instance: plain(XTEF),
   unrescue_instance: plain(XTEF),
-  set_admin_password: plain(XTEF),
   rebuild_instance: plain(XTEFM, restoreImage),
   shelve_instance: plain(XTEF, deleteSnapshot),
   shelve_offload_instance: plain(XTEF),

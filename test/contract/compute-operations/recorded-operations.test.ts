@@ -294,6 +294,17 @@ describe.each([
   });
 });
 
+describe('set_admin_password', () => {
+  it('ends the task, with the recorded event, and no more messages or requests', async () => {
+    const played = await play('set_admin_password', 'set_admin_password');
+
+    expect(mergedStates(played.ours, played.received)).toEqual(mergedStates(played.theirs, played.received));
+    expectSame(played);
+    expectNoMore(played);
+    expect([...played.harness.virt.passwords.values()]).toEqual([played.received.args['new_pass']]);
+  });
+});
+
 function imageIdOf(name: string, method: string): string {
   return recordingOf(name).received.find((message) => message.method === method)?.args['image_id'];
 }

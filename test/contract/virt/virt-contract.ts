@@ -357,6 +357,19 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       await expect(under.driver.snapshot(randomUUID(), signal())).rejects.toMatchObject({ kind: 'not_found' });
     });
 
+    it('sets the password of a user that there is, while the guest runs', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.setPassword(uuid, { user: 'root', password: 'pass:word with spaces' }, signal());
+      const unknown = under.driver.setPassword(uuid, { user: 'nobody-here', password: 'x' }, signal());
+      await expect(unknown).rejects.toMatchObject({ kind: 'invalid' });
+      const absent = under.driver.setPassword(randomUUID(), { user: 'root', password: 'x' }, signal());
+      await expect(absent).rejects.toMatchObject({ kind: 'not_found' });
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      const stopped = under.driver.setPassword(uuid, { user: 'root', password: 'x' }, signal());
+      await expect(stopped).rejects.toMatchObject({ kind: 'conflict' });
+    });
+
     it('reports what happens to instances until nobody listens', async () => {
       const events: LifecycleEvent[] = [];
       const listening = under.driver.onLifecycle((event) => events.push(event));

@@ -89,7 +89,6 @@ describe('the endpoints', () => {
 describe('methods that this service does not serve', () => {
   it.each([
     ['rescue_instance', 'rescuing'],
-    ['set_admin_password', 'updating_password'],
     ['shelve_instance', 'shelving'],
     ['rebuild_instance', 'rebuilding'],
   ])('%s ends its task, keeps the state, and leaves fault and event', async (method, task) => {

@@ -210,6 +210,28 @@ describe('a snapshot', () => {
   });
 });
 
+describe('a password', () => {
+  const passwordIn = async (programs: readonly string[], password: string): Promise<readonly string[]> => {
+    await begin({ programs });
+    const { uuid } = await spawn(specOf());
+    await driver.setPassword(uuid, { user: 'root', password }, soon());
+    return server.runs.passwords;
+  };
+
+  it('is set by the program that the guest has', async () => {
+    expect(await passwordIn(['chpasswd'], 'a:b c')).toEqual(['a:b c']);
+    expect(await passwordIn(['passwd'], 'a:b c')).toEqual(['a:b c']);
+  });
+
+  it('cannot be set without one', async () => {
+    await expect(passwordIn([], 'secret')).rejects.toMatchObject({ kind: 'unsupported' });
+  });
+
+  it.each(['', 'two\nroot:lines', 'a\0b', 'x'.repeat(1025)])('is one line: %j', async (password) => {
+    await expect(passwordIn(['chpasswd'], password)).rejects.toMatchObject({ kind: 'invalid' });
+  });
+});
+
 describe('a spawn', () => {
   it('hands the interfaces over while Neutron wires them, and starts when it has', async () => {
     const { promise: wired, resolve: wire } = Promise.withResolvers<void>();
