@@ -1,13 +1,11 @@
 // Images of running servers, on a real Nova and Glance: the guest runs on, what it had boots again, backups replace each other.
-import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { OpenStackError } from 'keystone-client-ts';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { EngineClient } from '#src/client/client.ts';
 import { poll } from '#src/lib/wait.ts';
 import { addressOf, consoleLog, waitForPing, waitForStatus } from './lab/first-server.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
-import { activeServer, cloud, deleteServer, lab, paths } from './lab/suite.ts';
+import { activeServer, cloud, deleteServer, engine, lab, paths } from './lab/suite.ts';
 
 interface Image {
   readonly id: string;
@@ -18,7 +16,6 @@ interface Image {
   readonly base_image_ref?: string;
 }
 
-const engine = new EngineClient({ endpoint: { kind: 'unix', socketPath: join(paths.lighter, 'unix.socket') } });
 const nameOf = (server: { readonly 'OS-EXT-SRV-ATTR:instance_name': string }) =>
   server['OS-EXT-SRV-ATTR:instance_name'];
 

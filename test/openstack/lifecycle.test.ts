@@ -1,9 +1,10 @@
 // The main way, on a real Nova: a server is created, used and deleted, and nothing of it is left behind.
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
 import { addressOf, consoleLog, ping, waitForPing, waitForStatus } from './lab/first-server.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
-import { actionsOf, activeServer, cloud, deleteServer, lab, newServer, paths } from './lab/suite.ts';
+import { actionsOf, activeServer, cloud, deleteServer, engine, lab, newServer, paths } from './lab/suite.ts';
 
 let before: Residue;
 
@@ -79,6 +80,17 @@ describe('a server with a port', () => {
     await waitForPing(address, (await lab()).network);
   });
 
+  it('is given a password for root', async () => {
+    const { 'OS-EXT-SRV-ATTR:instance_name': name = '' } = (await cloud.server(id)) ?? {};
+    const shadow = async () => await text((await engine.files.get(name, '/etc/shadow')).content);
+    expect(await shadow()).toContain('root:*:');
+
+    await cloud.action(id, { changePassword: { adminPass: 'a new:one' } });
+    await waitForStatus(cloud, id, 'ACTIVE');
+
+    expect(await shadow()).toMatch(/^root:\$[^:]+:/mu);
+  });
+
   it('tells what it has used', async () => {
     const { memory_details: memory, nic_details: nics } = await cloud.get<{
       memory_details: { used: number };
@@ -144,6 +156,7 @@ describe('several servers', () => {
 });
 
 afterAll(async () => {
+  engine[Symbol.dispose]();
   // the agents tidy up in their own time
   await expectNothingLeft(before, 30_000);
 });

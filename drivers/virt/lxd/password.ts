@@ -2,7 +2,7 @@
 // standard input; command lines and environments can be read by others.
 import { Readable, Writable } from 'node:stream';
 import type { EngineClient } from '#src/client/client.ts';
-import { AppError } from '#src/lib/errors.ts';
+import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Login } from '../driver.ts';
 
 const NOT_FOUND = 127;
@@ -53,6 +53,9 @@ async function run(client: EngineClient, instance: string, { command, input }: A
   const streams = { stdin: Readable.from([Buffer.from(input)]), stdout, stderr };
   const onStart = () => ({ [Symbol.dispose]() {} });
   const path = `/1.0/instances/${encodeURIComponent(instance)}`;
-  const code = await client.sessions.exec(path, request, { streams, onStart, signal });
+  const code = await client.sessions.exec(path, request, { streams, onStart, signal }).catch((error: unknown) => {
+    if (messageOf(error).endsWith('Command not found')) return NOT_FOUND; // LXD fails the operation
+    throw error;
+  });
   return { code, said: said.trim().split('\n')[0] ?? '' };
 }

@@ -1,4 +1,6 @@
 // What the end-to-end tests share: the running lab, and servers that are deleted at the end of a test.
+import { join } from 'node:path';
+import { EngineClient } from '#src/client/client.ts';
 import { Cloud, type Server } from './cloud.ts';
 import { type Reference, references, waitForStatus } from './first-server.ts';
 import { Processes } from './processes.ts';
@@ -7,6 +9,11 @@ import { defaultPaths } from './settings.ts';
 export const paths = defaultPaths();
 export const processes = new Processes(paths);
 export const cloud = new Cloud();
+
+/** The engine of the first node. */
+export const engine = new EngineClient({
+  endpoint: { kind: 'unix', socketPath: join(paths.lighter, 'unix.socket') },
+});
 
 let known: Promise<Reference> | undefined;
 
