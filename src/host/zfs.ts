@@ -30,7 +30,8 @@ const BUSY_LIMIT_MS = 20_000;
 const SHORT_LIMIT_MS = 3000;
 const BUSY_PAUSE_MS = 100;
 
-const MOUNTING: ReadonlySet<string> = new Set(['mount', 'rename', 'rollback']);
+/** Its clone mounts whatever `canmount` says. */
+const MOUNTING: ReadonlySet<string> = new Set(['mount', 'create', 'clone', 'rename', 'rollback']);
 
 /**
  * zfs-fuse hands a new mount to its readers over a pipe, in several writes and without a lock: two at a time mix, and its
@@ -61,7 +62,7 @@ function options(properties: ZfsProperties): readonly string[] {
   return Object.entries(properties).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
 }
 
-type Commands = Pick<Host, 'run' | 'start'>;
+type Commands = Pick<Host, 'run' | 'start' | 'exists'>;
 
 /** One per host, whatever the number of pools. */
 const mounting = new WeakMap<Commands, KeyedLock>();
@@ -72,19 +73,31 @@ function mountingOn(host: Commands): KeyedLock {
   return lock;
 }
 
+/** Whether zfs is OpenZFS in the kernel; else it is zfs-fuse. */
+export function isZfsInKernel(host: Pick<Host, 'exists'>): Promise<boolean> {
+  return host.exists('/sys/module/zfs');
+}
+
 export class Zfs {
   readonly #host: Commands;
   readonly #mounting: KeyedLock;
+  #inKernel: Promise<boolean> | undefined;
 
   constructor(host: Commands) {
     this.#host = host;
     this.#mounting = mountingOn(host);
   }
 
+  async #needsTurn(argv: Argv): Promise<boolean> {
+    if (!mayMount(argv)) return false;
+    this.#inKernel ??= isZfsInKernel(this.#host);
+    return !(await this.#inKernel);
+  }
+
   async #run(argv: Argv, signal: AbortSignal): Promise<string> {
     const work = async () => (await this.#host.run(argv, { signal, timeoutMs: COMMAND_LIMIT_MS })).stdout;
     try {
-      return await (mayMount(argv) ? this.#mounting.run('', work, signal) : work());
+      return await ((await this.#needsTurn(argv)) ? this.#mounting.run('', work, signal) : work());
     } catch (error) {
       throw translate(error);
     }

@@ -1,7 +1,7 @@
 // The two implementations of zfs, and what is different between them for us: how a dataset is mounted.
 import { kindOf } from '#src/lib/errors.ts';
 import type { Host } from '#src/host/host.ts';
-import type { Zfs, ZfsProperties } from '#src/host/zfs.ts';
+import { isZfsInKernel, type Zfs, type ZfsProperties } from '#src/host/zfs.ts';
 
 export interface Flavour {
   /** Whether programs without power on the host may own files there: zfs-fuse itself refuses their chown(2). */
@@ -116,5 +116,5 @@ class FuseFlavour implements Flavour {
 }
 
 export async function findFlavour(host: Host, zfs: Zfs): Promise<Flavour> {
-  return (await host.exists('/sys/module/zfs')) ? new KernelFlavour(host) : new FuseFlavour(host, zfs);
+  return (await isZfsInKernel(host)) ? new KernelFlavour(host) : new FuseFlavour(host, zfs);
 }
