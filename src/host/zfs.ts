@@ -45,6 +45,8 @@ const COMPLAINTS: readonly (readonly [RegExp, ErrorKind])[] = [
   [/does not exist|no such pool|could not find any/, 'not_found'],
   [/already exists|dependent clones|is cloned|is part of active pool/, 'conflict'],
   [/is busy|target is busy|failed to unmount|umount failed/, 'unavailable'],
+  // of zfs-fuse, while a mount is on its way out
+  [/cannot rollback .*I\/O error/, 'unavailable'],
   [/invalid (property|vdev|dataset|character)|too long|out of range|must be|less than|size is|too small/, 'invalid'],
 ];
 

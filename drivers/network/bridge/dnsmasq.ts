@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { CommandError } from '#src/host/command-error.ts';
 import type { Host } from '#src/host/host.ts';
 import { readKernelFile } from '#src/host/kernel-files.ts';
+import { isStillThere, processLife } from '#src/host/process-life.ts';
 import { sendSignal } from '#src/host/signal.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { limited, poll } from '#src/lib/wait.ts';
@@ -71,9 +72,10 @@ export class Dnsmasq {
   /** What is absent is not an error. */
   async stop(network: string, signal: AbortSignal): Promise<void> {
     const running = this.#find(network);
-    if (!running) return;
+    const life = running && processLife(running.pid);
+    if (!life) return;
     sendSignal(running.pid, 'SIGTERM');
-    const gone = () => (this.#isOurs(running.pid, network) ? undefined : true);
+    const gone = () => (isStillThere(life) ? undefined : true);
     try {
       await poll(gone, 5, limited(STOP_MS, signal));
     } catch {
