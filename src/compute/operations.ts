@@ -8,6 +8,8 @@ import { ExternalEvents } from './events/external-events.ts';
 import { setAdminPassword } from './guest/admin-password.ts';
 import { InterfaceOperations } from './interfaces/interface-operations.ts';
 import { type BackupWish, SnapshotOperations } from './images/snapshot-operations.ts';
+import { ShelveOperations, type ShelveWish } from './images/shelve-operations.ts';
+import { UnshelveOperations } from './images/unshelve-operations.ts';
 import { cachedVifs } from './network/info-cache.ts';
 import type { NetworkWish } from './network/request.ts';
 import { createOperationTools, type OperationTools } from './operation-tools.ts';
@@ -33,6 +35,9 @@ export interface ComputeOperations extends InstanceOperations {
   snapshot(context: Context, instance: Instance, imageId: string): Promise<void>;
   backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
   setAdminPassword(context: Context, instance: Instance, password: string): Promise<void>;
+  shelve(context: Context, instance: Instance, wish: ShelveWish): Promise<void>;
+  shelveOffload(context: Context, instance: Instance, cleanShutdown: boolean): Promise<void>;
+  unshelve(context: Context, instance: Instance, image: Readonly<Record<string, unknown>>): Promise<void>;
   refreshNetwork(context: Context, instance: Instance): Promise<void>;
   readonly events: ExternalEvents;
 }
@@ -51,6 +56,8 @@ class LockedOperations implements ComputeOperations {
   readonly #terminate: TerminateOperations;
   readonly #builder: InstanceBuilder;
   readonly #snapshots: SnapshotOperations;
+  readonly #shelving: ShelveOperations;
+  readonly #unshelving: UnshelveOperations;
   /** Ends what still waits when the process does. */
   readonly #end = new AbortController();
 
@@ -63,6 +70,8 @@ class LockedOperations implements ComputeOperations {
     this.#terminate = new TerminateOperations(services, tools);
     this.#builder = new InstanceBuilder(services, tools);
     this.#snapshots = new SnapshotOperations(services);
+    this.#shelving = new ShelveOperations(services, tools, this.#power);
+    this.#unshelving = new UnshelveOperations(services, tools);
     this.events = new ExternalEvents(services, tools);
   }
 
@@ -126,12 +135,29 @@ class LockedOperations implements ComputeOperations {
     await this.#locked(instance, (signal) => setAdminPassword(this.#services, context, { instance, password }, signal));
   }
 
+  async shelve(context: Context, instance: Instance, wish: ShelveWish): Promise<void> {
+    await this.#locked(instance, (signal) => this.#shelving.shelve(context, instance, wish, signal));
+  }
+
+  async shelveOffload(context: Context, instance: Instance, cleanShutdown: boolean): Promise<void> {
+    await this.#locked(instance, (signal) => this.#shelving.offload(context, instance, cleanShutdown, signal));
+  }
+
+  async offloadShelved(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#shelving.offloadShelved(context, instance, signal));
+  }
+
+  async unshelve(context: Context, instance: Instance, image: Readonly<Record<string, unknown>>): Promise<void> {
+    await this.#locked(instance, (signal) => this.#unshelving.unshelve(context, instance, image, signal));
+  }
+
   /** A build of the instance that still runs is stopped, and waited for. */
   async terminate(context: Context, instance: Instance): Promise<void> {
     const uuid = instance.get('uuid');
     this.#tools.builds.interrupt(uuid);
     this.#tools.inbox.forget(uuid);
     this.#snapshots.interrupt(uuid);
+    this.#shelving.interrupt(uuid);
     await this.#locked(instance, () => this.#terminate.terminate(context, instance));
   }
 

@@ -48,6 +48,8 @@ export interface InstanceOperations {
   unpause(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** terminate_instance (section 5.3), block devices and metadata read by itself. */
   terminate(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** Takes a shelved instance without a task off this host (section 5.10). */
+  offloadShelved(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** The rest of a deletion of which only the record is left (vm_state deleted, section 4.6). */
   completeDeletion(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Plugs the interfaces of the info cache on this host. Rejects when that fails. */
@@ -77,6 +79,9 @@ export type InstanceMoment =
   | 'suspend'
   | 'resume'
   | 'snapshot'
+  | 'shelve'
+  | 'shelve_offload'
+  | 'unshelve'
   | 'interface_attach'
   | 'interface_detach';
 

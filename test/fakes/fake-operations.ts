@@ -35,6 +35,10 @@ export class FakeOperations implements InstanceOperations {
     this.#call('terminate', instance);
   }
 
+  async offloadShelved(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('offloadShelved', instance);
+  }
+
   async completeDeletion(_context: RequestContext, instance: Instance): Promise<void> {
     this.#call('completeDeletion', instance);
   }

@@ -169,6 +169,7 @@ function build(options: Options, main: SectionReader): Config.BuildConfig {
   return {
     instanceNameTemplate: main.string('instance_name_template'),
     maxConcurrentBuilds: main.number('max_concurrent_builds'),
+    shelvedOffloadTimeMs: main.ms('shelved_offload_time'),
     maxConcurrentSnapshots: main.number('max_concurrent_snapshots'),
     networkAllocateRetries: main.number('network_allocate_retries'),
     vifPluggingTimeoutMs: main.ms('vif_plugging_timeout'),
@@ -200,6 +201,7 @@ function periodic(options: Options, main: SectionReader): Config.PeriodicConfig 
     runningDeletedInstanceTimeoutMs: main.ms('running_deleted_instance_timeout'),
     instanceDeleteIntervalMs: main.ms('instance_delete_interval'),
     maximumInstanceDeleteAttempts: main.number('maximum_instance_delete_attempts'),
+    shelvedPollIntervalMs: main.ms('shelved_poll_interval'),
     reclaimInstanceIntervalMs: main.ms('reclaim_instance_interval'),
   };
 }

@@ -58,6 +58,8 @@ export interface BuildConfig {
   readonly instanceNameTemplate: string;
   readonly maxConcurrentBuilds: number;
   readonly maxConcurrentSnapshots: number;
+  /** How long a shelved instance stays on its host; 0: not at all, negative: for ever. */
+  readonly shelvedOffloadTimeMs: number;
   readonly networkAllocateRetries: number;
   readonly vifPluggingTimeoutMs: number;
   readonly vifPluggingIsFatal: boolean;
@@ -86,6 +88,7 @@ export interface PeriodicConfig {
   readonly runningDeletedInstanceTimeoutMs: number;
   readonly instanceDeleteIntervalMs: number;
   readonly maximumInstanceDeleteAttempts: number;
+  readonly shelvedPollIntervalMs: number;
   /** 0: off. */
   readonly reclaimInstanceIntervalMs: number;
 }

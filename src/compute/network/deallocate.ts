@@ -2,7 +2,7 @@
 import { kindOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { limited } from '#src/lib/wait.ts';
-import type { NeutronNetwork } from '#src/openstack/types.ts';
+import type { NeutronNetwork, NeutronPort } from '#src/openstack/types.ts';
 import type { Asking } from './choose-networks.ts';
 import { serviceCredentials, userCredentials } from './credentials.ts';
 
@@ -86,6 +86,19 @@ async function networkOf(
 ): Promise<NeutronNetwork | undefined> {
   const [network] = await neutron.listNetworks(serviceCredentials(context), { id }, signal);
   return network;
+}
+
+/** The port stays the instance's; only the host is no more its own (shelve offload). One that is gone needs nothing. */
+export async function unbindFromHost(
+  { neutron, context, signal }: Pick<Asking, 'neutron' | 'context' | 'signal'>,
+  port: NeutronPort,
+): Promise<void> {
+  const changes = { 'binding:host_id': null, 'binding:profile': withoutHostKeys(port['binding:profile']) };
+  try {
+    await neutron.updatePort(serviceCredentials(context), port.id, changes, signal);
+  } catch (error) {
+    if (kindOf(error) !== 'not_found') throw error;
+  }
 }
 
 function withoutHostKeys(profile: unknown): Readonly<Record<string, unknown>> {

@@ -11,7 +11,7 @@ import type { ComputeServices } from '../types.ts';
 import { buildVif, readSurroundings, type Surroundings, type VifOptions } from './build-vifs.ts';
 import { type ChosenInterface, chooseInterfaces, securityGroupIds } from './choose-networks.ts';
 import { serviceCredentials } from './credentials.ts';
-import { releasePorts } from './deallocate.ts';
+import { releasePorts, unbindFromHost } from './deallocate.ts';
 import { cachedVifs, reloadCache, saveVifs } from './info-cache.ts';
 import { bindPort, createMissingPorts, type MadePort, type PortMaker, registerPort } from './make-ports.ts';
 import type { NetworkWishes } from './request.ts';
@@ -167,6 +167,13 @@ export class InstanceNetworks {
         return this.#neutron.updatePort(serviceCredentials(context), port.id, update, signal);
       }),
     );
+  }
+
+  /** All ports stay the instance's, and are bound to no host. */
+  async unbind(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const ports = await this.#portsOf(context, instance, signal);
+    const asking = { neutron: this.#neutron, context, signal };
+    await settled(ports.map((port) => unbindFromHost(asking, port)));
   }
 
   /**

@@ -10,6 +10,7 @@ import {
   reclaimQueuedDeletes,
   runPendingDeletes,
 } from './deleted-guests.ts';
+import { offloadShelved } from './shelved-instances.ts';
 import type { PowerSync } from './power-sync.ts';
 import type { PeriodicTask } from './runner.ts';
 
@@ -57,12 +58,16 @@ export function periodicTasks(parts: TaskParts): readonly PeriodicTask[] {
         await conductor.classMethod(RequestContext.admin(), call);
       },
     },
-    ...optionalTasks(services, deleted),
+    ...optionalTasks(services, deleted, operations),
   ];
 }
 
 /** Tasks that the configuration switches on; without it they would ask Nova for nothing. */
-function optionalTasks(services: ComputeServices, deleted: DeletedGuestParts): readonly PeriodicTask[] {
+function optionalTasks(
+  services: ComputeServices,
+  deleted: DeletedGuestParts,
+  operations: InstanceOperations,
+): readonly PeriodicTask[] {
   const { config, rpc } = services;
   const tasks: PeriodicTask[] = [];
   if (config.periodic.trackInstanceChanges) {
@@ -79,6 +84,10 @@ function optionalTasks(services: ComputeServices, deleted: DeletedGuestParts): r
   if (config.periodic.reclaimInstanceIntervalMs > 0) {
     const run = (signal: AbortSignal): Promise<void> => reclaimQueuedDeletes(deleted, signal);
     tasks.push({ name: '_reclaim_queued_deletes', spacingMs: 0, run });
+  }
+  if (config.build.shelvedOffloadTimeMs > 0) {
+    const run = (signal: AbortSignal): Promise<void> => offloadShelved(services, operations, signal);
+    tasks.push({ name: '_poll_shelved_instances', spacingMs: config.periodic.shelvedPollIntervalMs, run });
   }
   return tasks;
 }

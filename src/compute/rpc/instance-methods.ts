@@ -60,6 +60,7 @@ export function instanceMethods(services: ComputeServices, operations: ComputeOp
     ...powerMethods(operations),
     ...freezeMethods(operations),
     ...imageMethods(operations),
+    ...shelveMethods(operations),
     ...interfaceMethods(operations),
     ...otherMethods(services, operations),
   ];
@@ -147,6 +148,33 @@ function imageMethods(operations: ComputeOperations): readonly RpcMethod[] {
       wrappers: XTEF,
       handle: ({ context }, { instance: subject, image_id: imageId, backup_type: type, rotation }) =>
         operations.backup(context, subject, { imageId, type, rotation }),
+    }),
+  ];
+}
+
+function shelveMethods(operations: ComputeOperations): readonly RpcMethod[] {
+  return [
+    rpcMethod({
+      name: 'shelve_instance',
+      args: { instance, image_id: text(), clean_shutdown: optional(flag()) },
+      wrappers: XTEF,
+      handle: ({ context }, args) =>
+        operations.shelve(context, args.instance, {
+          imageId: args.image_id,
+          cleanShutdown: args.clean_shutdown ?? true,
+        }),
+    }),
+    rpcMethod({
+      name: 'shelve_offload_instance',
+      args: { instance, clean_shutdown: optional(flag()) },
+      wrappers: XTEF,
+      handle: ({ context }, args) => operations.shelveOffload(context, args.instance, args.clean_shutdown ?? true),
+    }),
+    rpcMethod({
+      name: 'unshelve_instance',
+      args: { instance, image: optional(dict()) },
+      wrappers: XTEF,
+      handle: ({ context }, args) => operations.unshelve(context, args.instance, args.image ?? {}),
     }),
   ];
 }

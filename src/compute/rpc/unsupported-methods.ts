@@ -3,7 +3,6 @@
 import { AppError } from '#src/lib/errors.ts';
 import { limited } from '#src/lib/wait.ts';
 import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
-import { userCredentials } from '../network/credentials.ts';
 import type { ComputeServices } from '../types.ts';
 import { type Call, type RpcMethod, rpcMethod } from './method.ts';
 import { type ArgsOf, dict, object, optional, text } from './params.ts';
@@ -15,7 +14,6 @@ const UNDO_LIMIT_MS = 60_000;
 const args = {
   instance: optional(object('Instance')),
   migration: optional(object('Migration')),
-  image_id: optional(text()),
   orig_image_ref: optional(text()),
   orig_sys_metadata: optional(dict()),
 };
@@ -46,20 +44,10 @@ function aboutInstance(name: NovaExceptionName, key: 'instance_uuid' | 'instance
   return (_method, { instance }) => novaException(name, { [key]: instance?.get('uuid') ?? '' } as never);
 }
 
-/** The snapshot that the API had made room for would stay `queued` for ever. */
-const deleteSnapshot: Undo = async ({ glance }, { context }, { image_id: imageId }) => {
-  if (imageId !== null) await glance.deleteImage(userCredentials(context), imageId, limited(UNDO_LIMIT_MS));
-};
-
 /** The conductor had moved the allocation of the source host to the migration: it goes back to the instance. */
 const takeBackMove: Undo = async ({ placement }, _call, { instance, migration }) => {
   if (instance === null || migration === null) return;
   await placement.moveAllocations(migration.get('uuid'), instance.get('uuid'), limited(UNDO_LIMIT_MS));
-};
-
-/** The instance was charged to this host, where it will not be. */
-const deleteAllocation: Undo = async ({ placement }, _call, { instance }) => {
-  if (instance !== null) await placement.deleteAllocations(instance.get('uuid'), limited(UNDO_LIMIT_MS));
 };
 
 /** The API had entered the new image; the guest still has the old one. */
@@ -83,9 +71,6 @@ const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   rescue_instance: plain(XTEF),
   unrescue_instance: plain(XTEF),
   rebuild_instance: plain(XTEFM, restoreImage),
-  shelve_instance: plain(XTEF, deleteSnapshot),
-  shelve_offload_instance: plain(XTEF),
-  unshelve_instance: plain(XTEF, deleteAllocation),
   trigger_crash_dump: plain(XEF),
   prep_resize: plain(XTEFM, takeBackMove),
   resize_instance: plain(XTEFM, takeBackMove),

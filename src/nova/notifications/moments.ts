@@ -28,6 +28,9 @@ export const moments = {
   suspend: action('suspend'),
   resume: action('resume'),
   snapshot: { legacy: 'snapshot', versioned: 'snapshot', payload: 'InstanceActionSnapshotPayload' },
+  shelve: action('shelve'),
+  shelve_offload: action('shelve_offload'),
+  unshelve: action('unshelve'),
   interface_attach: { legacy: null, versioned: 'interface_attach', payload: 'InstanceActionPayload' },
   interface_detach: { legacy: null, versioned: 'interface_detach', payload: 'InstanceActionPayload' },
 } as const satisfies Record<string, MomentNames>;

@@ -59,7 +59,7 @@ async function play(
   if (!received) throw new Error(`${name} has no ${method}`);
   const harness = harnessFor(received);
   arrange?.(harness);
-  if (method !== 'build_and_run_instance') await bringUp(harness, received);
+  if (!['build_and_run_instance', 'unshelve_instance'].includes(method)) await bringUp(harness, received);
   await harness.send(method, received.args, { context: received.context });
   await harness.operations.drain(AbortSignal.timeout(9000));
   const ours = compared(stepsOf(harness.plane.sent));
@@ -302,6 +302,47 @@ describe('set_admin_password', () => {
     expectSame(played);
     expectNoMore(played);
     expect([...played.harness.virt.passwords.values()]).toEqual([played.received.args['new_pass']]);
+  });
+});
+
+describe('shelve', () => {
+  it('writes the recorded states with the recorded expectations, and no more messages or requests', async () => {
+    const arrange = ({ glance }: ComputeHarness): void => glance.addQueued(imageIdOf('shelve', 'shelve_instance'));
+    const played = await play('shelve', 'shelve_instance', { arrange });
+
+    // ours checks that there is no task when it gives up the host
+    const theirs = mergedStates(played.theirs, played.received).map((state) => ({
+      ...state,
+      expected: state['expected'] ?? [null],
+    }));
+    expect(mergedStates(played.ours, played.received)).toEqual(theirs);
+    const metadata = (steps: readonly Step[]) =>
+      steps.find(({ changes }) => 'system_metadata' in changes)?.changes['system_metadata'];
+    const { shelved_at: at, ...rest } = metadata(played.ours);
+    const { shelved_at: stockAt, ...stockRest } = metadata(played.theirs);
+    expect(rest).toEqual(stockRest);
+    expect(at.replaceAll(/[0-9]/g, '0')).toBe(stockAt.replaceAll(/[0-9]/g, '0'));
+    expectSame(played);
+    // later releases unbind the ports, this one did not
+    expectNoMore({ ...played, theirRequests: [...played.theirRequests, 'PUT neutron'] });
+    expect(played.harness.virt.instances.size).toBe(0);
+    expect(played.harness.placement.consumers.size).toBe(0);
+  });
+});
+
+describe('unshelve', () => {
+  it('goes through the recorded states and sends no more messages or requests', async () => {
+    const played = await play('unshelve', 'unshelve_instance');
+
+    const unchecked = (states: readonly Json[]) =>
+      states.map(({ expected, ...state }) => (state['task_state'] === 'spawning' ? state : { ...state, expected }));
+    expect(unchecked(mergedStates(played.ours, played.received))).toEqual(
+      unchecked(mergedStates(played.theirs, played.received)),
+    );
+    expectSame(played);
+    expectNoMore(played);
+    expect(played.harness.glance.requests).toContain(`DELETE ${played.received.args['image'].id}`);
+    expect(played.harness.virt.instances.size).toBe(1);
   });
 });
 

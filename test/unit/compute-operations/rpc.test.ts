@@ -89,7 +89,6 @@ describe('the endpoints', () => {
 describe('methods that this service does not serve', () => {
   it.each([
     ['rescue_instance', 'rescuing'],
-    ['shelve_instance', 'shelving'],
     ['rebuild_instance', 'rebuilding'],
   ])('%s ends its task, keeps the state, and leaves fault and event', async (method, task) => {
     await using harness = new ComputeHarness();
@@ -103,15 +102,6 @@ describe('methods that this service does not serve', () => {
     expect(harness.plane.events).toEqual([
       { event: `compute_${method}`, result: 'Error', details: 'NotImplementedError' },
     ]);
-  });
-
-  it('delete the image that the API had made for a snapshot', async () => {
-    await using harness = new ComputeHarness();
-    const instance = instanceIn(harness, 'shelving');
-
-    await failureOf(harness.send('shelve_instance', { instance, image_id: 'snap' }));
-
-    expect(harness.glance.requests).toEqual(['DELETE snap']);
   });
 
   it('give the allocation of a refused resize back to the instance, and fail the migration', async () => {

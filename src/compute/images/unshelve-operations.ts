@@ -1,0 +1,101 @@
+// A shelved instance comes back on this host, from the image that it was put away as (section 5.10).
+import { limited } from '#src/lib/wait.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
+import { cachedVifs } from '../network/info-cache.ts';
+import type { OperationTools } from '../operation-tools.ts';
+import { deleteShelvedImage, withoutShelving } from '../power/shelved-image.ts';
+import { told } from '../power/told.ts';
+import { transition } from '../transition.ts';
+import type { Claim, ComputeServices } from '../types.ts';
+import { asImageError, spawnImage } from './spawn-image.ts';
+import { spawnSpec } from './spawn-spec.ts';
+
+type Instance = NovaObject<'Instance'>;
+/** The image as the conductor sends it. */
+type Image = Readonly<Record<string, unknown>>;
+
+const UNDO_LIMIT_MS = 120_000;
+
+export class UnshelveOperations {
+  readonly #services: ComputeServices;
+  readonly #tools: OperationTools;
+
+  constructor(services: ComputeServices, tools: OperationTools) {
+    this.#services = services;
+    this.#tools = tools;
+  }
+
+  /** What fails leaves the instance shelved: no guest, no claim, no allocation, and its image. */
+  async unshelve(context: RequestContext, instance: Instance, image: Image, signal: AbortSignal): Promise<void> {
+    const { conductor, tracker, placement, log, notifications } = this.#services;
+    const uuid = instance.get('uuid');
+    await told(notifications, context, { instance, name: 'unshelve' }, async () => {
+      let claim: Claim | undefined;
+      try {
+        // Stock computes do not check here, and write over a `deleting` that came meanwhile.
+        const options = { expectedTaskState: TASK_STATES.unshelving };
+        await transition({ conductor, context }, instance, { task_state: TASK_STATES.spawning }, options);
+        claim = await tracker.instanceClaim(context, instance);
+        await this.#spawn(context, instance, image, signal);
+        await this.#publish(context, instance, signal);
+      } catch (error) {
+        const undo: Promise<unknown>[] = [placement.deleteAllocations(uuid, limited(UNDO_LIMIT_MS))];
+        if (claim) undo.push(claim.abort(limited(UNDO_LIMIT_MS)));
+        for (const result of await Promise.allSettled(undo)) {
+          if (result.status === 'rejected') {
+            log.warn('cannot take back what an instance had here', { instance: uuid, error: result.reason });
+          }
+        }
+        throw error;
+      }
+    });
+  }
+
+  async #spawn(context: RequestContext, instance: Instance, sent: Image, signal: AbortSignal): Promise<void> {
+    const { virt, glance, config } = this.#services;
+    const { networks, plugger, inbox } = this.#tools;
+    const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
+    const image = await spawnImage(glance, context, sent, signal);
+    using watch = inbox.watch(instance.get('uuid'));
+    const hooks = {
+      network: async (limit: AbortSignal) => {
+        await networks.bindHere(context, instance, limit);
+        return await plugger.plug(await networks.refresh(context, instance, { signal: limit }), limit);
+      },
+      wired: (limit: AbortSignal) => plugger.waitUntilWired(cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
+    };
+    try {
+      await virt.spawn(spawnSpec(instance, image, config.build), hooks, signal);
+    } catch (error) {
+      await plugger.unplug(cachedVifs(instance));
+      throw asImageError(error, image.id);
+    }
+  }
+
+  /** The image goes last: until Nova knows of the guest, it is all that there is of the instance. */
+  async #publish(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { conductor, virt, log } = this.#services;
+    const uuid = instance.get('uuid');
+    const { imageId, metadata } = withoutShelving(instance);
+    try {
+      const fields = {
+        power_state: await virt.powerState(uuid, signal),
+        vm_state: VM_STATES.active,
+        task_state: null,
+        launched_at: new Date(),
+        system_metadata: metadata,
+      };
+      await transition({ conductor, context }, instance, fields, { expectedTaskState: TASK_STATES.spawning });
+    } catch (error) {
+      await virt.destroy(uuid, limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
+        log.error('cannot remove the guest of an instance that stays shelved', { instance: uuid, error: cause });
+      });
+      await this.#tools.plugger.unplug(cachedVifs(instance));
+      throw error;
+    }
+    if (imageId !== null) await deleteShelvedImage(this.#services, context, imageId, signal);
+    await this.#tools.announce(context, instance);
+  }
+}
