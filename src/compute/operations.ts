@@ -8,6 +8,7 @@ import { ExternalEvents } from './events/external-events.ts';
 import { setAdminPassword } from './guest/admin-password.ts';
 import { InterfaceOperations } from './interfaces/interface-operations.ts';
 import { type BackupWish, SnapshotOperations } from './images/snapshot-operations.ts';
+import { RebuildOperations, type RebuildWish } from './images/rebuild-operations.ts';
 import { ShelveOperations, type ShelveWish } from './images/shelve-operations.ts';
 import { UnshelveOperations } from './images/unshelve-operations.ts';
 import { cachedVifs } from './network/info-cache.ts';
@@ -35,6 +36,7 @@ export interface ComputeOperations extends InstanceOperations {
   snapshot(context: Context, instance: Instance, imageId: string): Promise<void>;
   backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
   setAdminPassword(context: Context, instance: Instance, password: string): Promise<void>;
+  rebuild(context: Context, instance: Instance, wish: RebuildWish): Promise<void>;
   shelve(context: Context, instance: Instance, wish: ShelveWish): Promise<void>;
   shelveOffload(context: Context, instance: Instance, cleanShutdown: boolean): Promise<void>;
   unshelve(context: Context, instance: Instance, image: Readonly<Record<string, unknown>>): Promise<void>;
@@ -56,6 +58,7 @@ class LockedOperations implements ComputeOperations {
   readonly #terminate: TerminateOperations;
   readonly #builder: InstanceBuilder;
   readonly #snapshots: SnapshotOperations;
+  readonly #rebuilding: RebuildOperations;
   readonly #shelving: ShelveOperations;
   readonly #unshelving: UnshelveOperations;
   /** Ends what still waits when the process does. */
@@ -70,6 +73,7 @@ class LockedOperations implements ComputeOperations {
     this.#terminate = new TerminateOperations(services, tools);
     this.#builder = new InstanceBuilder(services, tools);
     this.#snapshots = new SnapshotOperations(services);
+    this.#rebuilding = new RebuildOperations(services, tools, this.#power);
     this.#shelving = new ShelveOperations(services, tools, this.#power);
     this.#unshelving = new UnshelveOperations(services, tools);
     this.events = new ExternalEvents(services, tools);
@@ -133,6 +137,10 @@ class LockedOperations implements ComputeOperations {
 
   async setAdminPassword(context: Context, instance: Instance, password: string): Promise<void> {
     await this.#locked(instance, (signal) => setAdminPassword(this.#services, context, { instance, password }, signal));
+  }
+
+  async rebuild(context: Context, instance: Instance, wish: RebuildWish): Promise<void> {
+    await this.#locked(instance, (signal) => this.#rebuilding.rebuild(context, instance, wish, signal));
   }
 
   async shelve(context: Context, instance: Instance, wish: ShelveWish): Promise<void> {

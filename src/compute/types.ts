@@ -79,6 +79,7 @@ export type InstanceMoment =
   | 'suspend'
   | 'resume'
   | 'snapshot'
+  | 'rebuild'
   | 'shelve'
   | 'shelve_offload'
   | 'unshelve'

@@ -33,6 +33,12 @@ export class FakeGlance implements Glance {
     });
   }
 
+  addActive(id: string, fields: Partial<GlanceImage> = {}): void {
+    this.addQueued(id);
+    const stored = { status: 'active', diskFormat: 'raw', containerFormat: 'bare', checksum: 'cs', sizeBytes: 7 };
+    this.images.set(id, { ...this.#existing(id), ...stored, ...fields });
+  }
+
   async getImage(_credentials: Credentials, id: string): Promise<GlanceImage> {
     this.#note(`GET ${id}`);
     return this.#existing(id);

@@ -4,10 +4,11 @@ import type { ComputeServices } from '../types.ts';
 import { consoleOutput } from '../console/console-output.ts';
 import { diagnostics, legacyDiagnostics } from '../console/diagnostics.ts';
 import type { BuildRequest } from '../build/request.ts';
+import type { RebuildWish } from '../images/rebuild-operations.ts';
 import { expectList, objectsOf } from '#src/nova/objects/wire.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
 import { type ArgsOf, count, dict, flag, list, listOf, listOr, object, oneOf, optional, text } from './params.ts';
-import { F, X, XEF, XF, XTEF, XTF } from './wrappers.ts';
+import { F, X, XEF, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
 
 const instance = object('Instance');
 const instances = listOr(instance, object('InstanceList'), (list) => expectList(list, 'InstanceList'));
@@ -38,6 +39,34 @@ const buildArgs = {
   host_list: optional(listOf(object('Selection'))),
 };
 
+const rebuildArgs = {
+  instance,
+  image_ref: optional(text()),
+  orig_image_ref: optional(text()),
+  orig_sys_metadata: optional(dict()),
+  injected_files: optional(list()),
+  bdms: optional(object('BlockDeviceMappingList')),
+  accel_uuids: optional(list()),
+  migration: optional(object('Migration')),
+  recreate: optional(flag()),
+  preserve_ephemeral: optional(flag()),
+};
+
+function rebuildWish(args: ArgsOf<typeof rebuildArgs>): RebuildWish {
+  return {
+    imageId: args.image_ref,
+    before: {
+      imageId: args.orig_image_ref,
+      metadata: args.orig_sys_metadata as Readonly<Record<string, string | null>> | null,
+    },
+    isEvacuation: args.recreate ?? false,
+    preserveEphemeral: args.preserve_ephemeral ?? false,
+    injectedFiles: args.injected_files ?? [],
+    blockDevices: args.bdms === null ? [] : objectsOf(args.bdms),
+    acceleratorIds: args.accel_uuids ?? [],
+  };
+}
+
 function buildRequest(args: ArgsOf<typeof buildArgs>): BuildRequest {
   return {
     instance: args.instance,
@@ -60,7 +89,7 @@ export function instanceMethods(services: ComputeServices, operations: ComputeOp
     ...powerMethods(operations),
     ...freezeMethods(operations),
     ...imageMethods(operations),
-    ...shelveMethods(operations),
+    ...renewalMethods(operations),
     ...interfaceMethods(operations),
     ...otherMethods(services, operations),
   ];
@@ -152,8 +181,14 @@ function imageMethods(operations: ComputeOperations): readonly RpcMethod[] {
   ];
 }
 
-function shelveMethods(operations: ComputeOperations): readonly RpcMethod[] {
+function renewalMethods(operations: ComputeOperations): readonly RpcMethod[] {
   return [
+    rpcMethod({
+      name: 'rebuild_instance',
+      args: rebuildArgs,
+      wrappers: XTEFM,
+      handle: ({ context }, args) => operations.rebuild(context, args.instance, rebuildWish(args)),
+    }),
     rpcMethod({
       name: 'shelve_instance',
       args: { instance, image_id: text(), clean_shutdown: optional(flag()) },

@@ -1,11 +1,11 @@
 // RPC methods that a control plane may send and this service does not serve: each is refused in the way that its caller
 // understands, and what the API or the conductor had prepared is taken back (sections 5.1, 5.5 to 5.15).
-import { AppError } from '#src/lib/errors.ts';
 import { limited } from '#src/lib/wait.ts';
 import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
+import { NotImplementedError } from '../not-implemented.ts';
 import type { ComputeServices } from '../types.ts';
 import { type Call, type RpcMethod, rpcMethod } from './method.ts';
-import { type ArgsOf, dict, object, optional, text } from './params.ts';
+import { type ArgsOf, object, optional } from './params.ts';
 import { type Wrapper, X, XEF, XEFM, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
 
 const UNDO_LIMIT_MS = 60_000;
@@ -14,18 +14,8 @@ const UNDO_LIMIT_MS = 60_000;
 const args = {
   instance: optional(object('Instance')),
   migration: optional(object('Migration')),
-  orig_image_ref: optional(text()),
-  orig_sys_metadata: optional(dict()),
 };
 type Args = ArgsOf<typeof args>;
-
-/** Nova's own name for it: what an owner sees in the fault. */
-class NotImplementedError extends AppError {
-  constructor(method: string) {
-    super('unsupported', `${method} is not supported by this host`);
-    this.name = 'NotImplementedError';
-  }
-}
 
 type Refusal = (method: string, args: Args) => Error;
 type Undo = (services: ComputeServices, call: Call, args: Args) => Promise<void>;
@@ -50,17 +40,6 @@ const takeBackMove: Undo = async ({ placement }, _call, { instance, migration })
   await placement.moveAllocations(migration.get('uuid'), instance.get('uuid'), limited(UNDO_LIMIT_MS));
 };
 
-/** The API had entered the new image; the guest still has the old one. */
-const restoreImage: Undo = async (
-  _services,
-  _call,
-  { instance, orig_image_ref: image, orig_sys_metadata: metadata },
-) => {
-  if (instance === null) return;
-  if (image !== null) instance.set('image_ref', image);
-  if (metadata !== null) instance.set('system_metadata', metadata as Readonly<Record<string, string | null>>);
-};
-
 const plain = (wrappers: readonly Wrapper[], undo?: Undo): Unsupported => ({
   wrappers,
   refusal: notImplemented,
@@ -70,7 +49,6 @@ const plain = (wrappers: readonly Wrapper[], undo?: Undo): Unsupported => ({
 const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   rescue_instance: plain(XTEF),
   unrescue_instance: plain(XTEF),
-  rebuild_instance: plain(XTEFM, restoreImage),
   trigger_crash_dump: plain(XEF),
   prep_resize: plain(XTEFM, takeBackMove),
   resize_instance: plain(XTEFM, takeBackMove),

@@ -7,7 +7,7 @@ import { expectList } from '../objects/wire.ts';
 import type { Conductor } from '../types.ts';
 import { legacyFailure, legacyPayload } from './legacy.ts';
 import { type Moment, type MomentNames, type Phase, moments } from './moments.ts';
-import { actionPayload, createPayload, exceptionPayload, snapshotPayload } from './versioned.ts';
+import { actionPayload, createPayload, exceptionPayload, rebuildPayload, snapshotPayload } from './versioned.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -53,6 +53,10 @@ export interface NotificationEmitter {
 const NEEDS = ['flavor', 'metadata', 'system_metadata', 'info_cache'] as const;
 const CREATE_NEEDS = [...NEEDS, 'keypairs', 'tags', 'trusted_certs'] as const;
 type Need = (typeof CREATE_NEEDS)[number];
+const MORE_NEEDS: Partial<Record<MomentNames['payload'], readonly Need[]>> = {
+  InstanceCreatePayload: CREATE_NEEDS,
+  InstanceActionRebuildPayload: [...NEEDS, 'trusted_certs'],
+};
 
 export function createNotificationEmitter(options: NotificationOptions): NotificationEmitter {
   return new Emitter(options);
@@ -91,8 +95,8 @@ class Emitter implements NotificationEmitter {
     while (this.#pending.size > 0) await Promise.all(this.#pending.values());
   }
 
-  #missing(instance: Instance, names: MomentNames): readonly Need[] {
-    const needs = names.payload === 'InstanceCreatePayload' && this.#options.versioned ? CREATE_NEEDS : NEEDS;
+  #missing(instance: Instance, { payload }: MomentNames): readonly Need[] {
+    const needs: readonly Need[] = (this.#options.versioned && MORE_NEEDS[payload]) || NEEDS;
     return needs.filter((field) => !instance.has(field));
   }
 
@@ -190,6 +194,8 @@ class Emitter implements NotificationEmitter {
         return createPayload(instance, this.#options.instanceName(instance), details);
       case 'InstanceActionSnapshotPayload':
         return snapshotPayload(instance, snapshotImageId ?? '', details);
+      case 'InstanceActionRebuildPayload':
+        return rebuildPayload(instance, details);
       default:
         return actionPayload(instance, details);
     }

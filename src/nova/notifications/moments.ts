@@ -5,7 +5,11 @@ export interface MomentNames {
   readonly legacy: string | null;
   /** `instance.<versioned>.<phase>`. */
   readonly versioned: string;
-  readonly payload: 'InstanceActionPayload' | 'InstanceCreatePayload' | 'InstanceActionSnapshotPayload';
+  readonly payload:
+    | 'InstanceActionPayload'
+    | 'InstanceCreatePayload'
+    | 'InstanceActionSnapshotPayload'
+    | 'InstanceActionRebuildPayload';
   /** The phases whose legacy payload carries the addresses. */
   readonly fixedIps?: readonly Phase[];
 }
@@ -28,6 +32,7 @@ export const moments = {
   suspend: action('suspend'),
   resume: action('resume'),
   snapshot: { legacy: 'snapshot', versioned: 'snapshot', payload: 'InstanceActionSnapshotPayload' },
+  rebuild: { legacy: 'rebuild', versioned: 'rebuild', payload: 'InstanceActionRebuildPayload', fixedIps: ['end'] },
   shelve: action('shelve'),
   shelve_offload: action('shelve_offload'),
   unshelve: action('unshelve'),

@@ -31,6 +31,13 @@ export function snapshotPayload(instance: Instance, imageId: string, details: Ac
   return payload('InstanceActionSnapshotPayload', '1.10', data);
 }
 
+/** Needs trusted certificates as well. */
+export function rebuildPayload(instance: Instance, details: ActionDetails): Primitive {
+  const trusted = instance.find('trusted_certs')?.get('ids') ?? null;
+  const data = { ...actionData(instance, details), trusted_image_certificates: trusted };
+  return payload('InstanceActionRebuildPayload', '1.10', data);
+}
+
 /** Needs key pairs, tags and trusted certificates as well. */
 export function createPayload(instance: Instance, instanceName: string, details: ActionDetails): Primitive {
   return payload('InstanceCreatePayload', '1.13', {

@@ -305,6 +305,23 @@ describe('set_admin_password', () => {
   });
 });
 
+describe('rebuild', () => {
+  it('writes the recorded states with the recorded expectations, and no more messages or requests', async () => {
+    const { image_ref: imageId } =
+      recordingOf('rebuild').received.find(({ method }) => method === 'rebuild_instance')?.args ?? {};
+    const arrange = ({ glance }: ComputeHarness): void => glance.addActive(imageId);
+    const played = await play('rebuild', 'rebuild_instance', { arrange });
+
+    // a stock compute writes its task once more in the beginning, and host and node in the end
+    const stock = mergedStates(played.theirs, played.received).slice(1, -1);
+    expect(mergedStates(played.ours, played.received)).toEqual(stock);
+    expectSame(played);
+    const reads = ['InstanceInfoCache.refresh', 'InstanceInfoCache.save']; // its network is as Neutron has it
+    expectNoMore({ ...played, theirRequests: Array.from({ length: 9 }, () => 'GET neutron') }, reads);
+    expect(played.harness.virt.instances.size).toBe(1);
+  });
+});
+
 describe('shelve', () => {
   it('writes the recorded states with the recorded expectations, and no more messages or requests', async () => {
     const arrange = ({ glance }: ComputeHarness): void => glance.addQueued(imageIdOf('shelve', 'shelve_instance'));

@@ -82,6 +82,22 @@ describe('a snapshot', () => {
       },
     });
   });
+
+  it('a rebuild names the certificates that its image was to be verified with', async () => {
+    const { emit, versioned } = emitter();
+
+    emit.moment(context, newInstance(), { name: 'rebuild', phase: 'end' });
+    await emit.settled();
+
+    expect(versioned[0]).toMatchObject({
+      eventType: 'instance.rebuild.end',
+      payload: {
+        'nova_object.name': 'InstanceActionRebuildPayload',
+        'nova_object.version': '1.10',
+        'nova_object.data': { trusted_image_certificates: null, uuid: newInstance().get('uuid') },
+      },
+    });
+  });
 });
 
 describe('legacy notifications are Nova’s own', () => {

@@ -1,0 +1,156 @@
+// A guest made anew from an image, on its host, with its ports and its resources (section 5.5, recreate=false).
+import { limited } from '#src/lib/wait.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import { novaException } from '#src/nova/exceptions.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
+import type { SpawnImage } from '#drivers/virt/driver.ts';
+import { refuseUnsupported } from '../build/refusals.ts';
+import { NotImplementedError } from '../not-implemented.ts';
+import type { OperationTools } from '../operation-tools.ts';
+import type { PowerOperations } from '../power/power-operations.ts';
+import { transition } from '../transition.ts';
+import type { ComputeServices } from '../types.ts';
+import { asImageError, spawnImage } from './spawn-image.ts';
+import { spawnSpec } from './spawn-spec.ts';
+
+type Instance = NovaObject<'Instance'>;
+
+const DESTROY_LIMIT_MS = 300_000;
+
+export interface RebuildWish {
+  readonly imageId: string | null;
+  /** What the instance had before the API entered the new image. */
+  readonly before: {
+    readonly imageId: string | null;
+    readonly metadata: Readonly<Record<string, string | null>> | null;
+  };
+  /** Another host's guest, which is gone with its host. */
+  readonly isEvacuation: boolean;
+  readonly preserveEphemeral: boolean;
+  readonly injectedFiles: readonly unknown[];
+  readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[];
+  readonly acceleratorIds: readonly unknown[];
+}
+
+export class RebuildOperations {
+  readonly #services: ComputeServices;
+  readonly #tools: OperationTools;
+  readonly #power: PowerOperations;
+
+  constructor(services: ComputeServices, tools: OperationTools, power: PowerOperations) {
+    this.#services = services;
+    this.#tools = tools;
+    this.#power = power;
+  }
+
+  /** Until the old guest goes a failure leaves everything as it was; after that the instance is in error. */
+  async rebuild(caller: RequestContext, instance: Instance, wish: RebuildWish, signal: AbortSignal): Promise<void> {
+    const { notifications } = this.#services;
+    const context = caller.elevated();
+    const wasStopped = instance.get('vm_state') === VM_STATES.stopped;
+    try {
+      const image = await this.#checked(context, instance, wish, signal);
+      const extra = { image_name: image.name };
+      notifications.moment(context, instance, { name: 'rebuild', phase: 'start', extra });
+      await this.#replace(context, instance, image, signal);
+      if (wasStopped) await this.#stopAgain(context, instance, signal);
+      await this.#tools.announce(context, instance);
+      notifications.moment(context, instance, { name: 'rebuild', phase: 'end', extra });
+    } catch (error) {
+      notifications.moment(context, instance, { name: 'rebuild', phase: 'error', error });
+      throw error;
+    }
+  }
+
+  async #checked(
+    context: RequestContext,
+    instance: Instance,
+    wish: RebuildWish,
+    signal: AbortSignal,
+  ): Promise<SpawnImage> {
+    const { glance, virt, conductor } = this.#services;
+    try {
+      if (wish.isEvacuation) throw new NotImplementedError('evacuation');
+      if (wish.preserveEphemeral) throw novaException('PreserveEphemeralNotSupported', {});
+      const image = await spawnImage(glance, context, { id: wish.imageId }, signal);
+      refuseUnsupported(
+        {
+          instance,
+          image: { properties: image.properties },
+          requestSpec: null,
+          filterProperties: {},
+          acceleratorIds: wish.acceleratorIds,
+          adminPassword: null,
+          injectedFiles: wish.injectedFiles,
+          requestedNetworks: null,
+          securityGroups: [],
+          blockDevices: wish.blockDevices,
+          hostList: null,
+        },
+        virt.info,
+      );
+      const fields = {
+        power_state: await virt.powerState(instance.get('uuid'), signal),
+        task_state: TASK_STATES.rebuildBlockDeviceMapping,
+      };
+      // before the guest goes: the instance may be on its way to deletion
+      const expectedTaskState = [TASK_STATES.rebuilding];
+      await transition({ conductor, context }, instance, fields, { expectedTaskState });
+      return image;
+    } catch (error) {
+      // to be saved with the end of the task
+      if (wish.before.imageId !== null) instance.set('image_ref', wish.before.imageId);
+      if (wish.before.metadata !== null) instance.set('system_metadata', wish.before.metadata);
+      throw error;
+    }
+  }
+
+  async #replace(context: RequestContext, instance: Instance, image: SpawnImage, signal: AbortSignal): Promise<void> {
+    const { conductor, log } = this.#services;
+    try {
+      await this.#makeAnew(context, instance, image, signal);
+    } catch (error) {
+      instance.set('vm_state', VM_STATES.error);
+      await conductor.save(context, instance).catch((cause: unknown) => {
+        log.warn('cannot put an instance into error', { instance: instance.get('uuid'), error: cause });
+      });
+      throw error;
+    }
+  }
+
+  async #makeAnew(context: RequestContext, instance: Instance, image: SpawnImage, signal: AbortSignal): Promise<void> {
+    const { virt, conductor, config } = this.#services;
+    const { networks, plugger } = this.#tools;
+    const { rebuildBlockDeviceMapping: mapping, rebuildSpawning: spawning } = TASK_STATES;
+    const uuid = instance.get('uuid');
+    const vifs = await networks.refresh(context, instance, { signal });
+    await this.#power.powerOff(instance, true, signal);
+    await virt.destroy(uuid, limited(DESTROY_LIMIT_MS));
+    await plugger.unplug(vifs);
+    const entered = { expectedTaskState: [mapping] };
+    await transition({ conductor, context }, instance, { task_state: spawning }, entered);
+    try {
+      // as after a hard reboot, Neutron has wired these ports before
+      const hooks = { network: (limit: AbortSignal) => plugger.plug(vifs, limit) };
+      await virt.spawn(spawnSpec(instance, image, config.build), hooks, signal);
+    } catch (error) {
+      await plugger.unplug(vifs);
+      throw asImageError(error, image.id);
+    }
+    const fields = {
+      power_state: await virt.powerState(uuid, signal),
+      vm_state: VM_STATES.active,
+      task_state: null,
+      launched_at: new Date(),
+    };
+    await transition({ conductor, context }, instance, fields, { expectedTaskState: [spawning] });
+  }
+
+  async #stopAgain(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { conductor } = this.#services;
+    const fields = { vm_state: VM_STATES.active, task_state: TASK_STATES.poweringOff, progress: 0 };
+    await transition({ conductor, context }, instance, fields);
+    await this.#power.stop(context, instance, false, signal);
+  }
+}
