@@ -154,6 +154,11 @@ export interface VirtDriver {
   powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void>;
   /** Asks init to shut down and kills after `graceSeconds` (0: at once). Stopped is success. Absent: 'not_found'. */
   powerOff(uuid: string, options: { readonly graceSeconds: number }, signal: AbortSignal): Promise<void>;
+  /**
+   * Gives the instance the limits and the root disk of another flavor; what lies on the disk stays. Idempotent. A disk
+   * that holds more than the new size is refused ('invalid' or 'conflict'). Absent: 'not_found'.
+   */
+  resize(uuid: string, flavor: SpawnFlavor, signal: AbortSignal): Promise<void>;
   /** soft: restart through init, inside the container's own life. AppError 'unsupported' or 'conflict' when it cannot. */
   softReboot(uuid: string, signal: AbortSignal): Promise<void>;
   /** Stops all processes where they are; paused is success. Stopped: 'conflict'. Absent: 'not_found'. */

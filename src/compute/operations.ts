@@ -16,6 +16,10 @@ import type { NetworkWish } from './network/request.ts';
 import { createOperationTools, type OperationTools } from './operation-tools.ts';
 import { FreezeOperations } from './power/freeze-operations.ts';
 import { PowerOperations, type RebootType } from './power/power-operations.ts';
+import { EndResize } from './resize/end-resize.ts';
+import type { Move } from './resize/failing.ts';
+import { type PrepRequest, PrepResize } from './resize/prep-resize.ts';
+import { ResizeGuest, type ResizeRequest } from './resize/resize-guest.ts';
 import { TerminateOperations } from './terminate/terminate-operations.ts';
 import type { ComputeServices, InstanceOperations } from './types.ts';
 
@@ -41,6 +45,12 @@ export interface ComputeOperations extends InstanceOperations {
   shelveOffload(context: Context, instance: Instance, cleanShutdown: boolean): Promise<void>;
   unshelve(context: Context, instance: Instance, image: Readonly<Record<string, unknown>>): Promise<void>;
   refreshNetwork(context: Context, instance: Instance): Promise<void>;
+  prepResize(context: Context, request: PrepRequest): Promise<void>;
+  resize(context: Context, request: ResizeRequest): Promise<void>;
+  finishResize(context: Context, move: Move): Promise<void>;
+  confirmResize(context: Context, move: Move): Promise<void>;
+  revertResize(context: Context, move: Parameters<EndResize['revert']>[1]): Promise<void>;
+  finishRevertResize(context: Context, move: Move): Promise<void>;
   readonly events: ExternalEvents;
 }
 
@@ -61,6 +71,9 @@ class LockedOperations implements ComputeOperations {
   readonly #rebuilding: RebuildOperations;
   readonly #shelving: ShelveOperations;
   readonly #unshelving: UnshelveOperations;
+  readonly #prep: PrepResize;
+  readonly #resize: ResizeGuest;
+  readonly #resizeEnd: EndResize;
   /** Ends what still waits when the process does. */
   readonly #end = new AbortController();
 
@@ -76,6 +89,9 @@ class LockedOperations implements ComputeOperations {
     this.#rebuilding = new RebuildOperations(services, tools, this.#power);
     this.#shelving = new ShelveOperations(services, tools, this.#power);
     this.#unshelving = new UnshelveOperations(services, tools);
+    this.#prep = new PrepResize(services);
+    this.#resize = new ResizeGuest(services, tools, this.#power);
+    this.#resizeEnd = new EndResize(services, tools, this.#power);
     this.events = new ExternalEvents(services, tools);
   }
 
@@ -190,6 +206,30 @@ class LockedOperations implements ComputeOperations {
 
   async removeGuest(_context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
     await this.#locked(instance, () => this.#terminate.removeGuest(instance, signal));
+  }
+
+  async prepResize(context: Context, request: PrepRequest): Promise<void> {
+    await this.#locked(request.instance, () => this.#prep.prepare(context, request));
+  }
+
+  async resize(context: Context, request: ResizeRequest): Promise<void> {
+    await this.#locked(request.instance, (signal) => this.#resize.resize(context, request, signal));
+  }
+
+  async finishResize(context: Context, move: Move): Promise<void> {
+    await this.#locked(move.instance, (signal) => this.#resize.finish(context, move, signal));
+  }
+
+  async confirmResize(context: Context, move: Move): Promise<void> {
+    await this.#locked(move.instance, (signal) => this.#resizeEnd.confirm(context, move, signal));
+  }
+
+  async revertResize(context: Context, move: Parameters<EndResize['revert']>[1]): Promise<void> {
+    await this.#locked(move.instance, (signal) => this.#resizeEnd.revert(context, move, signal));
+  }
+
+  async finishRevertResize(context: Context, move: Move): Promise<void> {
+    await this.#locked(move.instance, (signal) => this.#resizeEnd.finishRevert(context, move, signal));
   }
 
   async refreshNetwork(context: Context, instance: Instance): Promise<void> {

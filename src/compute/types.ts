@@ -24,6 +24,17 @@ export interface ResourceTracker {
   readonly computeNodeUuid: string;
   /** Sets host, launched_on, node, compute_id on the instance, saves it, counts it, writes the ComputeNode when changed. */
   instanceClaim(context: RequestContext, instance: NovaObject<'Instance'>): Promise<Claim>;
+  /**
+   * A move claim: fills in the destination of the migration (this host), gives the instance its migration context, saves
+   * both, and counts the new flavor beside the instance's own.
+   */
+  resizeClaim(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    move: { readonly migration: NovaObject<'Migration'>; readonly flavor: NovaObject<'Flavor'> },
+  ): Promise<void>;
+  /** The room that is kept for the way back of a move, beside what the instance has; null when the move is over. */
+  keepRoom(instance: NovaObject<'Instance'>, flavor: NovaObject<'Flavor'> | null): Promise<void>;
   /** Counts the instance anew after its state changed (deleted ones are dropped). */
   updateUsage(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   buildSucceeded(): void;
@@ -83,6 +94,11 @@ export type InstanceMoment =
   | 'shelve'
   | 'shelve_offload'
   | 'unshelve'
+  | 'resize_prep'
+  | 'resize'
+  | 'resize_finish'
+  | 'resize_confirm'
+  | 'resize_revert'
   | 'interface_attach'
   | 'interface_detach';
 
@@ -99,6 +115,8 @@ export interface InstanceNotifications {
       readonly extra?: Readonly<Record<string, unknown>>;
       /** Goes with every snapshot. */
       readonly snapshotImageId?: string;
+      /** Goes with every preparation of a resize. */
+      readonly newFlavor?: NovaObject<'Flavor'>;
     },
   ): void;
   /** The X wrapper: an RPC method failed. */

@@ -2,6 +2,7 @@
 import type { RequestContext } from '#src/nova/context.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { Conductor } from '#src/nova/types.ts';
+import { migrationContext } from '#src/compute/resources/migration-context.ts';
 import type { Claim, ResourceTracker } from '#src/compute/types.ts';
 
 export class FakeTracker implements ResourceTracker {
@@ -44,6 +45,25 @@ export class FakeTracker implements ResourceTracker {
         await this.#conductor.save(context, instance);
       },
     };
+  }
+
+  async resizeClaim(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    { migration }: Parameters<ResourceTracker['resizeClaim']>[2],
+  ): Promise<void> {
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure) throw failure;
+    this.calls.push('resizeClaim');
+    migration.set('dest_compute', this.#host).set('dest_node', this.nodeName).set('dest_host', '10.0.0.1');
+    await this.#conductor.save(context, migration);
+    instance.set('migration_context', migrationContext(instance, migration));
+    await this.#conductor.save(context, instance);
+  }
+
+  async keepRoom(_instance: NovaObject<'Instance'>, flavor: NovaObject<'Flavor'> | null): Promise<void> {
+    this.calls.push(`keepRoom ${flavor?.get('name') ?? 'none'}`);
   }
 
   async updateUsage(_context: RequestContext, instance: NovaObject<'Instance'>): Promise<void> {

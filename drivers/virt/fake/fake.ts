@@ -10,6 +10,7 @@ import {
   type Login,
   POWER_STATE,
   type PowerState,
+  type SpawnFlavor,
   type SpawnHooks,
   type SpawnImage,
   type SpawnNic,
@@ -31,7 +32,7 @@ export interface FakeOptions {
 }
 
 export interface FakeInstance {
-  readonly spec: SpawnSpec;
+  spec: SpawnSpec;
   nics: readonly SpawnNic[];
   powerState: PowerState;
   console: string;
@@ -166,6 +167,13 @@ export class FakeVirtDriver implements VirtDriver {
     if (graceSeconds > 0) await sleep(Math.min(this.#options.delayMs, graceSeconds * 1000), signal);
     instance.powerState = POWER_STATE.shutdown;
     this.#notify(uuid, 'stopped');
+  }
+
+  async resize(uuid: string, flavor: SpawnFlavor, signal: AbortSignal): Promise<void> {
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('resize');
+    await sleep(this.#options.delayMs, signal);
+    instance.spec = { ...instance.spec, flavor };
   }
 
   async softReboot(uuid: string, signal: AbortSignal): Promise<void> {

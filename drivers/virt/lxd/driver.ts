@@ -9,6 +9,7 @@ import {
   type Login,
   POWER_STATE,
   type PowerState,
+  type SpawnFlavor,
   type SpawnHooks,
   type SpawnNic,
   type SpawnSpec,
@@ -16,11 +17,13 @@ import {
   type VirtInfo,
   type VirtInstance,
 } from '../driver.ts';
+import { changeInstance } from './change-instance.ts';
 import { ConsoleLogs } from './console-log.ts';
 import { Directory } from './directory.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
 import { hostFacts, uptimeOf } from './facts.ts';
 import { ImageCache } from './image-cache.ts';
+import { flavorLimits, rootDisk } from './instance-body.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { within } from './limit.ts';
 import type { LxdDriverContext } from './options.ts';
@@ -156,6 +159,22 @@ export class LxdDriver implements VirtDriver {
 
   async powerOff(uuid: string, options: { readonly graceSeconds: number }, signal: AbortSignal): Promise<void> {
     await this.#power.off(uuid, options.graceSeconds, signal);
+  }
+
+  async resize(uuid: string, flavor: SpawnFlavor, signal: AbortSignal): Promise<void> {
+    const setup = this.#started;
+    await within(`resize of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
+      const { name } = await this.#directory.get(uuid, limit);
+      await changeInstance(
+        this.#client,
+        name,
+        ({ config, devices }) => ({
+          config: { ...config, ...flavorLimits(flavor) },
+          devices: { ...devices, root: rootDisk(flavor, setup) },
+        }),
+        limit,
+      );
+    });
   }
 
   async softReboot(uuid: string, signal: AbortSignal): Promise<void> {

@@ -1,7 +1,7 @@
 // A spawn as the body of the request that creates the instance.
 import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
 import { parse as parseYaml } from 'yaml';
-import type { SpawnNic, SpawnSpec } from '../driver.ts';
+import type { SpawnFlavor, SpawnNic, SpawnSpec } from '../driver.ts';
 import { marksOf } from './marks.ts';
 
 export interface BodyOptions {
@@ -23,19 +23,23 @@ export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options
     description: spec.displayName,
     config: {
       'boot.autostart': 'false', // Nova decides after a boot of the host (resume_guests_state_on_host_boot)
-      'limits.cpu': String(spec.flavor.vcpus),
-      'limits.memory': `${spec.flavor.memoryMib}MiB`,
+      ...flavorLimits(spec.flavor),
       // What cloud-init looks for in the environment of init to find OpenStack's metadata service from a container.
       'environment.product_name': 'OpenStack Nova',
       ...cloudInit(spec, options.cloudInitKeys),
       ...marksOf(spec),
     },
-    devices: { root: rootDisk(spec, options), ...nicDevices(nics) },
+    devices: { root: rootDisk(spec.flavor, options), ...nicDevices(nics) },
     source: { type: 'image', fingerprint: options.fingerprint },
   };
 }
 
-function rootDisk({ flavor }: SpawnSpec, { pool, rootQuota }: BodyOptions): StringMap {
+/** What of a flavor is configuration. */
+export function flavorLimits({ vcpus, memoryMib }: SpawnFlavor): StringMap {
+  return { 'limits.cpu': String(vcpus), 'limits.memory': `${memoryMib}MiB` };
+}
+
+export function rootDisk(flavor: SpawnFlavor, { pool, rootQuota }: Pick<BodyOptions, 'pool' | 'rootQuota'>): StringMap {
   const disk = { type: 'disk', path: '/', pool };
   return rootQuota && flavor.rootGib > 0 ? { ...disk, size: `${flavor.rootGib}GiB` } : disk;
 }

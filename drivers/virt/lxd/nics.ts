@@ -1,13 +1,10 @@
 // The interfaces of an instance as devices of the engine: all of them replaced, one added, one taken away.
-import { isDeepStrictEqual } from 'node:util';
 import type { EngineClient } from '#src/client/client.ts';
 import type { DeviceMap } from '#src/client/wire.ts';
-import { kindOf } from '#src/lib/errors.ts';
 import type { SpawnNic } from '../driver.ts';
 import { freeName } from '../nic-names.ts';
+import { changeInstance } from './change-instance.ts';
 import { nicDevices } from './instance-body.ts';
-
-const UPDATE_ATTEMPTS = 3;
 
 /** Makes `nics` the only physical interfaces of a stopped instance; no request when they are already. */
 export async function replaceNics(
@@ -51,19 +48,7 @@ async function changeDevices(
   change: (devices: DeviceMap) => DeviceMap,
   signal: AbortSignal,
 ): Promise<void> {
-  for (let attempt = 1; ; attempt += 1) {
-    const { instance, etag } = await client.instances.getWithTag(name, signal);
-    const devices = change(instance.devices);
-    if (isDeepStrictEqual(devices, instance.devices)) return;
-    const { architecture, config, ephemeral, profiles, stateful, description } = instance;
-    const body = { architecture, config, ephemeral, profiles: profiles ?? [], stateful, description, devices };
-    try {
-      await (await client.instances.update(name, body, { etag, signal })).wait(signal);
-      return;
-    } catch (error) {
-      if (kindOf(error) !== 'conflict' || attempt === UPDATE_ATTEMPTS) throw error;
-    }
-  }
+  await changeInstance(client, name, ({ config, devices }) => ({ config, devices: change(devices) }), signal);
 }
 
 type Device = DeviceMap[string];

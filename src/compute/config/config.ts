@@ -90,6 +90,8 @@ export interface PeriodicConfig {
   readonly maximumInstanceDeleteAttempts: number;
   readonly shelvedPollIntervalMs: number;
   /** 0: off. */
+  readonly resizeConfirmWindowMs: number;
+  /** 0: off. */
   readonly reclaimInstanceIntervalMs: number;
 }
 

@@ -23,7 +23,7 @@ export function spawnSpec(
   };
 }
 
-function spawnFlavor(flavor: NovaObject<'Flavor'>): SpawnFlavor {
+export function spawnFlavor(flavor: NovaObject<'Flavor'>): SpawnFlavor {
   return {
     vcpus: flavor.get('vcpus'),
     memoryMib: flavor.get('memory_mb'),

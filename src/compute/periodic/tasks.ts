@@ -11,6 +11,7 @@ import {
   runPendingDeletes,
 } from './deleted-guests.ts';
 import { offloadShelved } from './shelved-instances.ts';
+import { confirmOldResizes } from './unconfirmed-resizes.ts';
 import type { PowerSync } from './power-sync.ts';
 import type { PeriodicTask } from './runner.ts';
 
@@ -88,6 +89,9 @@ function optionalTasks(
   if (config.build.shelvedOffloadTimeMs > 0) {
     const run = (signal: AbortSignal): Promise<void> => offloadShelved(services, operations, signal);
     tasks.push({ name: '_poll_shelved_instances', spacingMs: config.periodic.shelvedPollIntervalMs, run });
+  }
+  if (config.periodic.resizeConfirmWindowMs > 0) {
+    tasks.push({ name: '_poll_unconfirmed_resizes', spacingMs: 0, run: () => confirmOldResizes(services) });
   }
   return tasks;
 }

@@ -1,8 +1,9 @@
 // Reads from Nova who takes what on this node: its instances, and those on their way to or from it (contract section 4.7).
 import { expectList } from '#src/nova/objects/wire.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
+import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import { type Asking, findInstance, type Instance, instancesOfNode } from '../records.ts';
-import { flavorUsage, type InstanceUsage, usageOf } from './usage.ts';
+import { flavorUsage, type InstanceUsage, moveKey, usageOf } from './usage.ts';
 
 export interface Place {
   readonly host: string;
@@ -18,6 +19,7 @@ export interface HostUsages {
 export async function readHostUsages(asking: Asking, place: Place): Promise<HostUsages> {
   const instances = await instancesOfNode(asking, place, ['flavor']);
   const usages = new Map<string, InstanceUsage>();
+  const byUuid = new Map(instances.map((instance) => [instance.get('uuid'), instance]));
   for (const instance of instances) {
     const usage = usageOf(instance);
     if (usage) usages.set(instance.get('uuid'), usage);
@@ -25,9 +27,10 @@ export async function readHostUsages(asking: Asking, place: Place): Promise<Host
   const migrations = await migrationsUnderWay(asking, place);
   for (const migration of migrations) {
     const uuid = migration.get('instance_uuid');
-    if (uuid === null || usages.has(uuid)) continue;
-    const usage = await movingUsage(asking, migration, place);
-    if (usage) usages.set(uuid, usage);
+    if (uuid === null) continue;
+    const here = byUuid.get(uuid);
+    const usage = here ? keptUsage(here, migration, place) : await movingUsage(asking, migration, place);
+    if (usage) usages.set(moveKey(uuid), usage);
   }
   return { usages, migrationUuids: new Set(migrations.map((migration) => migration.get('uuid'))) };
 }
@@ -38,6 +41,32 @@ async function migrationsUnderWay(
 ): Promise<readonly NovaObject<'Migration'>[]> {
   const call = { object: 'MigrationList', method: 'get_in_progress_and_error', args: [host, node] } as const;
   return expectList(await conductor.classMethod(context, call), 'MigrationList');
+}
+
+/** Within this host: beside the flavor that the instance has, the one that it had or is to have. */
+function keptUsage(
+  instance: Instance,
+  migration: NovaObject<'Migration'>,
+  { host, node }: Place,
+): InstanceUsage | undefined {
+  const ends = [migration.get('source_compute'), migration.get('dest_compute')];
+  const nodes = [migration.get('source_node'), migration.get('dest_node')];
+  const isWithin = ends.every((end) => end === host) && nodes.every((end) => end === node);
+  if (!isWithin || migration.get('status') === 'error' || !isMoving(instance)) return undefined;
+  const hasOld = instance.get('instance_type_id') === migration.get('old_instance_type_id');
+  const flavor = instance.find(hasOld ? 'new_flavor' : 'old_flavor');
+  return flavor ? flavorUsage(flavor, !instance.find('image_ref')) : undefined;
+}
+
+const MOVING: ReadonlySet<string | null> = new Set([
+  TASK_STATES.resizePrep,
+  TASK_STATES.resizeMigrating,
+  TASK_STATES.resizeMigrated,
+  TASK_STATES.resizeFinish,
+]);
+
+function isMoving(instance: Instance): boolean {
+  return instance.get('vm_state') === VM_STATES.resized || MOVING.has(instance.get('task_state'));
 }
 
 /** Incoming: the room for the new flavor; outgoing: that for the old one until the move is confirmed. */

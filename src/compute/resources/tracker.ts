@@ -3,6 +3,8 @@ import { Coalesced } from '#src/lib/coalesced.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { RequestContext } from '#src/nova/context.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { MIGRATION_STATUSES } from '#src/nova/states.ts';
 import type { Conductor } from '#src/nova/types.ts';
 import type { Placement } from '#src/openstack/types.ts';
 import type { HostFacts, VirtDriver } from '#drivers/virt/driver.ts';
@@ -25,7 +27,8 @@ import { removeOrphanAllocations } from './orphans.ts';
 import type { ProviderAdditions } from './provider-config.ts';
 import { ProviderReport } from './provider-report.ts';
 import { wantedTraits } from './traits.ts';
-import { hostUsage, usageOf } from './usage.ts';
+import { migrationContext } from './migration-context.ts';
+import { flavorUsage, hostUsage, moveKey, usageOf } from './usage.ts';
 
 export interface TrackerOptions {
   readonly config: ResourcesConfig;
@@ -86,9 +89,40 @@ export class HostResourceTracker implements ResourceTracker {
     return { abort: () => this.#abortClaim(context, instance) };
   }
 
+  async resizeClaim(
+    context: RequestContext,
+    instance: Instance,
+    { migration, flavor }: Parameters<ResourceTracker['resizeClaim']>[2],
+  ): Promise<void> {
+    const { conductor, identity } = this.#options;
+    this.#present();
+    migration.set('dest_compute', identity.host).set('dest_node', this.nodeName).set('dest_host', identity.hostIp);
+    migration.set('status', MIGRATION_STATUSES.preMigrating);
+    // control planes before 2023.2 do not know the field, and their migrations come without it
+    if (migration.has('dest_compute_id')) migration.set('dest_compute_id', this.computeNodeId);
+    await conductor.save(context.elevated(), migration);
+    instance.set('migration_context', migrationContext(instance, migration));
+    this.#ledger.set(moveKey(instance.get('uuid')), flavorUsage(flavor, !instance.find('image_ref')));
+    try {
+      await conductor.save(context, instance);
+    } catch (error) {
+      this.#ledger.set(moveKey(instance.get('uuid')), undefined);
+      throw error;
+    }
+    await this.#saveSoon();
+  }
+
+  async keepRoom(instance: Instance, flavor: NovaObject<'Flavor'> | null): Promise<void> {
+    const usage = flavor === null ? undefined : flavorUsage(flavor, !instance.find('image_ref'));
+    this.#ledger.set(moveKey(instance.get('uuid')), usage);
+    await this.#saveSoon();
+  }
+
   async updateUsage(_context: RequestContext, instance: Instance): Promise<void> {
     const isOurs = instance.get('host') === this.#options.identity.host && instance.get('node') === this.nodeName;
-    this.#ledger.set(instance.get('uuid'), isOurs ? usageOf(instance) : undefined);
+    const usage = isOurs ? usageOf(instance) : undefined;
+    this.#ledger.set(instance.get('uuid'), usage);
+    if (!usage) this.#ledger.set(moveKey(instance.get('uuid')), undefined);
     await this.#saveSoon();
   }
 

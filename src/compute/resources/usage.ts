@@ -55,6 +55,11 @@ function sizesOf(instance: NovaObject<'Instance'>): InstanceUsage {
   };
 }
 
+/** Under which the room is counted that is kept for a move, beside the instance's own. */
+export function moveKey(instanceUuid: string): string {
+  return `move:${instanceUuid}`;
+}
+
 export function flavorUsage(flavor: NovaObject<'Flavor'>, isVolumeBacked: boolean): InstanceUsage {
   const rootGib = isVolumeBacked ? 0 : flavor.get('root_gb');
   return {

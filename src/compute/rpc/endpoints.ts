@@ -4,6 +4,7 @@ import type { ComputeOperations } from '../operations.ts';
 import type { ComputeServices } from '../types.ts';
 import { hostMethods } from './host-methods.ts';
 import { instanceMethods } from './instance-methods.ts';
+import { resizeMethods } from './resize-methods.ts';
 import { unsupportedMethods } from './unsupported-methods.ts';
 
 export { createInstanceOperations } from '../operations.ts';
@@ -13,7 +14,12 @@ const VERSIONS = ['6.5', '5.13'] as const;
 
 /** A method that is not here does not exist for the caller: NoSuchMethod. */
 export function computeEndpoints(services: ComputeServices, operations: ComputeOperations): readonly RpcEndpoint[] {
-  const methods = [...instanceMethods(services, operations), ...hostMethods(services), ...unsupportedMethods(services)];
+  const methods = [
+    ...instanceMethods(services, operations),
+    ...resizeMethods(operations),
+    ...hostMethods(services),
+    ...unsupportedMethods(),
+  ];
   const handlers: Readonly<Record<string, RpcHandler>> = Object.fromEntries(
     methods.map((method) => [method.name, method.handler(services)]),
   );

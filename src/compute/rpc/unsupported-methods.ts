@@ -1,14 +1,10 @@
 // RPC methods that a control plane may send and this service does not serve: each is refused in the way that its caller
-// understands, and what the API or the conductor had prepared is taken back (sections 5.1, 5.5 to 5.15).
-import { limited } from '#src/lib/wait.ts';
+// understands (sections 5.1, 5.5 to 5.15).
 import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
 import { NotImplementedError } from '../not-implemented.ts';
-import type { ComputeServices } from '../types.ts';
-import { type Call, type RpcMethod, rpcMethod } from './method.ts';
+import { type RpcMethod, rpcMethod } from './method.ts';
 import { type ArgsOf, object, optional } from './params.ts';
 import { type Wrapper, X, XEF, XEFM, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
-
-const UNDO_LIMIT_MS = 60_000;
 
 /** What a refusal may need of the arguments, whichever of them a method has. */
 const args = {
@@ -18,12 +14,10 @@ const args = {
 type Args = ArgsOf<typeof args>;
 
 type Refusal = (method: string, args: Args) => Error;
-type Undo = (services: ComputeServices, call: Call, args: Args) => Promise<void>;
 
 interface Unsupported {
   readonly wrappers: readonly Wrapper[];
   readonly refusal: Refusal;
-  readonly undo?: Undo;
 }
 
 const notImplemented: Refusal = (method) => new NotImplementedError(method);
@@ -34,28 +28,12 @@ function aboutInstance(name: NovaExceptionName, key: 'instance_uuid' | 'instance
   return (_method, { instance }) => novaException(name, { [key]: instance?.get('uuid') ?? '' } as never);
 }
 
-/** The conductor had moved the allocation of the source host to the migration: it goes back to the instance. */
-const takeBackMove: Undo = async ({ placement }, _call, { instance, migration }) => {
-  if (instance === null || migration === null) return;
-  await placement.moveAllocations(migration.get('uuid'), instance.get('uuid'), limited(UNDO_LIMIT_MS));
-};
-
-const plain = (wrappers: readonly Wrapper[], undo?: Undo): Unsupported => ({
-  wrappers,
-  refusal: notImplemented,
-  ...(undo && { undo }),
-});
+const plain = (wrappers: readonly Wrapper[]): Unsupported => ({ wrappers, refusal: notImplemented });
 
 const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   rescue_instance: plain(XTEF),
   unrescue_instance: plain(XTEF),
   trigger_crash_dump: plain(XEF),
-  prep_resize: plain(XTEFM, takeBackMove),
-  resize_instance: plain(XTEFM, takeBackMove),
-  finish_resize: plain(XTEFM),
-  confirm_resize: plain(XEFM),
-  revert_resize: plain(XTEFM),
-  finish_revert_resize: plain(XTEFM),
   prep_snapshot_based_resize_at_dest: { wrappers: XEF, refusal: preCheckFailed },
   prep_snapshot_based_resize_at_source: plain(XTEFM),
   finish_snapshot_based_resize_at_dest: plain(XTEFM),
@@ -88,16 +66,13 @@ const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   deny_share: plain(XEF),
 };
 
-export function unsupportedMethods(services: ComputeServices): readonly RpcMethod[] {
-  return Object.entries(UNSUPPORTED).map(([name, { wrappers, refusal, undo }]) =>
+export function unsupportedMethods(): readonly RpcMethod[] {
+  return Object.entries(UNSUPPORTED).map(([name, { wrappers, refusal }]) =>
     rpcMethod({
       name,
       args,
       wrappers,
-      async handle(call, given) {
-        await undo?.(services, call, given).catch((error: unknown) => {
-          services.log.warn('cannot take back what was prepared for an unsupported operation', { method: name, error });
-        });
+      async handle(_call, given) {
         throw refusal(name, given);
       },
     }),

@@ -7,7 +7,14 @@ import { expectList } from '../objects/wire.ts';
 import type { Conductor } from '../types.ts';
 import { legacyFailure, legacyPayload } from './legacy.ts';
 import { type Moment, type MomentNames, type Phase, moments } from './moments.ts';
-import { actionPayload, createPayload, exceptionPayload, rebuildPayload, snapshotPayload } from './versioned.ts';
+import {
+  actionPayload,
+  createPayload,
+  exceptionPayload,
+  rebuildPayload,
+  resizePrepPayload,
+  snapshotPayload,
+} from './versioned.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -34,6 +41,8 @@ export interface MomentOf {
   readonly extra?: Readonly<Record<string, unknown>>;
   /** Of the versioned payload of a snapshot. */
   readonly snapshotImageId?: string;
+  /** Of the versioned payload of a prepared resize. */
+  readonly newFlavor?: NovaObject<'Flavor'>;
 }
 
 export interface FailureOf {
@@ -184,7 +193,7 @@ class Emitter implements NotificationEmitter {
     context: RequestContext,
     instance: Instance,
     {
-      moment: { name, error, snapshotImageId },
+      moment: { name, error, snapshotImageId, newFlavor },
       blockDevices,
     }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
   ): unknown {
@@ -196,6 +205,8 @@ class Emitter implements NotificationEmitter {
         return snapshotPayload(instance, snapshotImageId ?? '', details);
       case 'InstanceActionRebuildPayload':
         return rebuildPayload(instance, details);
+      case 'InstanceActionResizePrepPayload':
+        return resizePrepPayload(instance, newFlavor ?? null, details);
       default:
         return actionPayload(instance, details);
     }

@@ -9,7 +9,8 @@ export interface MomentNames {
     | 'InstanceActionPayload'
     | 'InstanceCreatePayload'
     | 'InstanceActionSnapshotPayload'
-    | 'InstanceActionRebuildPayload';
+    | 'InstanceActionRebuildPayload'
+    | 'InstanceActionResizePrepPayload';
   /** The phases whose legacy payload carries the addresses. */
   readonly fixedIps?: readonly Phase[];
 }
@@ -36,6 +37,21 @@ export const moments = {
   shelve: action('shelve'),
   shelve_offload: action('shelve_offload'),
   unshelve: action('unshelve'),
+  resize_prep: { legacy: 'resize.prep', versioned: 'resize_prep', payload: 'InstanceActionResizePrepPayload' },
+  resize: action('resize'),
+  resize_finish: {
+    legacy: 'finish_resize',
+    versioned: 'resize_finish',
+    payload: 'InstanceActionPayload',
+    fixedIps: ['start', 'end'],
+  },
+  resize_confirm: {
+    legacy: 'resize.confirm',
+    versioned: 'resize_confirm',
+    payload: 'InstanceActionPayload',
+    fixedIps: ['end'],
+  },
+  resize_revert: { legacy: 'resize.revert', versioned: 'resize_revert', payload: 'InstanceActionPayload' },
   interface_attach: { legacy: null, versioned: 'interface_attach', payload: 'InstanceActionPayload' },
   interface_detach: { legacy: null, versioned: 'interface_detach', payload: 'InstanceActionPayload' },
 } as const satisfies Record<string, MomentNames>;

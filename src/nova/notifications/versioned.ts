@@ -38,6 +38,15 @@ export function rebuildPayload(instance: Instance, details: ActionDetails): Prim
   return payload('InstanceActionRebuildPayload', '1.10', data);
 }
 
+export function resizePrepPayload(
+  instance: Instance,
+  flavor: NovaObject<'Flavor'> | null,
+  details: ActionDetails,
+): Primitive {
+  const data = { ...actionData(instance, details), new_flavor: flavor && flavorPayload(flavor) };
+  return payload('InstanceActionResizePrepPayload', '1.4', data);
+}
+
 /** Needs key pairs, tags and trusted certificates as well. */
 export function createPayload(instance: Instance, instanceName: string, details: ActionDetails): Primitive {
   return payload('InstanceCreatePayload', '1.13', {

@@ -70,7 +70,7 @@ async function play(
 /** The guest that the recorded compute had. */
 async function bringUp(harness: ComputeHarness, { args }: Received): Promise<void> {
   const data = args['instance']['nova_object.data'];
-  const isRunning = data.vm_state === 'active';
+  const isRunning = ['active', 'resized'].includes(data.vm_state);
   await harness.virt.spawn(
     {
       uuid: data.uuid,
@@ -366,6 +366,91 @@ describe('unshelve', () => {
 function imageIdOf(name: string, method: string): string {
   return recordingOf(name).received.find((message) => message.method === method)?.args['image_id'];
 }
+
+/** The recorded moves went from one host to the other; ours go from the host that was asked to itself. */
+function onOneHost(received: Received): Received {
+  const args = JSON.parse(JSON.stringify(received.args).replaceAll(/"fake[12]"/g, JSON.stringify(received.host)));
+  return { ...received, args };
+}
+
+/** A host that is asked twice within one request does both under the same request id. */
+function partOf(steps: readonly Step[], method: string): readonly Step[] {
+  const isEvent = ({ args }: Step): boolean => args[1] === `compute_${method}`;
+  return steps.slice(steps.findIndex(isEvent), steps.findLastIndex(isEvent) + 1);
+}
+
+async function playMove(name: string, method: string) {
+  const recording = recordingOf(name);
+  const recorded = recording.received.find((message) => message.method === method);
+  if (!recorded) throw new Error(`${name} has no ${method}`);
+  const received = onOneHost(recorded);
+  const harness = harnessFor(received);
+  await bringUp(harness, received);
+  harness.plane.next('Instance.get_by_uuid', () => received.args['instance']);
+  await harness.send(method, received.args, { context: received.context });
+  return { recorded, ours: stepsOf(harness.plane.sent), theirs: partOf(recording.stepsOf(recorded), method) };
+}
+
+const MOVE_STATES = ['vm_state', 'task_state', 'status'] as const;
+
+/** Changes of states, and of the migration's status. A save that only repeats a state is no difference. */
+function moveStates(steps: readonly Step[], { args }: Received): readonly Json[] {
+  const { vm_state, task_state } = args['instance']['nova_object.data'];
+  let known: Json = { vm_state, task_state, status: args['migration']['nova_object.data'].status };
+  return steps.flatMap(({ what, changes }) => {
+    if (what !== 'Instance.save' && what !== 'Migration.save') return [];
+    const changed = MOVE_STATES.filter((field) => field in changes && changes[field] !== known[field]);
+    known = { ...known, ...Object.fromEntries(changed.map((field) => [field, changes[field]])) };
+    return changed.length === 0 ? [] : [known];
+  });
+}
+
+describe.each([
+  ['resize', 'prep_resize', 'resize_instance'],
+  ['resize', 'resize_instance', 'finish_resize'],
+  ['resize', 'finish_resize', undefined],
+  ['resize_again', 'prep_resize', 'resize_instance'],
+  ['resize_again', 'resize_instance', 'finish_resize'],
+  ['resize_again', 'finish_resize', undefined],
+  ['resize_confirm', 'confirm_resize', undefined],
+  ['resize_revert', 'revert_resize', 'finish_revert_resize'],
+  ['resize_revert', 'finish_revert_resize', undefined],
+] as const)('%s: %s', (name, method, next) => {
+  it('goes through the recorded states, with the recorded event, and casts the next step as recorded', async () => {
+    const { recorded, ours, theirs } = await playMove(name, method);
+
+    expect(moveStates(ours, recorded)).toEqual(moveStates(theirs, recorded));
+    expectSame({ ours, theirs });
+    const castOf = (steps: readonly Step[]) => steps.find(({ what }) => what === next)?.kwargs ?? {};
+    expect(Object.keys(castOf(ours)).toSorted()).toEqual(Object.keys(castOf(theirs)).toSorted());
+    expect(Object.keys(castOf(ours)).length > 0).toBe(next !== undefined);
+  });
+
+  it('writes the flavors and numbers that the stock compute wrote', async () => {
+    const { recorded, ours, theirs } = await playMove(name, method);
+
+    const fields = ['instance_type_id', 'memory_mb', 'vcpus', 'root_gb', 'ephemeral_gb'] as const;
+    const written = (steps: readonly Step[]) => {
+      const all: Json = Object.assign(
+        {},
+        recorded.args['instance']['nova_object.data'],
+        ...steps.filter(({ what }) => what === 'Instance.save').map((s) => s.changes),
+      );
+      const ids = ['old_flavor', 'new_flavor', 'flavor'].flatMap((field) =>
+        field in all ? [[field, all[field]?.['nova_object.data'].id ?? null]] : [],
+      );
+      return Object.fromEntries([...fields.flatMap((f) => (f in all ? [[f, all[f]]] : [])), ...ids]);
+    };
+    expect(written(ours)).toEqual(written(theirs));
+  });
+
+  it('sends no more messages than the stock compute', async () => {
+    const { ours, theirs } = await playMove(name, method);
+
+    const names = (steps: readonly Step[]) => compared(steps).map(({ what }) => what);
+    expect(surplus(names(ours), names(theirs))).toEqual([]);
+  });
+});
 
 describe('diagnostics', () => {
   it('answers with an object of the recorded shape', async () => {

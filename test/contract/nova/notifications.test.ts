@@ -65,6 +65,25 @@ const sentBy = (notification: Notification | undefined) => ({
   payload: notification?.payload,
 });
 
+describe('a prepared resize', () => {
+  it('is told of with the new flavor', () => {
+    const { emit, legacy, versioned } = emitter();
+    const newFlavor = newInstance().get('flavor');
+
+    emit.moment(context, newInstance(), { name: 'resize_prep', phase: 'start', newFlavor });
+
+    expect(legacy[0]?.eventType).toBe('compute.instance.resize.prep.start');
+    expect(versioned[0]).toMatchObject({
+      eventType: 'instance.resize_prep.start',
+      payload: {
+        'nova_object.name': 'InstanceActionResizePrepPayload',
+        'nova_object.version': '1.4',
+        'nova_object.data': { new_flavor: { 'nova_object.data': { name: newFlavor.get('name') } } },
+      },
+    });
+  });
+});
+
 describe('a snapshot', () => {
   it('is told of with the image that it becomes, in the versioned form only', () => {
     const { emit, legacy, versioned } = emitter();

@@ -228,6 +228,19 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
     });
 
+    it('takes the limits of another flavor when off, twice, and starts with them', async () => {
+      const spec = await spawn();
+      await under.driver.powerOff(spec.uuid, { graceSeconds: 0 }, signal());
+      const flavor = { ...spec.flavor, memoryMib: spec.flavor.memoryMib * 2 };
+
+      await under.driver.resize(spec.uuid, flavor, signal());
+      await under.driver.resize(spec.uuid, flavor, signal());
+
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.shutdown);
+      await under.driver.powerOn(spec.uuid, [], signal());
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
+    });
+
     it('powers off with grace', async () => {
       const { uuid } = await spawn();
 
@@ -314,6 +327,8 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
 
       await expect(under.driver.powerOn(uuid, [], signal())).rejects.toMatchObject(absent);
       await expect(under.driver.powerOff(uuid, { graceSeconds: 0 }, signal())).rejects.toMatchObject(absent);
+      const flavor = { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} };
+      await expect(under.driver.resize(uuid, flavor, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.softReboot(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.pause(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.detachNic(uuid, '00:16:3e:00:00:01', signal())).rejects.toMatchObject(absent);

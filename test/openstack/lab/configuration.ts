@@ -147,6 +147,7 @@ function novaShared({ data }: LabPaths): Ini {
       state_path: join(data, 'nova'),
       use_stderr: true,
       enabled_apis: 'osapi_compute,metadata',
+      allow_resize_to_same_host: true,
       osapi_compute_listen: '127.0.0.1',
       osapi_compute_workers: 1,
       metadata_listen: '127.0.0.1',

@@ -104,19 +104,6 @@ describe('methods that this service does not serve', () => {
     },
   );
 
-  it('give the allocation of a refused resize back to the instance, and fail the migration', async () => {
-    await using harness = new ComputeHarness();
-    const instance = instanceIn(harness, 'resize_prep');
-    harness.placement.consumers.add('mig');
-    const migration = object('Migration', '1.7', { id: 1, uuid: 'mig', status: 'accepted' });
-
-    await failureOf(harness.send('prep_resize', { instance, migration }));
-
-    expect(harness.placement.consumers).toEqual(new Set([instance['nova_object.data'].uuid]));
-    expect(harness.plane.named('Migration.save')[0]?.changes).toEqual({ status: 'error' });
-    expect(harness.row(instance)).toMatchObject({ vm_state: 'active', task_state: null });
-  });
-
   it('put back the image that the API had entered for a rebuild', async () => {
     await using harness = new ComputeHarness();
     const instance = instanceIn(harness, 'rebuilding', { image_ref: 'new', system_metadata: { image_os: 'new' } });

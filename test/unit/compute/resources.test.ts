@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { OpenStackError } from 'keystone-client-ts';
 import { describe, expect, it } from 'vitest';
 import { UsageLedger } from '#src/compute/resources/ledger.ts';
+import { readHostUsages } from '#src/compute/resources/host-usages.ts';
 import { readProviderAdditions } from '#src/compute/resources/provider-config.ts';
 import { HostResourceTracker, type TrackerOptions } from '#src/compute/resources/tracker.ts';
 import { hostUsage, usageOf } from '#src/compute/resources/usage.ts';
@@ -258,6 +259,83 @@ describe('a claim', () => {
     await tracker.updateUsage(context, instance('a', { host: 'fake1', node: 'fake1' }));
 
     expect(world.conductor.names.filter((name) => name.endsWith('.save'))).toEqual([]);
+  });
+});
+
+describe('a move within this host', () => {
+  const migrationOf = (status: string) =>
+    createObject('Migration', {
+      id: 5,
+      uuid: 'mig',
+      instance_uuid: 'i-1',
+      status,
+      migration_type: 'resize',
+      source_compute: 'fake1',
+      source_node: 'fake1',
+      dest_compute: 'fake1',
+      dest_node: 'fake1',
+      old_instance_type_id: 1,
+      new_instance_type_id: 2,
+    });
+  const flavor = (id: number, memory: number) =>
+    createObject('Flavor', { id, name: 'f', memory_mb: memory, vcpus: id, root_gb: 1, ephemeral_gb: 0, swap: 0 });
+  const moving = (fields: Parameters<typeof createObject<'Instance'>>[1]) =>
+    createObject('Instance', {
+      id: 1,
+      uuid: 'i-1',
+      host: 'fake1',
+      node: 'fake1',
+      image_ref: 'image',
+      task_state: null,
+      flavor: flavor(2, 200),
+      instance_type_id: 2,
+      old_flavor: flavor(1, 100),
+      new_flavor: flavor(2, 200),
+      ...fields,
+    });
+  const used = async (instance: ReturnType<typeof moving>, status = 'finished'): Promise<unknown> => {
+    const place = { host: 'fake1', node: 'fake1' };
+    const conductor = new World().conductor
+      .on('InstanceList.get_by_host_and_node', () => listOf('InstanceList', [instance]))
+      .on('MigrationList.get_in_progress_and_error', () => listOf('MigrationList', [migrationOf(status)]));
+    const { usages } = await readHostUsages({ conductor, context }, place);
+    return [...usages.values()].map(({ memoryMib }) => memoryMib);
+  };
+
+  it('counts both flavors until it is confirmed, whichever of them the instance has', async () => {
+    expect(await used(moving({ vm_state: 'resized' }))).toEqual([200, 100]);
+    const before = { vm_state: 'active', task_state: 'resize_migrating', flavor: flavor(1, 100), instance_type_id: 1 };
+    expect(await used(moving({ ...before, old_flavor: null }), 'migrating')).toEqual([100, 200]);
+  });
+
+  it('counts one flavor when it failed, or the instance is in no resize', async () => {
+    expect(await used(moving({ vm_state: 'resized' }), 'error')).toEqual([200]);
+    expect(await used(moving({ vm_state: 'active' }))).toEqual([200]);
+  });
+
+  it('is claimed with destination, context and the room of both flavors, and given back', async () => {
+    const world = new World();
+    const tracker = await world.tracker();
+    const instance = moving({
+      vm_state: 'active',
+      task_state: 'resize_prep',
+      flavor: flavor(1, 100),
+      instance_type_id: 1,
+    });
+    await tracker.updateUsage(context, instance);
+    const memory = () => world.conductor.named('ComputeNode.save').at(-1)?.changes['memory_mb_used'];
+    const alone = Number(memory());
+    const migration = migrationOf('accepted');
+    migration.resetChanges();
+
+    await tracker.resizeClaim(context, instance, { migration, flavor: flavor(2, 200) });
+
+    expect(migration.get('dest_host')).toBe('10.0.0.1');
+    expect(migration.get('status')).toBe('pre-migrating');
+    expect(instance.get('migration_context')?.get('migration_id')).toBe(5);
+    expect(memory()).toBe(alone + 200);
+    await tracker.keepRoom(instance, null);
+    expect(memory()).toBe(alone);
   });
 });
 

@@ -493,6 +493,22 @@ describe('instances without marks', () => {
   });
 });
 
+describe('a resize', () => {
+  it('changes limits and root disk, and nothing else', async () => {
+    const spec = await spawn(specOf(), [NIC]);
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+    const { config, devices } = structuredClone(instanceOf(spec));
+
+    await driver.resize(spec.uuid, { ...spec.flavor, vcpus: 3, memoryMib: 384, rootGib: 7 }, soon());
+
+    expect(instanceOf(spec).config).toEqual({ ...config, 'limits.cpu': '3', 'limits.memory': '384MiB' });
+    const { root, ...others } = instanceOf(spec).devices;
+    const { root: before, ...othersBefore } = devices;
+    expect(others).toEqual(othersBefore);
+    expect(root).toEqual(before?.['size'] === undefined ? before : { ...before, size: '7GiB' });
+  });
+});
+
 describe('power', () => {
   it('on replaces the interfaces', async () => {
     const spec = await spawn(specOf(), [NIC]);
