@@ -1,4 +1,5 @@
-// Images of running servers, on a real Nova and Glance: the guest runs on, what it had boots again, backups replace each other.
+// Images of servers, on a real Nova and Glance: the guest runs on, what it had boots again, backups replace each other; shelved
+// servers come back.
 import { text } from 'node:stream/consumers';
 import { OpenStackError } from 'keystone-client-ts';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -130,6 +131,31 @@ describe('an image of a running server', () => {
 
   afterAll(async () => {
     for (const one of made) if (await image(one)) await cloud.delete(cloud.image, `/v2/images/${one}`);
+  });
+});
+
+describe('a shelved server', () => {
+  it('leaves the host, and comes back with what it had and its address', async () => {
+    const server = await activeServer({ name: 'shelf' });
+    const { id } = server;
+    const address = addressOf(server) ?? '';
+    await engine.files.put(nameOf(server), '/root/mark', { kind: 'file', content: Buffer.from('kept') });
+
+    await cloud.action(id, { shelve: null });
+    const shelved = await waitForStatus(cloud, id, 'SHELVED_OFFLOADED');
+    expect(shelved?.['OS-EXT-SRV-ATTR:host']).toBeNull();
+    expect((await engine.instances.list()).map(({ name }) => name)).not.toContain(nameOf(server));
+
+    await cloud.action(id, { unshelve: null });
+    const back = await waitForStatus(cloud, id, 'ACTIVE');
+    expect(back && addressOf(back)).toBe(address);
+    await waitForPing(address, (await lab()).network);
+    const file = await engine.files.get(nameOf(server), '/root/mark');
+    expect(await text(file.content)).toBe('kept');
+
+    await deleteServer(id);
+    const { images } = await cloud.get<{ images: readonly Image[] }>(cloud.image, '/v2/images?name=shelf-shelved');
+    expect(images).toEqual([]);
   });
 });
 
