@@ -109,6 +109,16 @@ export class InstanceDevices {
 
   /** Adds a device to a running container. After a failure nothing of it is left. */
   async plug(device: Device, running: RunningContainer, signal: AbortSignal): Promise<void> {
+    this.#watchOne(device); // first: what changes from here on is heard of
+    try {
+      await this.#plugWatched(device, running, signal);
+    } catch (error) {
+      this.#watch.drop(keyOf(device.owner, device.device));
+      throw error;
+    }
+  }
+
+  async #plugWatched(device: Device, running: RunningContainer, signal: AbortSignal): Promise<void> {
     const { runtime, log } = this.#parts;
     await using revert = new Reverter(log);
     const started = await this.#startOne(device, revert, signal);
@@ -125,7 +135,6 @@ export class InstanceDevices {
       await this.#driver(device).attach?.(device, running.initPid, signal);
     });
     revert.commit();
-    this.#watchOne(device);
   }
 
   /** Makes a device of a running container what the host has for it now. */
@@ -133,7 +142,7 @@ export class InstanceDevices {
     if ((await this.#driver(device).isStale?.(device)) !== true) return;
     await this.unplug(device, running, signal);
     this.#watchOne(device);
-    await this.plug(device, running, signal);
+    await this.#plugWatched(device, running, signal);
   }
 
   /** Takes a device out of a running container. Idempotent. */
