@@ -1,9 +1,15 @@
 // Neutron v2.0, as a compute uses it (nova-compute-contract section 8.3).
 import { OpenStackError, type ServiceClient, type ServiceRequest } from 'keystone-client-ts';
+import { SharedAnswers } from '#src/lib/shared-answers.ts';
+import { limited } from '#src/lib/wait.ts';
 import { asRequestedBy, type ClientOptions, createServiceClient, withSignal } from './service.ts';
 import type { Credentials, Neutron, NeutronNetwork, NeutronPort, NeutronQuery, NeutronSubnet } from './types.ts';
 
 type Attributes = Readonly<Record<string, unknown>>;
+/** An instance's surroundings change seldom, and the instances of one network all ask for them. */
+const BELIEVED_MS = 5000;
+const SHARED_LIMIT_MS = 60_000;
+
 type Call = Pick<ServiceRequest, 'method' | 'path' | 'query' | 'body'>;
 
 export interface NeutronOptions extends ClientOptions {
@@ -18,9 +24,16 @@ export function createNeutron(options: NeutronOptions): Neutron {
   );
 }
 
+interface SharedList<T> {
+  readonly collection: string;
+  readonly query: NeutronQuery;
+  readonly isKept: (found: readonly T[]) => boolean;
+}
+
 class NeutronClient implements Neutron {
   readonly #client: ServiceClient;
   readonly #extensionSyncMs: number;
+  readonly #shared = new SharedAnswers<readonly unknown[]>(BELIEVED_MS);
   #extensions: { readonly aliases: ReadonlySet<string>; readonly until: number } | undefined;
 
   constructor(client: ServiceClient, extensionSyncMs: number) {
@@ -42,7 +55,11 @@ class NeutronClient implements Neutron {
     query: NeutronQuery,
     signal?: AbortSignal,
   ): Promise<readonly NeutronPort[]> {
-    return await this.#list<NeutronPort>(credentials, 'ports', query, signal);
+    if (query['device_owner'] !== 'network:dhcp') {
+      return await this.#list<NeutronPort>(credentials, 'ports', query, signal);
+    }
+    const isThere = (ports: readonly NeutronPort[]): boolean => ports.length > 0;
+    return await this.#listShared(credentials, { collection: 'ports', query, isKept: isThere }, signal);
   }
 
   async getPort(credentials: Credentials, id: string, signal?: AbortSignal): Promise<NeutronPort> {
@@ -75,7 +92,7 @@ class NeutronClient implements Neutron {
     query: NeutronQuery,
     signal?: AbortSignal,
   ): Promise<readonly NeutronNetwork[]> {
-    return await this.#list<NeutronNetwork>(credentials, 'networks', query, signal);
+    return await this.#listNamed<NeutronNetwork>(credentials, 'networks', query, signal);
   }
 
   async listSubnets(
@@ -83,7 +100,7 @@ class NeutronClient implements Neutron {
     query: NeutronQuery,
     signal?: AbortSignal,
   ): Promise<readonly NeutronSubnet[]> {
-    return await this.#list<NeutronSubnet>(credentials, 'subnets', query, signal);
+    return await this.#listNamed<NeutronSubnet>(credentials, 'subnets', query, signal);
   }
 
   async listFloatingIps(
@@ -106,6 +123,36 @@ class NeutronClient implements Neutron {
     const call = { method: 'GET', path: `/v2.0/auto-allocated-topology/${encodeURIComponent(projectId)}` } as const;
     const body = await this.#ask<{ auto_allocated_topology: { id: string } }>(credentials, call, signal);
     return body.auto_allocated_topology.id;
+  }
+
+  /** What is asked for by its ids alone may be shared, when it is all there: what is missing may come in a moment. */
+  async #listNamed<T>(
+    credentials: Credentials,
+    collection: string,
+    query: NeutronQuery,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly T[]> {
+    const { id, ...others } = query;
+    if (id === undefined || Object.keys(others).length > 0) {
+      return await this.#list<T>(credentials, collection, query, signal);
+    }
+    const isComplete = (found: readonly T[]): boolean => found.length === [id].flat().length;
+    return await this.#listShared(credentials, { collection, query, isKept: isComplete }, signal);
+  }
+
+  /** One request for all who ask the same with the same rights within a few seconds. */
+  async #listShared<T>(
+    credentials: Credentials,
+    { collection, query, isKept }: SharedList<T>,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly T[]> {
+    const question = {
+      key: JSON.stringify([credentials.kind === 'user' && credentials.token, collection, query]),
+      // not the signal of the one who asks first: others wait for the same answer
+      ask: () => this.#list<T>(credentials, collection, query, limited(SHARED_LIMIT_MS)),
+      isKept: (answer: readonly unknown[]) => isKept(answer as readonly T[]),
+    };
+    return (await this.#shared.to(question, signal)) as readonly T[];
   }
 
   async #list<T>(

@@ -32,17 +32,19 @@ export interface VifOptions {
   readonly preserved: ReadonlySet<string>;
 }
 
-/** Four requests, side by side, however many ports there are. */
+/** Four requests at most, side by side, however many ports there are. `floating`: the ports that may have floating IPs, by default all. */
 export async function readSurroundings(
   neutron: Neutron,
   context: RequestContext,
-  ports: readonly NeutronPort[],
+  { ports, floating = ports.map(({ id }) => id) }: { ports: readonly NeutronPort[]; floating?: readonly string[] },
   signal: AbortSignal,
 ): Promise<Surroundings> {
   const credentials = serviceCredentials(context);
   const networkIds = unique(ports.map((port) => port.network_id));
   const subnetIds = unique(ports.flatMap((port) => fixedIps(port).map(({ subnetId }) => subnetId)));
-  const withAddress = ports.filter((port) => fixedIps(port).length > 0).map(({ id }) => id);
+  const withAddress = ports
+    .filter((port) => fixedIps(port).length > 0 && floating.includes(port.id))
+    .map(({ id }) => id);
   const [networks, subnets, dhcpPorts, floatingIps] = await Promise.all([
     networkIds.length > 0 ? neutron.listNetworks(credentials, { id: networkIds }, signal) : [],
     subnetIds.length > 0 ? neutron.listSubnets(credentials, { id: subnetIds }, signal) : [],

@@ -1,6 +1,7 @@
 // The network of an instance: allocated, moved here, read again, given back (section 8.3).
 import type { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
+import { Turns } from '#src/lib/turns.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { serializeNetworkInfo, type Vif } from '#src/nova/network-model.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
@@ -17,6 +18,12 @@ import { bindPort, createMissingPorts, type MadePort, type PortMaker, registerPo
 import type { NetworkWishes } from './request.ts';
 
 type Instance = NovaObject<'Instance'>;
+
+/**
+ * Instances whose ports are made and bound at the same time. More would make all wait for the last one: Neutron's writes are
+ * slow, and an instance whose ports are bound waits for Neutron's agent while the next ones are made.
+ */
+const ALLOCATIONS_AT_ONCE = 3;
 
 /** The interfaces that an instance is to have. */
 export interface NetworkPlan {
@@ -62,6 +69,7 @@ export class InstanceNetworks {
   readonly #locks: KeyedLock;
   readonly #host: string;
   readonly #ovsBridge: string;
+  readonly #turns = new Turns(ALLOCATIONS_AT_ONCE);
 
   constructor({ neutron, conductor, log, locks, config }: ComputeServices) {
     this.#neutron = neutron;
@@ -105,29 +113,33 @@ export class InstanceNetworks {
       instance,
       signal,
     };
+    const { made, bound } = await this.#turns.run(() => this.#makeAndBind(maker, { interfaces, groups, hasDns }));
+    const vifs = bound.map((port) => buildVif(port, knownOf(made), this.#vifOptions(made)));
+    return { vifs, cached: this.#cacheAllocated(maker, { made, bound, hasDns }) };
+  }
+
+  async #makeAndBind(maker: PortMaker, { interfaces, groups, hasDns }: NetworkPlan): Promise<Bound> {
+    maker.signal.throwIfAborted();
     const made = await createMissingPorts(maker, interfaces, groups);
     try {
-      const bound = await settled(made.map((port) => bindPort(maker, port, hasDns)));
-      const vifs = bound.map((port) => buildVif(port, knownOf(made), this.#vifOptions(made)));
-      return { vifs, cached: this.#cacheAllocated(maker, { made, bound, hasDns }) };
+      return { made, bound: await settled(made.map((port) => bindPort(maker, port, hasDns))), hasDns };
     } catch (error) {
       await this.#undo(maker, made);
       throw error;
     }
   }
 
-  /** The list of ports is read anew (Neutron fills in details after the binding), beside what surrounds them. */
+  /** What Neutron adds to a port after the binding comes with the network-changed that it sends of it. */
   async #cacheAllocated(maker: PortMaker, { made, bound, hasDns }: Bound): Promise<readonly Vif[]> {
     const { context, instance, signal } = maker;
-    await settled(made.map((port) => registerPort(maker, port, hasDns)));
+    const options = this.#vifOptions(made);
+    const [around] = await Promise.all([
+      // a port that was made a moment ago has no floating IP
+      readSurroundings(this.#neutron, context, { ports: bound, floating: [...options.preserved] }, signal),
+      settled(made.map((port) => registerPort(maker, port, hasDns))),
+    ]);
     return await this.#locks.run(cacheLock(instance), async () => {
-      const [current, around] = await Promise.all([
-        this.#portsOf(context, instance, signal),
-        readSurroundings(this.#neutron, context, bound, signal),
-      ]);
-      const byId = new Map(current.map((port) => [port.id, port]));
-      const options = this.#vifOptions(made);
-      const vifs = bound.map((port) => buildVif(byId.get(port.id) ?? port, around, options));
+      const vifs = bound.map((port) => buildVif(port, around, options));
       await saveVifs(this.#conductor, context, instance, vifs);
       return vifs;
     });
@@ -212,7 +224,7 @@ export class InstanceNetworks {
     cached: readonly Vif[],
     signal: AbortSignal,
   ): Promise<readonly Vif[]> {
-    const around = await readSurroundings(this.#neutron, context, ports, signal);
+    const around = await readSurroundings(this.#neutron, context, { ports }, signal);
     const preserved = new Set(cached.filter(({ preserveOnDelete }) => preserveOnDelete).map(({ id }) => id));
     return ports.map((port) => buildVif(port, around, { ovsBridge: this.#ovsBridge, preserved }));
   }

@@ -34,7 +34,7 @@ export class SinglePort {
       const hasDns = extensions.has('dns-integration');
       const bound = await bindPort(maker, made, hasDns);
       await registerPort(maker, made, hasDns);
-      const around = await readSurroundings(neutron, context, [bound], signal);
+      const around = await readSurroundings(neutron, context, { ports: [bound] }, signal);
       const preserved = new Set(made.chosen.port === null ? [] : [bound.id]);
       const vif = buildVif(bound, around, { ovsBridge: config.neutron.ovsBridge, preserved });
       await this.#changeCache(context, instance, (vifs) => [...vifs.filter(({ id }) => id !== vif.id), vif]);
