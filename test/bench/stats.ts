@@ -16,7 +16,7 @@ export interface Row {
 }
 
 export function atMost(what: string, value: number, limit: number, unit: string): Row {
-  const digits = unit === 's' ? 3 : 1;
+  const digits = unit === 's' ? 3 : unit === '×' ? 2 : 1;
   return {
     what,
     measured: `${value.toFixed(digits)} ${unit}`,
