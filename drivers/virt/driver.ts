@@ -1,5 +1,6 @@
 // The contract between compute/ and an engine that runs containers. compute/ knows no engine by name.
 import type { Readable } from 'node:stream';
+import { AppError } from '#src/lib/errors.ts';
 
 /** Nova's power states (nova-compute-contract section 4.10). */
 export const POWER_STATE = { nostate: 0, running: 1, paused: 3, shutdown: 4, crashed: 6, suspended: 7 } as const;
@@ -81,15 +82,50 @@ export interface SpawnSpec {
   readonly userId: string;
   readonly flavor: SpawnFlavor;
   readonly image: SpawnImage;
-  /** base64, as in Instance.user_data. */
+}
+
+export interface GuestFile {
+  readonly path: string;
+  readonly content: Uint8Array;
+}
+
+/** Texts for cloud-init's LXD and NoCloud data sources; null: none, so that the image's own defaults hold. */
+export interface CloudInitData {
+  /** YAML. */
+  readonly metaData: string;
   readonly userData: string | null;
-  readonly metadata: Readonly<Record<string, string>>;
+  readonly vendorData: string | null;
+  /** YAML. */
+  readonly networkConfig: string | null;
+}
+
+/** A file that cannot be where it is wanted: the fault of who wants it there. */
+export class GuestFileError extends AppError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('invalid', message, options);
+  }
+}
+
+/** What a guest is told of itself and given before its first boot. */
+export interface GuestData {
+  readonly cloudInit: CloudInitData;
+  /**
+   * The tree of the config drive, paths relative; null: no drive. It is the guest's as long as the guest is there, at
+   * /config-drive, for its root alone to read.
+   */
+  readonly configDrive: readonly GuestFile[] | null;
+  /** Written into the root file system and never out of it; one that cannot be there fails the spawn (GuestFileError). */
+  readonly files: readonly GuestFile[];
+  /** Added to the keys by which root may log in, when that can be done. */
+  readonly rootKey: string | null;
 }
 
 /** Called by spawn() beside the creation of the root file system; init runs after both. A rejection undoes the spawn. */
 export interface SpawnHooks {
   /** Plugs the interfaces. */
   readonly network: (signal: AbortSignal) => Promise<readonly SpawnNic[]>;
+  /** Called once when network() is done; absent: nothing is told and given. */
+  readonly guest?: (signal: AbortSignal) => Promise<GuestData>;
   /** Called once when network() is done: resolves when Neutron has wired what was plugged. */
   readonly wired?: (signal: AbortSignal) => Promise<void>;
 }
@@ -139,6 +175,8 @@ export interface VirtDriver {
   /** Verifies that the engine answers and has what is needed; AppError 'unavailable' with what to do when not. */
   start(signal: AbortSignal): Promise<void>;
   stop(): Promise<void>;
+  /** What killed spawns and deletions left beside the engine; to be called before the first spawn of a process. */
+  removeLeftovers(signal: AbortSignal): Promise<void>;
   hostFacts(signal: AbortSignal): Promise<HostFacts>;
   listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]>;
   /** `nostate` when absent. */

@@ -12,13 +12,16 @@ export interface VirtContext {
   readonly nodeName: string;
   readonly log: Log;
   readonly host: Host;
+  /** state_path. */
+  readonly stateFolder: string;
   /** Section [lxd]. */
-  readonly lxd: LxdDriverOptions;
+  readonly lxd: Omit<LxdDriverOptions, 'stateFolder'>;
 }
 
 export const virtDrivers = {
   fake: ({ nodeName }) => new FakeVirtDriver({ nodeName }),
-  lxd: ({ nodeName, log, host, lxd }) => new LxdDriver({ log, host, options: { nodeName, ...lxd } }),
+  lxd: ({ nodeName, log, host, stateFolder, lxd }) =>
+    new LxdDriver({ log, host, options: { nodeName, stateFolder, ...lxd } }),
 } as const satisfies Record<string, (context: VirtContext) => VirtDriver>;
 
 export type VirtDriverName = keyof typeof virtDrivers;

@@ -6,6 +6,8 @@ export const DEVICE_EXTENSIONS: readonly string[] = [
   'devlxd_events',
   'devlxd_images',
   'container_disk_shift',
+  // `shift` of a disk works wherever kernel_features has idmapped_mounts.
+  'lighter_disk_shift',
   'container_raw_mount',
   'unix_device_rename',
   'container_nic_routes',

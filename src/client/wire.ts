@@ -47,6 +47,7 @@ export interface Server {
     readonly driver_version?: string;
     readonly kernel_architecture: string;
     readonly architectures?: readonly string[];
+    readonly kernel_features?: { readonly idmapped_mounts?: string };
   };
 }
 

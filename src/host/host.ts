@@ -85,7 +85,7 @@ export interface Host {
   /** Rejects with AppError 'not_found' when absent. */
   readFile(path: string): Promise<string>;
   /** Writes atomically (temporary name, rename) unless the path is in /proc, /sys or a cgroup. */
-  writeFile(path: string, data: string, options?: { readonly mode?: number }): Promise<void>;
+  writeFile(path: string, data: string | Uint8Array, options?: { readonly mode?: number }): Promise<void>;
   exists(path: string): Promise<boolean>;
   /** Names in a directory; [] when the directory is absent. */
   list(path: string): Promise<readonly string[]>;

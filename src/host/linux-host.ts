@@ -86,7 +86,7 @@ export class LinuxHost implements Host {
     return translated('read', path, readFile(path, 'utf8'));
   }
 
-  writeFile(path: string, data: string, options: { readonly mode?: number } = {}): Promise<void> {
+  writeFile(path: string, data: string | Uint8Array, options: { readonly mode?: number } = {}): Promise<void> {
     const inPlace = IN_PLACE.some((prefix) => path.startsWith(prefix));
     const work = inPlace ? writeFile(path, data, { flag: 'r+' }) : replaceFile(path, data, options.mode ?? 0o644);
     return translated('write', path, work);
@@ -191,7 +191,7 @@ export class LinuxHost implements Host {
   }
 }
 
-async function replaceFile(path: string, data: string, mode: number): Promise<void> {
+async function replaceFile(path: string, data: string | Uint8Array, mode: number): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
   try {
     const file = await open(temporary, 'wx', mode);

@@ -91,6 +91,12 @@ export class FakeControlPlane implements RpcClient {
       this.virtualInterfaces.push({ ...dataOf(sent), id });
       return { id };
     },
+    'Instance.get_by_uuid': ({ args: [uuid], kwargs }) => {
+      const row = this.instances.get(String(kwargs['uuid'] ?? uuid));
+      if (row === undefined) throw remote('InstanceNotFound', 'Instance could not be found.');
+      return objectOf('Instance', '2.7', row);
+    },
+    'BlockDeviceMappingList.get_by_instance_uuid': () => listObject('BlockDeviceMapping', '1.21', []),
     'VirtualInterface.get_by_uuid': ({ args: [uuid] }) => {
       const found = this.virtualInterfaces.find((row) => row['uuid'] === uuid);
       return found === undefined ? null : objectOf('VirtualInterface', '1.3', found);

@@ -99,9 +99,12 @@ export class FakeHost implements Host {
     return Promise.resolve(data);
   }
 
-  async writeFile(path: string, data: string): Promise<void> {
-    if (path.startsWith('/proc/') || path.startsWith('/sys/')) this.calls.push(`write ${path} ${data}`);
-    this.files.set(path, data);
+  /** Bytes that are no text are kept as latin1. */
+  async writeFile(path: string, data: string | Uint8Array, options: { readonly mode?: number } = {}): Promise<void> {
+    const text = typeof data === 'string' ? data : Buffer.from(data).toString('latin1');
+    if (path.startsWith('/proc/') || path.startsWith('/sys/')) this.calls.push(`write ${path} ${text}`);
+    this.files.set(path, text);
+    if (options.mode !== undefined) this.#attributes.set(path, { mode: options.mode, uid: 0, gid: 0 });
     return Promise.resolve();
   }
 

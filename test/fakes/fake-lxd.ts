@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { FakeGuestFiles } from './fake-guest-files.ts';
 import { FakeRuns } from './fake-runs.ts';
 import { tarOf } from './tar.ts';
 
@@ -90,6 +91,7 @@ export class FakeLxd implements AsyncDisposable {
   abortedUploads = 0;
   readonly #options: FakeLxdOptions;
   readonly #folder: string;
+  readonly #guestFiles = new Map<string, FakeGuestFiles>();
   /** Instance → its snapshots. */
   readonly snapshots = new Map<string, string[]>();
   /** What was asked of instances by POST, in order. */
@@ -139,6 +141,13 @@ export class FakeLxd implements AsyncDisposable {
 
   async listen(): Promise<void> {
     await new Promise<void>((resolve) => this.#server.listen(this.socketPath, resolve));
+  }
+
+  /** What is in the root of an instance. */
+  filesOf(name: string): FakeGuestFiles {
+    const files = this.#guestFiles.get(name) ?? new FakeGuestFiles();
+    this.#guestFiles.set(name, files);
+    return files;
   }
 
   /** The daemon goes away; listen() brings it back. */
@@ -434,6 +443,7 @@ export class FakeLxd implements AsyncDisposable {
         server_version: this.#options.serverVersion ?? '5.0.2',
         kernel_architecture: 'x86_64',
         architectures: ['x86_64', 'i686'],
+        kernel_features: { idmapped_mounts: 'true' },
       },
     }),
     'GET /1\\.0/resources': () => ({
@@ -523,6 +533,19 @@ export class FakeLxd implements AsyncDisposable {
         this.instances.delete(name);
         this.lifecycle('instance-deleted', `/1.0/instances/${name}`);
       });
+    },
+    'GET /1\\.0/instances/([^/]+)/files': ({ args: [name = ''], url, response }) => {
+      this.#instance(name);
+      const found = this.filesOf(name).get(url.searchParams.get('path') ?? '');
+      if (!found) throw new HttpError(404, 'Not Found');
+      const { kind, mode, content } = found;
+      response.writeHead(200, { 'x-lxd-type': kind, 'x-lxd-mode': mode, 'x-lxd-uid': '0', 'x-lxd-gid': '0' });
+      response.end(kind === 'directory' ? envelope({ type: 'sync', metadata: [] }) : content);
+    },
+    'POST /1\\.0/instances/([^/]+)/files': ({ args: [name = ''], url, request, raw }) => {
+      this.#instance(name);
+      const isPut = this.filesOf(name).put(url.searchParams.get('path') ?? '', request.headers, raw);
+      if (!isPut) throw new HttpError(404, 'Not Found');
     },
     'GET /1\\.0/instances/([^/]+)/snapshots': ({ args: [name = ''] }) => {
       return (this.snapshots.get(name) ?? []).map((snapshot) => `/1.0/instances/${name}/snapshots/${snapshot}`);

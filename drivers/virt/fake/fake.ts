@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
 import {
+  type GuestData,
   type GuestSnapshot,
   type GuestUsage,
   type HostFacts,
@@ -34,9 +35,13 @@ export interface FakeOptions {
 export interface FakeInstance {
   spec: SpawnSpec;
   nics: readonly SpawnNic[];
+  /** What it was told and given. */
+  guest: GuestData | undefined;
   powerState: PowerState;
   console: string;
 }
+
+type Prepared = Pick<FakeInstance, 'nics' | 'guest'>;
 
 const INFO: VirtInfo = {
   name: 'fake',
@@ -84,6 +89,11 @@ export class FakeVirtDriver implements VirtDriver {
     for (const listener of this.#listeners) listener(event);
   }
 
+  async removeLeftovers(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    this.#failOnDemand('removeLeftovers');
+  }
+
   async hostFacts(signal: AbortSignal): Promise<HostFacts> {
     signal.throwIfAborted();
     this.#failOnDemand('hostFacts');
@@ -125,12 +135,13 @@ export class FakeVirtDriver implements VirtDriver {
     }
     this.#spawning.add(uuid);
     try {
-      const nics = await this.#prepare(image, hooks, signal);
+      const { nics, guest } = await this.#prepare(image, hooks, signal);
       await sleep(this.#options.delayMs, signal);
       this.#failOnDemand('spawn');
       this.instances.set(uuid, {
         spec,
         nics,
+        guest,
         powerState: POWER_STATE.running,
         console: `${spec.hostname} login: `,
       });
@@ -282,13 +293,13 @@ export class FakeVirtDriver implements VirtDriver {
   }
 
   /** The first of network and image that fails gives up the other; both have ended when this rejects. */
-  async #prepare(image: SpawnImage, hooks: SpawnHooks, signal: AbortSignal): Promise<readonly SpawnNic[]> {
+  async #prepare(image: SpawnImage, hooks: SpawnHooks, signal: AbortSignal): Promise<Prepared> {
     const failed = new AbortController();
     const either = AbortSignal.any([signal, failed.signal]);
-    const network = async (): Promise<readonly SpawnNic[]> => {
+    const network = async (): Promise<Prepared> => {
       const nics = await hooks.network(either);
-      await hooks.wired?.(either);
-      return nics;
+      const [guest] = await Promise.all([hooks.guest?.(either), hooks.wired?.(either)]);
+      return { nics, guest };
     };
     const work = [network(), this.#fetch(image, either)] as const;
     for (const each of work) each.catch((error: unknown) => failed.abort(error));

@@ -1,4 +1,5 @@
 // The virt driver of everything that speaks LXD's REST API: our engine, LXD and Incus.
+import { join } from 'node:path';
 import { EngineClient } from '#src/client/client.ts';
 import { AppError } from '#src/lib/errors.ts';
 import {
@@ -18,6 +19,7 @@ import {
   type VirtInstance,
 } from '../driver.ts';
 import { changeInstance } from './change-instance.ts';
+import { ConfigDrives } from './config-drives.ts';
 import { ConsoleLogs } from './console-log.ts';
 import { Directory } from './directory.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
@@ -104,6 +106,14 @@ export class LxdDriver implements VirtDriver {
     this.#client.close();
   }
 
+  async removeLeftovers(signal: AbortSignal): Promise<void> {
+    const drives = this.#drives;
+    if (!drives) return;
+    const uuids = new Set((await this.listInstances(signal)).map(({ uuid }) => uuid));
+    const stale = await drives.keepOnly(uuids);
+    if (stale.length > 0) this.#context.log.info('config drives of no instance removed', { drives: stale });
+  }
+
   async hostFacts(signal: AbortSignal): Promise<HostFacts> {
     const { nodeName, server, pool } = this.#started;
     const { options, host } = this.#context;
@@ -135,6 +145,7 @@ export class LxdDriver implements VirtDriver {
       calls: this.#calls,
       images: this.#images,
       setup: this.#started,
+      drives: this.#drives,
       profiles: this.#context.options.profiles,
       log: this.#context.log,
     };
@@ -148,13 +159,23 @@ export class LxdDriver implements VirtDriver {
     await within(`deletion of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
       const instance = await this.#directory.find(uuid, limit);
       if (instance) await this.#calls.remove(instance.name, uuid, limit);
+      await this.#drives?.remove(uuid);
       this.#directory.forget(uuid);
       this.#consoles.forget(uuid);
     });
   }
 
   async powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
+    await this.#ownDrive(uuid, signal);
     await this.#power.on(uuid, nics, signal);
+  }
+
+  /** The id map may have changed since, where the drive has to follow it by itself. */
+  async #ownDrive(uuid: string, signal: AbortSignal): Promise<void> {
+    const drives = this.#drives;
+    if (!drives || drives.isMapped) return;
+    const instance = await this.#directory.get(uuid, signal);
+    if (powerStateOf(instance.status_code) === POWER_STATE.shutdown) await drives.own(uuid, instance);
   }
 
   async powerOff(uuid: string, options: { readonly graceSeconds: number }, signal: AbortSignal): Promise<void> {
@@ -233,6 +254,14 @@ export class LxdDriver implements VirtDriver {
 
   onLifecycle(listener: (event: LifecycleEvent) => void): Disposable {
     return this.#lifecycle.onLifecycle(listener);
+  }
+
+  /** Undefined: the engine is elsewhere, and sees no folder of this machine. */
+  get #drives(): ConfigDrives | undefined {
+    const { options, host } = this.#context;
+    if (options.endpoint.kind !== 'unix') return undefined;
+    const folder = join(options.stateFolder, 'config-drives');
+    return new ConfigDrives(host, { folder, isMapped: this.#started.mapsIds });
   }
 
   get #started(): EngineSetup {

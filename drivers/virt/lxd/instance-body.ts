@@ -1,7 +1,6 @@
 // A spawn as the body of the request that creates the instance.
 import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
-import { parse as parseYaml } from 'yaml';
-import type { SpawnFlavor, SpawnNic, SpawnSpec } from '../driver.ts';
+import type { CloudInitData, SpawnFlavor, SpawnNic, SpawnSpec } from '../driver.ts';
 import { marksOf } from './marks.ts';
 
 export interface BodyOptions {
@@ -10,8 +9,6 @@ export interface BodyOptions {
   readonly profiles: readonly string[];
   /** Give the root disk the flavor's size. */
   readonly rootQuota: boolean;
-  /** The server knows cloud-init.* keys. */
-  readonly cloudInitKeys: boolean;
 }
 
 export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options: BodyOptions): InstancesPost {
@@ -26,7 +23,6 @@ export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options
       ...flavorLimits(spec.flavor),
       // What cloud-init looks for in the environment of init to find OpenStack's metadata service from a container.
       'environment.product_name': 'OpenStack Nova',
-      ...cloudInit(spec, options.cloudInitKeys),
       ...marksOf(spec),
     },
     devices: { root: rootDisk(spec.flavor, options), ...nicDevices(nics) },
@@ -53,33 +49,15 @@ function nicDevice({ hostInterface, guestInterface, macAddress, mtu }: SpawnNic)
   return mtu === undefined ? nic : { ...nic, mtu: String(mtu) };
 }
 
-function cloudInit(spec: SpawnSpec, hasKeys: boolean): StringMap {
-  // Later keys win over those that the engine writes itself: the instance is Nova's, whatever the container is called.
-  const metadata = `instance-id: ${spec.uuid}\nlocal-hostname: ${spec.hostname}\n`;
-  const userData = decodeUserData(spec.userData);
-  if (userData === undefined) return { 'user.meta-data': metadata };
-  const key = hasKeys && isAcceptedCloudConfig(userData) ? 'cloud-init.user-data' : 'user.user-data';
-  return { 'user.meta-data': metadata, [key]: userData };
-}
-
-/** Undefined for none, and for what cannot be a config value (compressed data): the metadata service still has it. */
-function decodeUserData(userData: string | null): string | undefined {
-  if (userData === null || userData === '') return undefined;
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(Buffer.from(userData, 'base64'));
-    return text.includes('\0') ? undefined : text;
-  } catch {
-    return undefined;
-  }
-}
-
-/** The engine refuses broken YAML under cloud-init.*, where Nova boots the instance and lets cloud-init complain. */
-function isAcceptedCloudConfig(text: string): boolean {
-  if (!text.startsWith('#cloud-config\n')) return true;
-  try {
-    parseYaml(text);
-    return true;
-  } catch {
-    return false;
-  }
+/**
+ * user.* and not cloud-init.*: templates of all images and cloud-init itself read them, and the engine takes them as they are
+ * (it refuses broken YAML under cloud-init.*, where Nova boots the instance and lets cloud-init complain).
+ */
+export function cloudInitConfig({ metaData, userData, vendorData, networkConfig }: CloudInitData): StringMap {
+  return {
+    'user.meta-data': metaData,
+    ...(userData !== null && { 'user.user-data': userData }),
+    ...(vendorData !== null && { 'user.vendor-data': vendorData }),
+    ...(networkConfig !== null && { 'user.network-config': networkConfig }),
+  };
 }

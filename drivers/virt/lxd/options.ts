@@ -12,6 +12,8 @@ export interface LxdDriverOptions {
   readonly project?: string;
   /** hypervisor_hostname; absent: the engine's own server name. */
   readonly nodeName?: string;
+  /** Folder of this machine for what instances have beside the engine; nobody else writes there. */
+  readonly stateFolder: string;
   /** Pool of the root disks; null: that of the default profile, else the only pool. */
   readonly storagePool: string | null;
   /** Profiles of every instance, beneath its own settings. */
@@ -30,7 +32,7 @@ export const DEFAULT_OPTIONS = {
   requestTimeoutMs: 60_000,
   imageTimeoutMs: 3_600_000,
   spawnTimeoutMs: 600_000,
-} as const satisfies Omit<LxdDriverOptions, 'endpoint'>;
+} as const satisfies Omit<LxdDriverOptions, 'endpoint' | 'stateFolder'>;
 
 export interface LxdDriverContext {
   readonly options: LxdDriverOptions;

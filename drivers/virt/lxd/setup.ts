@@ -10,7 +10,8 @@ export interface EngineSetup {
   readonly pool: string;
   /** Root disks are given the flavor's size. */
   readonly rootQuota: boolean;
-  readonly cloudInitKeys: boolean;
+  /** The engine can show folders of the host through a container's id map. */
+  readonly mapsIds: boolean;
   /** The engine's own architecture first. */
   readonly architectures: readonly string[];
 }
@@ -38,7 +39,8 @@ export async function findSetup(
     nodeName: options.nodeName ?? environment.server_name,
     pool: pool.name,
     rootQuota: wantsQuota(options, pool),
-    cloudInitKeys: extensions.has('cloud_init'),
+    // LXD announces the ability also where its `shift` fails
+    mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
     architectures: [own, ...(environment.architectures ?? []).filter((name) => name !== own)],
   };
 }

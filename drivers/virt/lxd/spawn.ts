@@ -1,26 +1,23 @@
 // A spawn: image and network side by side, then the instance; all undone when any of it fails.
-import type { EngineClient } from '#src/client/client.ts';
 import type { InstancesPost } from '#src/client/wire.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
-import type { Log } from '#src/lib/log.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import type { SpawnHooks, SpawnNic, SpawnSpec } from '../driver.ts';
+import type { GuestData, SpawnHooks, SpawnNic, SpawnSpec } from '../driver.ts';
 import type { Directory } from './directory.ts';
 import type { EngineCalls } from './engine-calls.ts';
+import { type EquipContext, equip } from './equip.ts';
 import { type ImageCache, isUnpackFailure } from './image-cache.ts';
-import { instanceBody, nicDevices } from './instance-body.ts';
+import { instanceBody } from './instance-body.ts';
 import type { EngineSetup } from './setup.ts';
 
 const UNDO_LIMIT_MS = 300_000;
 
-export interface SpawnContext {
-  readonly client: EngineClient;
+export interface SpawnContext extends EquipContext {
   readonly directory: Directory;
   readonly calls: EngineCalls;
   readonly images: ImageCache;
   readonly setup: EngineSetup;
   readonly profiles: readonly string[];
-  readonly log: Log;
 }
 
 export async function spawn(
@@ -40,9 +37,13 @@ export async function spawn(
     siblings,
     network.then(() => hooks.wired?.(either)),
   );
-  const instance = cancelling(siblings, create(context, { spec, network, wired, revert }, either));
+  const guest = cancelling(
+    siblings,
+    network.then(() => hooks.guest?.(either)),
+  );
+  const instance = cancelling(siblings, create(context, { spec, network, wired, guest, revert }, either));
   // All have ended before anything is undone; the one that failed first is the reason.
-  await Promise.allSettled([network, wired, instance]);
+  await Promise.allSettled([network, wired, guest, instance]);
   signal.throwIfAborted();
   if (siblings.signal.aborted) throw (siblings.signal.reason as Error).cause;
   revert.commit();
@@ -76,21 +77,22 @@ interface Work {
   readonly spec: SpawnSpec;
   readonly network: Promise<readonly SpawnNic[]>;
   readonly wired: Promise<void>;
+  readonly guest: Promise<GuestData | undefined>;
   readonly revert: Reverter;
 }
 
 /** The root file system is made while Neutron works: what is left to do at the end is the start. */
 async function create(
   context: SpawnContext,
-  { spec, network, wired, revert }: Work,
+  { spec, network, wired, guest, revert }: Work,
   signal: AbortSignal,
 ): Promise<void> {
-  const { client, images, calls, setup, profiles } = context;
+  const { images, calls, setup, profiles } = context;
   const fingerprint = await images.ensure(spec.image, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
   await post(context, instanceBody(spec, [], { ...setup, fingerprint, profiles }), spec, signal);
-  const nics = await network;
-  if (nics.length > 0) await client.instances.patch(spec.name, { devices: nicDevices(nics) }, signal);
+  const [nics, told] = await Promise.all([network, guest]);
+  await equip(context, { spec, revert }, { nics, guest: told }, signal);
   await wired;
   await calls.setState(spec.name, { action: 'start', timeout: -1 }, signal);
 }

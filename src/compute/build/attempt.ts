@@ -6,8 +6,11 @@ import { novaException } from '#src/nova/exceptions.ts';
 import type { Vif } from '#src/nova/network-model.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
-import type { SpawnHooks } from '#drivers/virt/driver.ts';
+import type { SpawnHooks, SpawnImage } from '#drivers/virt/driver.ts';
 import type { EventWatch } from '../events/event-inbox.ts';
+import { guestData } from '../guest/guest-data.ts';
+import { guestFiles } from '../guest/injected-files.ts';
+import { injectPassword } from '../guest/admin-password.ts';
 import { asImageError, spawnImage } from '../images/spawn-image.ts';
 import { spawnSpec } from '../images/spawn-spec.ts';
 import { type Allocation, allocationOf, type NetworkPlan } from '../network/instance-networks.ts';
@@ -24,6 +27,14 @@ import { type BuildRequest, groupHint } from './request.ts';
 
 const DESTROY_LIMIT_MS = 120_000;
 const MAX_RETRY_PAUSE_MS = 30_000;
+
+/** What a guest is put together from, side by side. */
+interface Assembly {
+  readonly network: Promise<Allocation>;
+  readonly states: Promise<void>;
+  readonly cached: Promise<readonly Vif[]>;
+  readonly image: SpawnImage;
+}
 
 /** An error together with the part of the build that it came from. */
 class StageError extends Error {
@@ -130,7 +141,7 @@ export class BuildAttempt {
       'other',
       entered.then(() => this.#enterSpawning()),
     );
-    const hooks = this.#hooks(network, states, watch);
+    const hooks = this.#hooks({ network, states, cached, image }, watch);
     const spawned = this.#guard(
       'other',
       virt.spawn(spec, hooks, this.#signal).catch((error: unknown) => {
@@ -141,6 +152,7 @@ export class BuildAttempt {
     await Promise.allSettled([cached, states, spawned]);
     if (!this.#stop.signal.aborted) {
       await spawned;
+      await injectPassword(this.#services, this.#instance, this.#request.adminPassword, this.#signal);
       return await cached;
     }
     await this.#remove(this.#stop.signal.reason);
@@ -223,7 +235,7 @@ export class BuildAttempt {
     return plan;
   }
 
-  #hooks(network: Promise<Allocation>, states: Promise<void>, watch: EventWatch): SpawnHooks {
+  #hooks({ network, states, cached, image }: Assembly, watch: EventWatch): SpawnHooks {
     const { plugger } = this.#tools;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = this.#services.config.build;
     // What the driver itself gave up is not the reason: spawn() will say what was.
@@ -233,6 +245,12 @@ export class BuildAttempt {
       network: async (signal) => {
         const [{ vifs }] = await Promise.all([network, states]);
         return await reported(plugger.plug(vifs, signal), signal);
+      },
+      guest: async (signal) => {
+        const { injectedFiles, adminPassword, blockDevices } = this.#request;
+        const wish = { image, files: guestFiles(injectedFiles), adminPassword, blockDevices };
+        const asking = { services: this.#services, context: this.#context, signal };
+        return await reported(guestData(asking, this.#instance, wish, await cached), signal);
       },
       wired: async (signal) => {
         const { vifs } = await network;

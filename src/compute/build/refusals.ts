@@ -25,8 +25,6 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
     'Volumes are not supported on this host.',
     ({ blockDevices }) => blockDevices.some((device) => device.find('destination_type') === 'volume'),
   ],
-  ['File injection is not supported on this host.', ({ injectedFiles }) => injectedFiles.length > 0],
-  ['Config drives are not supported on this host.', ({ instance }) => isTrue(instance.find('config_drive'))],
   ['Memory encryption is not supported on this host.', demands('mem_encryption', isTrue)],
   [
     'Secure boot is not supported on this host.',

@@ -1,4 +1,5 @@
 // What build_and_run_instance was asked for (section 5.2).
+import type { InjectedFile } from '../guest/injected-files.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
@@ -11,8 +12,7 @@ export interface BuildRequest {
   readonly filterProperties: Plain;
   readonly acceleratorIds: readonly unknown[];
   readonly adminPassword: string | null;
-  /** [path, base64] pairs. */
-  readonly injectedFiles: readonly unknown[];
+  readonly injectedFiles: readonly InjectedFile[];
   readonly requestedNetworks: NovaObject<'NetworkRequestList'> | null;
   readonly securityGroups: readonly string[];
   readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[];

@@ -48,6 +48,7 @@ export function composeConfig(options: Options, configFolders: readonly string[]
     service: service(main),
     resources: resources(options, main),
     build: build(options, main),
+    metadata: metadata(options, main),
     power: power(options, main),
     periodic: periodic(options, main),
     console: { serial: { enabled: new SectionReader(options, 'serial_console').boolean('enabled') } },
@@ -178,6 +179,23 @@ function build(options: Options, main: SectionReader): Config.BuildConfig {
     instanceBuildTimeoutMs: main.ms('instance_build_timeout'),
     waitForVifPluggedEventDuringHardReboot: workarounds.strings('wait_for_vif_plugged_event_during_hard_reboot'),
     disableGroupPolicyCheckUpcall: workarounds.boolean('disable_group_policy_check_upcall'),
+  };
+}
+
+function metadata(options: Options, main: SectionReader): Config.MetadataConfig {
+  const api = new SectionReader(options, 'api');
+  const own = new SectionReader(options, 'lxd');
+  const format = main.optionalString('config_drive_format') ?? 'iso9660';
+  // stock nova.conf files have its default; what it means here is in docs/decisions
+  if (format !== 'iso9660') main.complain('config_drive_format', `${format} is nothing that a container could mount`);
+  return {
+    forceConfigDrive: main.boolean('force_config_drive'),
+    dhcpDomain: api.optionalString('dhcp_domain') ?? '',
+    skippedEc2Versions: new Set(api.string('config_drive_skip_versions').split(/\s+/)),
+    vendorDataProviders: api.strings('vendordata_providers'),
+    vendorDataFile: api.optionalString('vendordata_jsonfile_path') ?? null,
+    injectKey: own.boolean('inject_key'),
+    injectPassword: own.boolean('inject_password'),
   };
 }
 

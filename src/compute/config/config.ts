@@ -70,6 +70,21 @@ export interface BuildConfig {
   readonly disableGroupPolicyCheckUpcall: boolean;
 }
 
+/** What guests are told of themselves and given before their first boot. */
+export interface MetadataConfig {
+  readonly forceConfigDrive: boolean;
+  /** Behind host names; empty: none. */
+  readonly dhcpDomain: string;
+  /** EC2 versions that config drives lack. */
+  readonly skippedEc2Versions: ReadonlySet<string>;
+  readonly vendorDataProviders: readonly string[];
+  readonly vendorDataFile: string | null;
+  /** Whether the key of an instance is given to root by us. */
+  readonly injectKey: boolean;
+  /** Whether the administrator's password of a new instance is set by us. */
+  readonly injectPassword: boolean;
+}
+
 export interface PowerConfig {
   readonly shutdownTimeoutMs: number;
   readonly resumeGuestsStateOnHostBoot: boolean;
@@ -141,6 +156,7 @@ export interface ComputeConfig {
   readonly service: ServiceConfig;
   readonly resources: ResourcesConfig;
   readonly build: BuildConfig;
+  readonly metadata: MetadataConfig;
   readonly power: PowerConfig;
   readonly periodic: PeriodicConfig;
   readonly console: { readonly serial: { readonly enabled: boolean } };

@@ -6,6 +6,9 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import type { SpawnImage } from '#drivers/virt/driver.ts';
 import { refuseUnsupported } from '../build/refusals.ts';
+import { injectPassword } from '../guest/admin-password.ts';
+import { guestData } from '../guest/guest-data.ts';
+import { guestFiles, type InjectedFile } from '../guest/injected-files.ts';
 import { NotImplementedError } from '../not-implemented.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import type { PowerOperations } from '../power/power-operations.ts';
@@ -28,10 +31,13 @@ export interface RebuildWish {
   /** Another host's guest, which is gone with its host. */
   readonly isEvacuation: boolean;
   readonly preserveEphemeral: boolean;
-  readonly injectedFiles: readonly unknown[];
+  readonly injectedFiles: readonly InjectedFile[];
+  readonly adminPassword: string | null;
   readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[];
   readonly acceleratorIds: readonly unknown[];
 }
+
+type Wish = RebuildWish & { readonly image: SpawnImage };
 
 export class RebuildOperations {
   readonly #services: ComputeServices;
@@ -53,7 +59,7 @@ export class RebuildOperations {
       const image = await this.#checked(context, instance, wish, signal);
       const extra = { image_name: image.name };
       notifications.moment(context, instance, { name: 'rebuild', phase: 'start', extra });
-      await this.#replace(context, instance, image, signal);
+      await this.#replace(context, instance, { ...wish, image }, signal);
       if (wasStopped) await this.#stopAgain(context, instance, signal);
       await this.#tools.announce(context, instance);
       notifications.moment(context, instance, { name: 'rebuild', phase: 'end', extra });
@@ -106,10 +112,10 @@ export class RebuildOperations {
     }
   }
 
-  async #replace(context: RequestContext, instance: Instance, image: SpawnImage, signal: AbortSignal): Promise<void> {
+  async #replace(context: RequestContext, instance: Instance, wish: Wish, signal: AbortSignal): Promise<void> {
     const { conductor, log } = this.#services;
     try {
-      await this.#makeAnew(context, instance, image, signal);
+      await this.#makeAnew(context, instance, wish, signal);
     } catch (error) {
       instance.set('vm_state', VM_STATES.error);
       await conductor.save(context, instance).catch((cause: unknown) => {
@@ -119,10 +125,11 @@ export class RebuildOperations {
     }
   }
 
-  async #makeAnew(context: RequestContext, instance: Instance, image: SpawnImage, signal: AbortSignal): Promise<void> {
+  async #makeAnew(context: RequestContext, instance: Instance, wish: Wish, signal: AbortSignal): Promise<void> {
     const { virt, conductor, config } = this.#services;
     const { networks, plugger } = this.#tools;
     const { rebuildBlockDeviceMapping: mapping, rebuildSpawning: spawning } = TASK_STATES;
+    const { image, adminPassword, blockDevices } = wish;
     const uuid = instance.get('uuid');
     const vifs = await networks.refresh(context, instance, { signal });
     await this.#power.powerOff(instance, true, signal);
@@ -132,12 +139,18 @@ export class RebuildOperations {
     await transition({ conductor, context }, instance, { task_state: spawning }, entered);
     try {
       // as after a hard reboot, Neutron has wired these ports before
-      const hooks = { network: (limit: AbortSignal) => plugger.plug(vifs, limit) };
+      const guest = { image, files: guestFiles(wish.injectedFiles), adminPassword, blockDevices };
+      const hooks = {
+        network: (limit: AbortSignal) => plugger.plug(vifs, limit),
+        guest: (limit: AbortSignal) =>
+          guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
+      };
       await virt.spawn(spawnSpec(instance, image, config.build), hooks, signal);
     } catch (error) {
       await plugger.unplug(vifs);
       throw asImageError(error, image.id);
     }
+    await injectPassword(this.#services, instance, adminPassword, signal);
     const fields = {
       power_state: await virt.powerState(uuid, signal),
       vm_state: VM_STATES.active,

@@ -18,8 +18,6 @@ export function spawnSpec(
     userId: instance.find('user_id') ?? '',
     flavor: spawnFlavor(instance.get('flavor')),
     image,
-    userData: instance.find('user_data') ?? null,
-    metadata: instance.find('metadata') ?? {},
   };
 }
 

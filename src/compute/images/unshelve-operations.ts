@@ -3,6 +3,7 @@ import { limited } from '#src/lib/wait.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
+import { guestData } from '../guest/guest-data.ts';
 import { cachedVifs } from '../network/info-cache.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import { deleteShelvedImage, withoutShelving } from '../power/shelved-image.ts';
@@ -63,6 +64,11 @@ export class UnshelveOperations {
       network: async (limit: AbortSignal) => {
         await networks.bindHere(context, instance, limit);
         return await plugger.plug(await networks.refresh(context, instance, { signal: limit }), limit);
+      },
+      guest: async (limit: AbortSignal) => {
+        const asking = { services: this.#services, context, signal: limit };
+        const wish = { image, files: [], adminPassword: null, blockDevices: null };
+        return { ...(await guestData(asking, instance, wish, cachedVifs(instance))), rootKey: null };
       },
       wired: (limit: AbortSignal) => plugger.waitUntilWired(cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
     };

@@ -24,6 +24,7 @@ export async function initHost(
   await attempt('evacuated instances', async () => {
     await removeEvacuated({ asking, placement, operations, log, host: config.host, providerUuid }, signal);
   });
+  await virt.removeLeftovers(signal);
   const powers = new Map((await virt.listInstances(signal)).map(({ uuid, powerState }) => [uuid, powerState]));
   const resumesGuests = config.power.resumeGuestsStateOnHostBoot;
   await recoverInstances({ context, conductor, operations, log, resumesGuests }, instances, powers, signal);

@@ -7,7 +7,20 @@ import type { BuildRequest } from '../build/request.ts';
 import type { RebuildWish } from '../images/rebuild-operations.ts';
 import { expectList, objectsOf } from '#src/nova/objects/wire.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
-import { type ArgsOf, count, dict, flag, list, listOf, listOr, object, oneOf, optional, text } from './params.ts';
+import {
+  type ArgsOf,
+  count,
+  dict,
+  files,
+  flag,
+  list,
+  listOf,
+  listOr,
+  object,
+  oneOf,
+  optional,
+  text,
+} from './params.ts';
 import { F, X, XEF, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
 
 const instance = object('Instance');
@@ -32,7 +45,7 @@ const buildArgs = {
   filter_properties: optional(dict()),
   accel_uuids: optional(list()),
   admin_password: optional(text()),
-  injected_files: optional(list()),
+  injected_files: optional(files()),
   requested_networks: optional(object('NetworkRequestList')),
   security_groups: optional(listOf(text())),
   block_device_mapping: optional(object('BlockDeviceMappingList')),
@@ -44,7 +57,8 @@ const rebuildArgs = {
   image_ref: optional(text()),
   orig_image_ref: optional(text()),
   orig_sys_metadata: optional(dict()),
-  injected_files: optional(list()),
+  injected_files: optional(files()),
+  new_pass: optional(text()),
   bdms: optional(object('BlockDeviceMappingList')),
   accel_uuids: optional(list()),
   migration: optional(object('Migration')),
@@ -62,6 +76,7 @@ function rebuildWish(args: ArgsOf<typeof rebuildArgs>): RebuildWish {
     isEvacuation: args.recreate ?? false,
     preserveEphemeral: args.preserve_ephemeral ?? false,
     injectedFiles: args.injected_files ?? [],
+    adminPassword: args.new_pass,
     blockDevices: args.bdms === null ? [] : objectsOf(args.bdms),
     acceleratorIds: args.accel_uuids ?? [],
   };

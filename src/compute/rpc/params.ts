@@ -3,6 +3,7 @@ import { Ajv, type ValidateFunction } from 'ajv';
 import { AppError } from '#src/lib/errors.ts';
 import { type NovaObject, expectObject, fromPrimitive } from '#src/nova/objects/object.ts';
 import type { ObjectName } from '#src/nova/objects/table.ts';
+import type { InjectedFile } from '../guest/injected-files.ts';
 import type { WireArgs } from '#src/messaging/types.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -27,6 +28,13 @@ export const text = (): Param<string> => plain({ type: 'string', maxLength: 65_5
 export const flag = (): Param<boolean> => plain({ type: 'boolean' });
 export const dict = (): Param<Readonly<Record<string, unknown>>> => plain({ type: 'object' });
 export const list = (): Param<readonly unknown[]> => plain({ type: 'array', maxItems: 10_000 });
+/** Personality: [path, base64] pairs. */
+export const files = (): Param<readonly InjectedFile[]> =>
+  plain({
+    type: 'array',
+    maxItems: 10_000,
+    items: { type: 'array', minItems: 2, maxItems: 2, items: { type: 'string' } },
+  });
 /** A call sends "10" or 10, as its API took it from the user. */
 export const count = (): Param<number> => ({
   schema: { anyOf: [{ type: 'integer' }, { type: 'string', pattern: '^-?[0-9]{1,15}$' }] },

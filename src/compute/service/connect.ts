@@ -46,12 +46,13 @@ export function connectBroker({ messaging }: ComputeConfig, log: Log): RpcTransp
 }
 
 export async function connectEngine(config: ComputeConfig, log: Log): Promise<VirtDriver> {
-  const { computeDriver, host: nodeName, lxd } = config;
+  const { computeDriver, host: nodeName, statePath: stateFolder, lxd } = config;
   if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
   const { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs } = lxd;
   const settings = { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs };
   const endpoint = await endpointOf(lxd);
-  return virtDrivers[computeDriver]({ nodeName, log, host: new LinuxHost(), lxd: { ...settings, endpoint } });
+  const context = { nodeName, log, host: new LinuxHost(), stateFolder };
+  return virtDrivers[computeDriver]({ ...context, lxd: { ...settings, endpoint } });
 }
 
 function isDriverName(name: string): name is VirtDriverName {

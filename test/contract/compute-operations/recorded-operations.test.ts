@@ -90,8 +90,6 @@ async function bringUp(harness: ComputeHarness, { args }: Received): Promise<voi
         properties: {},
         open: async () => (await import('node:stream')).Readable.from([]),
       },
-      userData: null,
-      metadata: {},
     },
     { network: async () => [] },
     AbortSignal.timeout(1000),

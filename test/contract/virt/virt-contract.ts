@@ -4,6 +4,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import {
+  type GuestData,
   type LifecycleEvent,
   POWER_STATE,
   type SpawnHooks,
@@ -23,6 +24,17 @@ export interface VirtUnderTest extends AsyncDisposable {
 }
 
 const QCOW2 = Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(4096)]);
+const GUEST: GuestData = {
+  cloudInit: {
+    metaData: 'instance-id: "x"\n',
+    userData: '#cloud-config\nhostname: x\n',
+    vendorData: null,
+    networkConfig: '{"version":1,"config":[]}\n',
+  },
+  configDrive: [{ path: 'openstack/latest/meta_data.json', content: Buffer.from('{}') }],
+  files: [],
+  rootKey: null,
+};
 const noNetwork: SpawnHooks = { network: async () => [] };
 
 export function virtContract(name: string, make: () => Promise<VirtUnderTest>): void {
@@ -62,8 +74,6 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
         userId: 'user',
         flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} },
         image,
-        userData: Buffer.from('#cloud-config\nhostname: x\n').toString('base64'),
-        metadata: {},
       };
     };
 
@@ -134,6 +144,39 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
 
       expect(await uuids()).not.toContain(spec.uuid);
       expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.nostate);
+    });
+
+    it('asks for what the guest is told when the network is there, and spawns with it', async () => {
+      const asked: string[] = [];
+      const hooks: SpawnHooks = {
+        network: async () => {
+          asked.push('network');
+          return [];
+        },
+        guest: async () => {
+          asked.push('guest');
+          return {
+            ...GUEST,
+            files: [{ path: '/etc/lab/told', content: Buffer.from('yes') }],
+            rootKey: 'ssh-rsa AAAA me',
+          };
+        },
+      };
+
+      const { uuid } = await spawn(specOf(), hooks);
+
+      expect(asked).toEqual(['network', 'guest']);
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
+    it('leaves nothing behind when what the guest is told cannot be had', async () => {
+      const spec = specOf();
+      const failure = new AppError('unavailable', 'no metadata');
+      const hooks: SpawnHooks = { ...noNetwork, guest: () => Promise.reject(failure) };
+
+      await expect(under.driver.spawn(spec, hooks, signal())).rejects.toBe(failure);
+
+      expect(await uuids()).not.toContain(spec.uuid);
     });
 
     it('gives the network up when the image cannot be had', async () => {

@@ -25,7 +25,7 @@ function lxdOn(options: FakeLxdOptions): () => Promise<VirtUnderTest> {
     const driver = new LxdDriver({
       log: silentLog,
       host,
-      options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint },
+      options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, stateFolder: '/var/lib/nova' },
     });
     return { driver, rootfs, limitMs: 10_000, [Symbol.asyncDispose]: async () => server[Symbol.asyncDispose]() };
   };

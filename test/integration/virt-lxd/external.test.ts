@@ -22,7 +22,7 @@ describe.skipIf(process.env['INTEGRATION'] !== '1' || socketPath === '')(
         driver: new LxdDriver({
           log: silentLog,
           host: new LinuxHost(),
-          options: { ...DEFAULT_OPTIONS, endpoint: { kind: 'unix', socketPath } },
+          options: { ...DEFAULT_OPTIONS, endpoint: { kind: 'unix', socketPath }, stateFolder: join(folder, 'state') },
         }),
         rootfs: await readFile(join(folder, 'root.tar.gz')),
         limitMs: 60_000,

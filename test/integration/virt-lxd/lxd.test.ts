@@ -1,14 +1,16 @@
 // The LXD driver on a real LXD and on our engine: the contract, the image formats, what happens when the engine goes away.
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createReadStream } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import { PassThrough, Readable, Writable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type LifecycleEvent, POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
+import { type GuestData, type LifecycleEvent, POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
+import type { EngineClient } from '#src/client/client.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
@@ -26,12 +28,28 @@ const ENGINES: readonly (readonly [EngineName, readonly string[]])[] = [
   ['lighterd', ['lxc-start', ...TOOLS]],
 ];
 
-function driverOn(socketPath: string): LxdDriver {
+function driverOn(socketPath: string, stateFolder: string): LxdDriver {
   return new LxdDriver({
     log: silentLog,
     host: new LinuxHost(),
-    options: { ...DEFAULT_OPTIONS, endpoint: { kind: 'unix', socketPath } },
+    options: { ...DEFAULT_OPTIONS, endpoint: { kind: 'unix', socketPath }, stateFolder },
   });
+}
+
+/** What a command in an instance prints. */
+async function exec(client: EngineClient, instance: string, command: readonly string[]): Promise<string> {
+  const stdout = new PassThrough();
+  const printed = text(stdout);
+  const request = { command, environment: {}, interactive: false, user: 0, group: 0, cwd: '/' };
+  const streams = { stdin: Readable.from([]), stdout, stderr: new Writable({ write: (_c, _e, done) => done() }) };
+  const onStart = () => ({ [Symbol.dispose]() {} });
+  await client.sessions.exec(`/1.0/instances/${instance}`, request, {
+    streams,
+    onStart,
+    signal: AbortSignal.timeout(30_000),
+  });
+  stdout.end();
+  return await printed;
 }
 
 for (const [name, commands] of ENGINES)
@@ -43,7 +61,7 @@ function suite(name: EngineName): void {
     const folder = await mkdtemp(join(tmpdir(), 'virt-lxd-'));
     await makeBusyboxRootTarball(join(folder, 'root.tar.gz'));
     return {
-      driver: driverOn(lxd.socketPath),
+      driver: driverOn(lxd.socketPath, join(folder, 'state')),
       rootfs: await readFile(join(folder, 'root.tar.gz')),
       limitMs: 60_000,
       async [Symbol.asyncDispose]() {
@@ -82,8 +100,6 @@ function suite(name: EngineName): void {
           properties: {},
           open: async () => open(),
         },
-        userData: null,
-        metadata: {},
       };
     };
 
@@ -103,7 +119,7 @@ function suite(name: EngineName): void {
         'gunzip -k root.tar.gz unified.tar.gz && xz -k root.tar unified.tar && bzip2 -k root.tar && zstd -q root.tar',
       );
       await sh('mkdir root && tar -C root -xf root.tar && mksquashfs root root.squashfs -quiet -no-progress');
-      driver = driverOn(lxd.socketPath);
+      driver = driverOn(lxd.socketPath, file('state'));
       await driver.start(signal());
     });
 
@@ -123,6 +139,58 @@ function suite(name: EngineName): void {
       'unified.tar.gz',
       'unified.tar.xz',
     ])('boots %s, whatever it was declared as', spawnAndDestroy);
+
+    it('shows a config drive to root alone, puts files where they belong, and takes all away again', async () => {
+      const spec = specOf(() => createReadStream(file('root.tar.gz')));
+      const drive = join(file('state'), 'config-drives', spec.uuid);
+      const guest: GuestData = {
+        cloudInit: { metaData: 'a: 1\n', userData: '#!/bin/sh\n', vendorData: null, networkConfig: null },
+        configDrive: [{ path: 'openstack/latest/meta_data.json', content: Buffer.from('{"a":1}') }],
+        files: [{ path: '../opt/app/data', content: Buffer.from([0, 255, 10]) }],
+        rootKey: 'ssh-rsa AAAA me',
+      };
+      const sh = async (command: string): Promise<string> => exec(lxd.client, spec.name, ['sh', '-c', command]);
+
+      await driver.spawn(spec, { network: async () => [], guest: async () => guest }, signal());
+
+      const looked = 'cd /config-drive/openstack/latest; cat meta_data.json; stat -c " %a %u %g" . meta_data.json';
+      expect(await sh(looked)).toBe('{"a":1} 500 0 0\n 400 0 0\n');
+      expect(await sh('touch /config-drive/x 2>&1; echo $?')).toMatch(/Read-only file system\n1\n$/);
+      expect(await sh('mount -o remount,rw /config-drive 2>&1; touch /config-drive/x 2>/dev/null; echo $?')).toMatch(
+        /1\n$/,
+      );
+      expect(await sh('stat -c "%a %u %g %s" /opt/app /opt/app/data')).toMatch(/^755 0 0 \d+\n644 0 0 3\n$/);
+      const keys = 'stat -c "%a %u" /root/.ssh /root/.ssh/authorized_keys; cat /root/.ssh/authorized_keys';
+      expect(await sh(keys)).toBe('700 0\n600 0\nssh-rsa AAAA me\n');
+
+      await driver.powerOff(spec.uuid, { graceSeconds: 0 }, signal());
+      await driver.powerOn(spec.uuid, [], signal());
+      expect(await sh('cat /config-drive/openstack/latest/meta_data.json')).toBe('{"a":1}');
+      await driver.removeLeftovers(signal());
+      expect(await readdir(drive)).toEqual(['openstack']);
+      await driver.destroy(spec.uuid, signal());
+      expect(await readdir(join(file('state'), 'config-drives'))).toEqual([]);
+    });
+
+    it('puts no file out of the root file system, whatever links the image has', async () => {
+      await sh(
+        'mkdir evil && tar -C evil -xf root.tar && ln -s / evil/out && ln -s ../../../../tmp evil/up && tar -C evil -cf evil.tar .',
+      );
+      const name = `guest-file-${randomUUID()}`;
+      const guest: GuestData = {
+        cloudInit: { metaData: '', userData: null, vendorData: null, networkConfig: null },
+        configDrive: null,
+        files: [`/out/${name}`, `/up/${name}`].map((path) => ({ path, content: Buffer.from('x') })),
+        rootKey: null,
+      };
+      const spec = specOf(() => createReadStream(file('evil.tar')));
+
+      await driver.spawn(spec, { network: async () => [], guest: async () => guest }, signal()).catch(() => undefined);
+      await driver.destroy(spec.uuid, signal());
+
+      await expect(access(join('/', name))).rejects.toThrow('ENOENT');
+      await expect(access(join('/tmp', name))).rejects.toThrow('ENOENT');
+    });
 
     it('gives the whole console log every time, though a server may forget what it has told', async () => {
       const spec = specOf(() => createReadStream(file('root.tar.gz')));

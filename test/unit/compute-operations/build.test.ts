@@ -424,7 +424,6 @@ describe('a build that no host could do', () => {
   );
 
   it.each([
-    ['injected files', { injected_files: [['/etc/motd', 'aGk=']] }, /File injection/],
     ['accelerators', { accel_uuids: ['a'] }, /Accelerators/],
     ['a tagged interface', { requested_networks: networkRequests({ network_id: 'n', tag: 'nic1' }) }, /tagged devices/],
     ['secure boot', { image: { ...IMAGE, properties: { os_secure_boot: 'required' } } }, /Secure boot/],

@@ -155,7 +155,13 @@ class World {
 
   add(uuid: string, power: PowerState, row: Record<string, unknown> = {}): void {
     this.rows.set(uuid, row);
-    this.virt.instances.set(uuid, { spec: { name: uuid } as never, nics: [], powerState: power, console: '' });
+    this.virt.instances.set(uuid, {
+      spec: { name: uuid } as never,
+      nics: [],
+      guest: undefined,
+      powerState: power,
+      console: '',
+    });
   }
 }
 

@@ -31,7 +31,7 @@ function newDriver(options: Partial<LxdDriverOptions> = {}): LxdDriver {
   return new LxdDriver({
     log: silentLog,
     host: new FakeHost(),
-    options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, ...options },
+    options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, stateFolder: '/var/lib/nova', ...options },
   });
 }
 
@@ -77,8 +77,6 @@ function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
         return Readable.from([ROOT]);
       },
     },
-    userData: null,
-    metadata: {},
     ...changes,
   };
 }
@@ -135,26 +133,6 @@ describe('a spawned instance', () => {
     const spec = await spawn(specOf());
 
     expect(Object.keys(instanceOf(spec).config).filter((key) => key.startsWith('security.'))).toEqual([]);
-  });
-
-  it.each([
-    ['cloud-init.user-data', ['instances', 'cloud_init'], '#cloud-config\nhostname: x\n'],
-    ['user.user-data', ['instances'], '#cloud-config\nhostname: x\n'],
-    ['user.user-data', ['instances', 'cloud_init'], '#cloud-config\n{ broken\n'],
-    ['cloud-init.user-data', ['instances', 'cloud_init'], '#!/bin/sh\necho: {\n'],
-  ])('has its user data as %s with %j', async (key, extensions, text) => {
-    await begin({ extensions });
-
-    const spec = await spawn(specOf({ userData: Buffer.from(text).toString('base64') }));
-
-    expect(instanceOf(spec).config[key]).toBe(text);
-    expect(instanceOf(spec).config['user.meta-data']).toBe(`instance-id: ${spec.uuid}\nlocal-hostname: web-1\n`);
-  });
-
-  it('has no user data that is not text', async () => {
-    const spec = await spawn(specOf({ userData: Buffer.from([0x1f, 0x8b, 0xff, 0]).toString('base64') }));
-
-    expect(Object.keys(instanceOf(spec).config).filter((key) => key.endsWith('user-data'))).toEqual([]);
   });
 
   it.each([

@@ -1,0 +1,65 @@
+// What a guest finds when it boots: interfaces, cloud-init's data, config drive, files. The container is there and does not run.
+import type { EngineClient } from '#src/client/client.ts';
+import type { DeviceMap } from '#src/client/wire.ts';
+import { AppError, asError } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import type { Reverter } from '#src/lib/reverter.ts';
+import type { GuestData, GuestFile, SpawnNic, SpawnSpec } from '../driver.ts';
+import type { ConfigDrives } from './config-drives.ts';
+import { GuestFiles } from './guest-files.ts';
+import { cloudInitConfig, nicDevices } from './instance-body.ts';
+
+export interface EquipContext {
+  readonly client: EngineClient;
+  /** Undefined: the engine is not on this machine. */
+  readonly drives: ConfigDrives | undefined;
+  readonly log: Log;
+}
+
+export interface Equipment {
+  readonly nics: readonly SpawnNic[];
+  readonly guest: GuestData | undefined;
+}
+
+export async function equip(
+  context: EquipContext,
+  { spec, revert }: { readonly spec: Pick<SpawnSpec, 'uuid' | 'name'>; readonly revert: Reverter },
+  { nics, guest }: Equipment,
+  signal: AbortSignal,
+): Promise<void> {
+  const { client } = context;
+  const config = guest === undefined ? {} : cloudInitConfig(guest.cloudInit);
+  const drive = await giveDrive(context, { spec, revert }, guest?.configDrive ?? null, signal);
+  const devices = { ...nicDevices(nics), ...drive };
+  if (guest !== undefined || nics.length > 0) await client.instances.patch(spec.name, { config, devices }, signal);
+  if (guest !== undefined) await giveFiles(context, spec, guest, signal);
+}
+
+async function giveDrive(
+  { client, drives }: EquipContext,
+  { spec, revert }: { readonly spec: Pick<SpawnSpec, 'uuid' | 'name'>; readonly revert: Reverter },
+  tree: readonly GuestFile[] | null,
+  signal: AbortSignal,
+): Promise<DeviceMap> {
+  if (tree === null) return {};
+  if (!drives) throw new AppError('unsupported', 'a config drive needs the container engine on this host');
+  revert.add('config drive', () => drives.remove(spec.uuid));
+  await drives.write(spec.uuid, tree);
+  if (!drives.isMapped) await drives.own(spec.uuid, await client.instances.get(spec.name, signal));
+  return drives.device(spec.uuid);
+}
+
+async function giveFiles(
+  { client, log }: EquipContext,
+  { uuid, name }: Pick<SpawnSpec, 'uuid' | 'name'>,
+  { files: list, rootKey }: GuestData,
+  signal: AbortSignal,
+): Promise<void> {
+  const files = new GuestFiles(client, name);
+  for (const file of list) await files.write(file, signal);
+  if (rootKey === null) return;
+  await files.addRootKey(rootKey, signal).catch((error: unknown) => {
+    signal.throwIfAborted();
+    log.warn('cannot give root the key of an instance', { instance: uuid, error: asError(error) });
+  });
+}
