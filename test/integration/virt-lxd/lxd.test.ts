@@ -5,18 +5,17 @@ import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createReadStream } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough, Readable, Writable } from 'node:stream';
-import { text } from 'node:stream/consumers';
+import { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type GuestData, type LifecycleEvent, POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
-import type { EngineClient } from '#src/client/client.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { poll } from '#src/lib/wait.ts';
 import { virtContract } from '../../contract/virt/virt-contract.ts';
+import { execIn } from '../guest-exec.ts';
 import { makeBusyboxImage, makeBusyboxRootTarball } from '../images.ts';
 import { describeWith } from '../support.ts';
 import { type EngineName, type RunningEngine, startEngine } from './engines.ts';
@@ -34,22 +33,6 @@ function driverOn(socketPath: string, stateFolder: string): LxdDriver {
     host: new LinuxHost(),
     options: { ...DEFAULT_OPTIONS, endpoint: { kind: 'unix', socketPath }, stateFolder },
   });
-}
-
-/** What a command in an instance prints. */
-async function exec(client: EngineClient, instance: string, command: readonly string[]): Promise<string> {
-  const stdout = new PassThrough();
-  const printed = text(stdout);
-  const request = { command, environment: {}, interactive: false, user: 0, group: 0, cwd: '/' };
-  const streams = { stdin: Readable.from([]), stdout, stderr: new Writable({ write: (_c, _e, done) => done() }) };
-  const onStart = () => ({ [Symbol.dispose]() {} });
-  await client.sessions.exec(`/1.0/instances/${instance}`, request, {
-    streams,
-    onStart,
-    signal: AbortSignal.timeout(30_000),
-  });
-  stdout.end();
-  return await printed;
 }
 
 for (const [name, commands] of ENGINES)
@@ -149,7 +132,8 @@ function suite(name: EngineName): void {
         files: [{ path: '../opt/app/data', content: Buffer.from([0, 255, 10]) }],
         rootKey: 'ssh-rsa AAAA me',
       };
-      const sh = async (command: string): Promise<string> => exec(lxd.client, spec.name, ['sh', '-c', command]);
+      const sh = async (command: string): Promise<string> =>
+        (await execIn(lxd.client, spec.name, ['sh', '-c', command])).stdout;
 
       await driver.spawn(spec, { network: async () => [], guest: async () => guest }, signal());
 

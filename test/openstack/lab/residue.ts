@@ -42,12 +42,13 @@ function list(path: string): readonly string[] {
   return existsSync(path) ? readdirSync(path).map((name) => join(path, name)) : [];
 }
 
-function instanceFolders({ lighter }: LabPaths): readonly string[] {
+function instanceFolders({ lighter, data }: LabPaths): readonly string[] {
   const pools = list(join(lighter, 'storage-pools')).flatMap((pool) =>
     ['containers', 'containers-snapshots'].flatMap((kind) => list(join(pool, kind))),
   );
   return [...pools, ...['containers', 'devices', 'shmounts', 'logs'].flatMap((name) => list(join(lighter, name)))]
     .filter((path) => /instance-/.test(path))
+    .concat(list(join(data, 'compute/config-drives')))
     .toSorted();
 }
 
@@ -95,7 +96,8 @@ export async function takeResidue(cloud: Cloud, paths: LabPaths): Promise<Residu
   return {
     // Neutron's own agents make and remove these as networks come and go
     interfaces: interfaces().filter((name) => !name.startsWith('brq')),
-    mounts: mounts().filter((path) => !path.startsWith('/run/netns')),
+    // the engine makes its folder of devices a mount with the first one, and keeps it
+    mounts: mounts().filter((path) => !path.startsWith('/run/netns') && path !== join(paths.lighter, 'devices')),
     instances,
     folders: instanceFolders(paths),
     cgroups: instanceCgroups(),
