@@ -73,10 +73,12 @@ export interface DeviceDriver {
   stop(device: Device): Promise<void>;
 }
 
-/** A custom volume, as a disk device names it. */
+/** A custom volume, or the root of an instance, as a disk device names it. */
 export interface VolumeSource {
   /** Of the instance. */
   readonly project: string;
+  /** That has the device. */
+  readonly instance: string;
   readonly pool: string;
   readonly name: string;
 }
@@ -88,6 +90,8 @@ export interface DeviceVolumes {
     idMap: IdMapRange | null,
     signal: AbortSignal,
   ): Promise<{ readonly path: string; readonly idMap: IdMapRange | null }>;
+  /** The instance does not use it any more, or never came to. Idempotent. */
+  close?(source: VolumeSource): Promise<void>;
 }
 
 /** What carries connections between the host and containers, and goes on when the daemon does not. */

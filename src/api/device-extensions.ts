@@ -19,4 +19,6 @@ export const DEVICE_EXTENSIONS: readonly string[] = [
   'container_nic_routed_limits',
   'instance_nic_bridged_port_isolation',
   'instance_nic_routed_neighbor_probe',
+  // A disk device with a pool and the source `container/NAME`: the root of a stopped instance in another one.
+  'lighter_disk_instance_root',
 ];

@@ -180,7 +180,7 @@ class DiskDevice implements DeviceDriver {
     }
     const { volumes } = this.#context;
     if (!volumes) throw new AppError('unsupported', 'Custom storage volumes are not supported here');
-    return volumes.open({ project: owner.project, pool, name }, owner.idMap, signal);
+    return volumes.open({ project: owner.project, instance: owner.name, pool, name }, owner.idMap, signal);
   }
 
   /** Of a project whose disks must come from somewhere: whoever writes there may put links there. */
@@ -233,6 +233,11 @@ class DiskDevice implements DeviceDriver {
 
   async stop(device: Device): Promise<void> {
     await this.#places.clear(this.#places.path(device, 'disk'));
+    const { owner, config } = device;
+    const pool = textOf(config, 'pool');
+    if (pool === '') return;
+    const source = { project: owner.project, instance: owner.name, pool, name: textOf(config, 'source') };
+    await this.#context.volumes?.close?.(source);
   }
 }
 

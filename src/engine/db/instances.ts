@@ -73,6 +73,12 @@ export class InstanceRows {
     return rows.map((row) => text(row, 'name'));
   }
 
+  /** Those of which a device of their own may have that source; the caller looks closer. */
+  withSource(project: string, source: string): readonly InstanceRecord[] {
+    const where = `WHERE i.project = ? AND instr(i.devices, ?) > 0 ORDER BY i.name`;
+    return this.#sqlite.all(`${SELECT} ${where}`, project, JSON.stringify(source)).map(recordOf);
+  }
+
   find(project: string, name: string): InstanceRecord | undefined {
     const row = this.#sqlite.get(`${SELECT} WHERE i.project = ? AND i.name = ?`, project, name);
     return row && recordOf(row);

@@ -13,6 +13,7 @@ import type { InstanceDevices } from './devices.ts';
 import type { Devlxd } from './devlxd.ts';
 import { expander, type Expanded, type FormerProfile, type Unexpanded } from './expansion.ts';
 import { hostName, instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
+import { refuseLent } from './lent-roots.ts';
 import type { LiveChanges } from './live-changes.ts';
 import { missingVolatile } from './nics.ts';
 import type { InstanceContent } from './requests.ts';
@@ -152,6 +153,7 @@ export class InstanceChanges {
   ): Promise<void> {
     const { context } = this.#parts;
     const { database, host } = context;
+    refuseLent(this.#parts, record);
     if (database.instances.find(to.project, to.name)) {
       throw new AppError('conflict', `Name "${to.name}" already in use`);
     }
@@ -187,6 +189,7 @@ export class InstanceChanges {
     const { context } = this.#parts;
     const config = expander(context.database)(record).config;
     if (parseBoolean(config['security.protection.delete'])) throw new AppError('forbidden', 'Instance is protected');
+    refuseLent(this.#parts, record);
     await this.#parts.supervisor.sessions.dismiss(record.id);
     await this.removeSnapshots(record, signal);
     await context.pools.driver(record.pool).deleteVolume(rootVolume(record), signal);

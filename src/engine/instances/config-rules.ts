@@ -6,6 +6,7 @@ import type { NetworkAccess } from '../context.ts';
 import type { ConfigMap, DeviceMap, InstanceRules } from '../types.ts';
 import { CONFIG_KEYS, FREE_PREFIXES, VOLATILE_SUFFIXES } from './config-keys.ts';
 import { isRoot, validateRoot } from './disks.ts';
+import { isLentRoot } from './lent-roots.ts';
 
 export interface RuleParts {
   readonly nics: Readonly<Record<string, NicDriver>>;
@@ -24,9 +25,15 @@ export function createRules(parts: RuleParts): InstanceRules {
       validateTogether(config);
       if ((config['raw.lxc'] ?? '') !== '') validateRaw(config['raw.lxc'] ?? '');
     },
-    validateDevices(devices, { project }) {
+    validateDevices(devices, { profile, project }) {
       for (const [name, device] of Object.entries(devices)) {
         try {
+          if (profile && isLentRoot(device)) {
+            throw new AppError(
+              'invalid',
+              'The root of an instance can only be a disk of an instance, not of a profile',
+            );
+          }
           validateDevice(name, device, { ...parts, project });
         } catch (cause) {
           const text = `Device validation failed for "${name}": ${messageOf(cause)}`;

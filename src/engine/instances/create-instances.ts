@@ -23,6 +23,7 @@ import { InstanceMetadata } from './instance-metadata.ts';
 import { Instances } from './instances.ts';
 import { InstanceDevices } from './devices.ts';
 import { Devlxd } from './devlxd.ts';
+import { DiskSources } from './lent-roots.ts';
 import { InstanceLifecycle } from './lifecycle.ts';
 import { LiveChanges } from './live-changes.ts';
 import { MigrationSink } from './migration-sink.ts';
@@ -71,6 +72,8 @@ export interface InstancesOfEngine extends InstancesPart {
 export function createInstances(context: EngineContext, drivers: InstanceDrivers): InstancesOfEngine {
   const { host, log, paths } = context;
   const runtime = drivers.runtime.create({ host, log, containersPath: paths.containers });
+  const supervisor = new Supervisor(runtime, log);
+  const volumes = new DiskSources({ context, supervisor });
   const nicDrivers = Object.fromEntries(
     Object.entries(drivers.nics).map(([nictype, module]) => [nictype, module.create({ host, log })]),
   );
@@ -78,7 +81,6 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const deviceDrivers = Object.fromEntries(
     Object.entries(drivers.devices).map(([type, module]) => {
       const sourceParent = (project: string, source: string) => context.gate.sourceParent(project, source);
-      const { volumes } = context;
       return [type, module.create({ host, log, forwards, devicesPath: paths.devices, volumes, sourceParent })];
     }),
   );
@@ -88,7 +90,6 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     networks: context.networks,
     validateRaw: (raw) => runtime.validateRaw(raw),
   });
-  const supervisor = new Supervisor(runtime, log);
   const nics = new InstanceNics({ drivers: nicDrivers, networks: context.networks, host, log });
   const devices: InstanceDevices = new InstanceDevices({
     drivers: deviceDrivers,

@@ -14,6 +14,7 @@ import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
 import { expander, type Expanded } from './expansion.ts';
 import { hostIdRange, idMapFor, idMapFromJson, idMapJson } from './idmap.ts';
 import { hostName, instancePaths, rootVolume, type InstancePaths } from './instance-paths.ts';
+import { refuseLent } from './lent-roots.ts';
 import { loadKernelModules } from './kernel-modules.ts';
 import { networkPrioritiesOf } from './network-priority.ts';
 import { hasTraces, withoutLife, type InstanceNics } from './nics.ts';
@@ -78,6 +79,7 @@ export class InstanceLifecycle {
   /** The instance is stopped. Resolves when its init runs; after a failure it is as before. */
   async start(record: InstanceRecord, signal: AbortSignal): Promise<void> {
     const { context, runtime, supervisor } = this.#parts;
+    refuseLent(this.#parts, record);
     const ready = await this.#prepare(record);
     await this.#snapshotAtStart(ready, signal);
     await using revert = new Reverter(context.log);

@@ -9,6 +9,7 @@ import type { InstanceCopies } from './copy.ts';
 import { rootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { instancePaths, lockKey, rootVolume, type InstanceKey } from './instance-paths.ts';
+import { refuseLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { inOrder } from './lock-order.ts';
 import { validateInstanceName } from './names.ts';
@@ -67,6 +68,7 @@ export class InstanceMoves {
     const { context, changes, supervisor } = this.#parts;
     this.#refuseTaken(record, to);
     if (supervisor.status(record.id) !== 'Stopped') throw new AppError('invalid', complaint(request));
+    refuseLent(this.#parts, record);
     await supervisor.sessions.dismiss(record.id);
     const isMove = request.pool !== '' || request.project !== '';
     if (isMove && request.instanceOnly) await changes.removeSnapshots(record, signal);

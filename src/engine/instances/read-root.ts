@@ -8,6 +8,7 @@ import type { ReadableRoot, ReadRoot } from '../types.ts';
 import { expander } from './expansion.ts';
 import { mountForReading } from '../storage/copy-volume.ts';
 import { hostName, instancePaths, lockKey, rootVolume } from './instance-paths.ts';
+import { isLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Supervisor } from './supervisor.ts';
 
@@ -50,8 +51,8 @@ async function mounted<T>(
   // Never committed: the mount is for this alone.
   await using mounts = new Reverter(context.log);
   const { rootfsPath, owners } = await storage.mountInstance(volume, idMap, signal);
-  // That of a container that runs is its own.
-  if (supervisor.status(record.id) === 'Stopped')
+  // That of a container that runs is its own, and so is that of one who has it as a disk.
+  if (supervisor.status(record.id) === 'Stopped' && !isLent({ context, supervisor }, record))
     mounts.add('mount', () => storage.unmountInstance(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
   const { metadata, templates } = instancePaths(context.paths, record);
   const sizeBytes = await storage.instanceUsage(volume, signal);

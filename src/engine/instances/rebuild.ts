@@ -9,6 +9,7 @@ import { rootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { writeImageFiles } from './image-metadata-file.ts';
 import { hostName, instancePaths, lockKey, rootVolume, type InstanceKey } from './instance-paths.ts';
+import { refuseLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { operationSpec } from './operation-spec.ts';
 import type { InstanceSource } from './requests.ts';
@@ -60,6 +61,7 @@ export class InstanceRebuild {
     if (supervisor.status(record.id) !== 'Stopped') {
       throw new AppError('invalid', 'Instance must be stopped to be rebuilt');
     }
+    refuseLent(this.#parts, record);
     await supervisor.sessions.dismiss(record.id);
     if (context.database.snapshots.names(record.id).length > 0) {
       throw new AppError('invalid', 'Cannot rebuild an instance with snapshots');

@@ -8,6 +8,7 @@ import { rootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { publishNics } from './changes.ts';
 import { instancePaths, lockKey, rootVolume } from './instance-paths.ts';
+import { refuseLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { withoutLife } from './nics.ts';
 import { operationSpec } from './operation-spec.ts';
@@ -55,6 +56,7 @@ export class InstanceRestore {
     const { context, supervisor, lifecycle } = this.#parts;
     const { record, snapshot } = target;
     for (const profile of snapshot.profiles) context.database.profiles.get(record.project, profile);
+    refuseLent(this.#parts, record);
     await this.#makeWay(target, signal);
     const life: Life | undefined = supervisor.life(record.id);
     if (life) await lifecycle.kill(record, life);

@@ -32,6 +32,13 @@ it('lets users note what they like on devices', () => {
   expect(() => devices({ nic: { ...nic, foo: 'bar' } })).toThrow('Invalid device option "foo"');
 });
 
+it('lets the root of an instance be a disk of instances, not of profiles', () => {
+  const old = { type: 'disk', pool: 'default', source: 'container/c1', path: '/mnt/old' };
+
+  expect(() => devices({ old })).not.toThrow();
+  expect(() => rules.validateDevices({ old }, { profile: true, project: 'default' })).toThrow('not of a profile');
+});
+
 describe('configuration keys', () => {
   it('lets be what this server cannot do when it is not wanted', () => {
     config({ 'security.syscalls.intercept.mknod': 'false', 'nvidia.runtime': '' });
