@@ -12,6 +12,7 @@ import type {
   StateChange,
 } from '#src/engine/instances/requests.ts';
 import { ApiError } from './envelope.ts';
+import { MigrationTarget, migrationTarget } from './migration-target.ts';
 import { DeviceMapSchema, partial, StringMap } from './schema.ts';
 import { Type } from './type.ts';
 
@@ -50,8 +51,6 @@ const Source = partial({
   'base-image': Type.String(),
 });
 
-const Target = partial({ operation: Type.String(), certificate: Type.String(), secrets: StringMap });
-
 export const PostBody = partial({
   ...Content,
   name: Type.String(),
@@ -71,7 +70,7 @@ export const RenameBody = partial({
   allow_inconsistent: Type.Boolean(),
   pool: Type.String(),
   project: Type.String(),
-  target: Target,
+  target: MigrationTarget,
 });
 export type RenameBody = Static<typeof RenameBody>;
 
@@ -121,14 +120,10 @@ interface MigrationOptions extends Pick<CopiedInstance, 'instanceOnly' | 'allowI
 
 /** Undefined: the move stays on this server. */
 export function migrationOptions(body: RenameBody): MigrationOptions | undefined {
-  const { migration = false, live = true, allow_inconsistent: allowInconsistent = false, target } = body;
+  const { migration = false, live = true, allow_inconsistent: allowInconsistent = false } = body;
   const { instanceOnly, pool, project } = moveRequest(body);
   if (!migration || pool !== '' || project !== '') return undefined;
-  return { live, instanceOnly, allowInconsistent, ...(target && { target: peerOf(target) }) };
-}
-
-function peerOf({ operation = '', certificate = '', secrets = {} }: Static<typeof Target>): PeerOperation {
-  return { operation, certificate, secrets };
+  return { live, instanceOnly, allowInconsistent, ...migrationTarget(body) };
 }
 
 function checkType(type: string): void {

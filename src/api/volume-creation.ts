@@ -2,8 +2,8 @@
 import { Readable } from 'node:stream';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
-import type { VolumeSource } from '#src/engine/volumes/custom-volumes.ts';
-import { AppError } from '#src/lib/errors.ts';
+import type { NewCustomVolume, VolumeSource } from '#src/engine/volumes/custom-volumes.ts';
+import { refreshVolume } from '#src/engine/volumes/volume-refresh.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { ApiApp } from './app.ts';
 import { ApiError, operation, sync } from './envelope.ts';
@@ -22,6 +22,10 @@ const Source = partial({
   project: Type.String(),
   volume_only: Type.Boolean(),
   refresh: Type.Boolean(),
+  mode: Type.String(),
+  operation: Type.String(),
+  certificate: Type.String(),
+  secrets: StringMap,
 });
 const Post = partial({
   name: Type.String(),
@@ -56,30 +60,48 @@ async function create(request: FastifyRequest, reply: FastifyReply, { deps, type
   checkCreation(type, body.content_type);
   const project = volumes.holder(existingProject(request));
   if (request.body instanceof Readable) {
-    const { headers } = request;
-    const name = String(headers['x-lxd-name'] ?? headers['x-incus-name'] ?? '');
-    const upload = request.body as AsyncIterable<Buffer>;
-    return operation(
-      reply,
-      operations,
-      await deps.volumeBackups.import({ pool, project, name }, upload, limited(CHANGE_MS)),
-    );
+    return operation(reply, operations, await importBackup(request, deps, { pool, project }));
   }
-  const { name = '', description = '', config = {} } = body;
+  const { name = '', description = '', config = {}, source = {} } = body;
   const volume = { pool, project, name, description, config };
+  if (source.type === 'migration') return operation(reply, operations, arrive(deps, volume, source));
   const origin = sourceOf(request, body, { pool, project, deps });
   if (!origin) {
     await volumes.create(volume, limited(CHANGE_MS));
     return sync();
   }
-  volumes.checkNew(volume);
+  return operation(reply, operations, copy(deps, volume, { origin, refresh: source.refresh === true }));
+}
+
+function importBackup(
+  { headers, body }: FastifyRequest,
+  { volumeBackups }: VolumeDeps,
+  place: Pick<NewCustomVolume, 'pool' | 'project'>,
+): Promise<string> {
+  const name = String(headers['x-lxd-name'] ?? headers['x-incus-name'] ?? '');
+  return volumeBackups.import({ ...place, name }, body as AsyncIterable<Buffer>, limited(CHANGE_MS));
+}
+
+function arrive({ volumeMigrations }: VolumeDeps, volume: NewCustomVolume, source: Static<typeof Source>): string {
+  const { volume_only: volumeOnly = false, refresh = false } = source;
+  return volumeMigrations.receive(volume, { ...source, volumeOnly, refresh });
+}
+
+/** An operation. What is there already is brought up to date, if that is asked for. */
+function copy(
+  { volumes, volumeSnapshots: snapshots, context, operations }: VolumeDeps,
+  volume: NewCustomVolume,
+  { origin, refresh }: { readonly origin: VolumeSource; readonly refresh: boolean },
+): string {
+  const { pool, project, name } = volume;
+  const isThere = refresh && volumes.list(pool, project).some((one) => one.name === name);
+  if (!isThere) volumes.checkNew(volume);
   const resources = { storage_volumes: [volumeUrl(pool, { type: 'custom', name })] };
   const spec = { class: 'task', description: 'Copying storage volume', project, resources } as const;
-  return operation(
-    reply,
-    operations,
-    operations.start(spec, ({ signal }) => volumes.copy(volume, origin, signal)),
-  );
+  return operations.start(spec, ({ signal }) => {
+    if (!isThere) return volumes.copy(volume, origin, signal);
+    return refreshVolume({ context, volumes, snapshots }, { source: origin, target: volume }, signal);
+  });
 }
 
 function checkCreation(type: string, content = ''): void {
@@ -108,8 +130,7 @@ function sourceOf(
   return { ...place, name: owner, volumeOnly, ...(snapshot !== undefined && { snapshot }) };
 }
 
-function checkSource({ type = '', refresh = false }: Static<typeof Source>, owner: string): void {
+function checkSource({ type = '' }: Static<typeof Source>, owner: string): void {
   if (type !== 'copy') throw new ApiError(400, `Unknown source type "${type}"`);
-  if (refresh) throw new AppError('unsupported', 'Refreshing custom volumes is not supported');
   if (owner === '') throw new ApiError(400, 'No source volume name supplied');
 }

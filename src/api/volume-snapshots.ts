@@ -9,6 +9,7 @@ import { ApiError, checkIfMatch, operation, sync, syncWithEtag } from './envelop
 import { parseFilter } from './filter.ts';
 import { projectSuffix } from './project.ts';
 import { ListQuery, partial, pathParams, ProjectQuery } from './schema.ts';
+import { migrationTarget, MigrationTarget } from './migration-target.ts';
 import { changeNotes, isRootVolume, mutableOfSnapshot, rootSnapshotView, rootVolumeOf } from './root-volumes.ts';
 import { volumeSnapshotView, volumeUrl } from './storage-volumes.ts';
 import { Type } from './type.ts';
@@ -16,7 +17,11 @@ import { customVolumeOf, type VolumeDeps, volumesOf } from './volumes.ts';
 
 const Post = partial({ name: Type.String(), expires_at: Type.String(), description: Type.String() });
 const Put = partial({ description: Type.String(), expires_at: Type.String() });
-const Rename = Type.Object({ name: Type.String({ minLength: 1 }) });
+const Rename = Type.Object({
+  name: Type.String({ minLength: 1 }),
+  migration: Type.Optional(Type.Boolean()),
+  target: Type.Optional(MigrationTarget),
+});
 const Snapshot = Type.Object({ name: Type.String(), description: Type.String() });
 const Params = pathParams('pool', 'type', 'volume');
 const SnapshotParams = pathParams('pool', 'type', 'volume', 'snapshot');
@@ -113,7 +118,7 @@ async function describe(
 }
 
 function registerOne(app: ApiApp, deps: VolumeDeps): void {
-  const { volumeSnapshots, operations } = deps;
+  const { volumeSnapshots, volumeMigrations, operations } = deps;
   const path = `${BASE}/:snapshot`;
 
   app.get(
@@ -183,12 +188,16 @@ function registerOne(app: ApiApp, deps: VolumeDeps): void {
   app.post(
     path,
     {
-      schema: { summary: 'Rename a snapshot', params: SnapshotParams, body: Rename, querystring: ProjectQuery },
+      schema: { summary: 'Rename or send a snapshot', params: SnapshotParams, body: Rename, querystring: ProjectQuery },
       config: { async: true },
     },
     async (request, reply) => {
       const { volume, snapshot } = snapshotOf(request, deps);
-      const { name } = request.body;
+      const { name, migration = false } = request.body;
+      if (migration) {
+        const departure = { volume, snapshot, volumeOnly: true, ...migrationTarget(request.body) };
+        return operation(reply, operations, volumeMigrations.send(departure));
+      }
       const id = operations.start(spec('Renaming storage volume snapshot', volume, snapshot.name), () => {
         return volumeSnapshots.rename(volume, snapshot, name);
       });

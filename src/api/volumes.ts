@@ -1,7 +1,9 @@
 // /1.0/storage-pools/POOL/volumes: those of instances and images to look at, custom ones to make and change.
 /* oxlint-disable max-lines-per-function -- a list of routes, each of them short */
 import type { FastifyRequest } from 'fastify';
+import type { Static } from 'typebox';
 import type { VolumeRecord } from '#src/engine/db/records.ts';
+import type { VolumeKey } from '#src/engine/db/volumes.ts';
 import type { Engine } from '#src/engine/engine.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { limited } from '#src/lib/wait.ts';
@@ -11,6 +13,7 @@ import { parseFilter } from './filter.ts';
 import { existingProject, projectSuffix } from './project.ts';
 import { ListQuery, partial, pathParams, ProjectQuery, StringMap } from './schema.ts';
 import { listVolumes, VOLUME_TYPES, type Volume, volumeUrl, volumeView } from './storage-volumes.ts';
+import { migrationTarget, MigrationTarget } from './migration-target.ts';
 import { changeNotes, isRootVolume, mutableOfVolume, rootVolumeOf } from './root-volumes.ts';
 import { Type } from './type.ts';
 import { registerVolumeCreation } from './volume-creation.ts';
@@ -23,6 +26,11 @@ export const VOLUME_EXTENSIONS = [
   'storage_api_local_volume_handling',
   'storage_api_project',
   'storage_volume_project_move',
+  'storage_api_remote_volume_handling',
+  'storage_api_remote_volume_snapshot_copy',
+  'custom_volume_refresh',
+  'storage_rsync_bwlimit',
+  'storage_rsync_compression',
   'storage_shifted',
   'storage_volumes_created_at',
   'custom_volume_snapshot_expiry',
@@ -31,7 +39,7 @@ export const VOLUME_EXTENSIONS = [
 
 export type VolumeDeps = Pick<
   Engine,
-  'pools' | 'context' | 'volumes' | 'volumeSnapshots' | 'volumeBackups' | 'operations'
+  'pools' | 'context' | 'volumes' | 'volumeSnapshots' | 'volumeBackups' | 'volumeMigrations' | 'operations'
 >;
 
 const Put = partial({ description: Type.String(), config: StringMap, restore: Type.String() });
@@ -40,6 +48,8 @@ const Rename = partial({
   pool: Type.String(),
   project: Type.String(),
   migration: Type.Boolean(),
+  volume_only: Type.Boolean(),
+  target: MigrationTarget,
 });
 const AnyVolume = Type.Object({ name: Type.String(), type: Type.String() });
 const Params = pathParams('pool', 'type', 'volume');
@@ -225,19 +235,22 @@ function registerChanges(app: ApiApp, deps: VolumeDeps): void {
   app.post(
     path,
     {
-      schema: { summary: 'Rename or move a custom volume', params: Params, body: Rename, querystring: ProjectQuery },
+      schema: {
+        summary: 'Rename, move or send a custom volume',
+        params: Params,
+        body: Rename,
+        querystring: ProjectQuery,
+      },
       config: { async: true },
     },
     async (request, reply) => {
       const record = customVolumeOf(request, deps, 'Renaming');
-      const { name = '', pool = '', project = '', migration = false } = request.body;
-      if (migration) throw new AppError('unsupported', 'Migration of custom volumes is not supported');
-      checkSourceProject(request, project);
-      const target = {
-        pool: pool === '' ? record.pool : pool,
-        project: project === '' ? record.project : volumes.holder(project),
-        name,
-      };
+      const { name = '', migration = false, volume_only: volumeOnly = false } = request.body;
+      if (migration) {
+        const departure = { volume: record, volumeOnly, ...migrationTarget(request.body) };
+        return operation(reply, operations, deps.volumeMigrations.send(departure));
+      }
+      const target = moveTarget(request, record, { ...request.body, volumes });
       if (target.pool === record.pool && target.project === record.project) {
         await volumes.rename(record, name, limited(CHANGE_MS));
         const url = volumeUrl(record.pool, { type: 'custom', name });
@@ -253,4 +266,17 @@ function registerChanges(app: ApiApp, deps: VolumeDeps): void {
       );
     },
   );
+}
+
+function moveTarget(
+  request: FastifyRequest,
+  record: VolumeRecord,
+  { name = '', pool = '', project = '', volumes }: Static<typeof Rename> & Pick<VolumeDeps, 'volumes'>,
+): VolumeKey {
+  checkSourceProject(request, project);
+  return {
+    pool: pool === '' ? record.pool : pool,
+    project: project === '' ? record.project : volumes.holder(project),
+    name,
+  };
 }

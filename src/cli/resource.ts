@@ -63,7 +63,10 @@ export async function send(
   return client.operations.wait((envelope.metadata as Operation).id, cli.signal);
 }
 
-export async function read(cli: Cli, { client, path }: Place): Promise<{ value: Fields; etag: string | undefined }> {
+export async function read(
+  cli: Cli,
+  { client, path }: Pick<Place, 'client' | 'path'> & Partial<Place>,
+): Promise<{ value: Fields; etag: string | undefined }> {
   const { envelope, headers } = await client.request('GET', path, { signal: cli.signal });
   return { value: envelope.metadata as Fields, etag: headers['etag'] };
 }

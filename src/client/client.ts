@@ -1,5 +1,6 @@
 // The typed client of LXD's REST API: one connection to one engine, be it lighterd, LXD or Incus.
 import type { Readable } from 'node:stream';
+import type { WebSocket } from 'ws';
 import type { Log } from '#src/lib/log.ts';
 import { silentLog } from '#src/lib/silent-log.ts';
 import { Backups } from './backups.ts';
@@ -10,6 +11,7 @@ import { Instances } from './instances.ts';
 import { Operations } from './operations.ts';
 import { Networks, Profiles, StoragePools } from './resources.ts';
 import { Sessions } from './sessions.ts';
+import { openWebSocket } from './web-socket.ts';
 import { type Endpoint, type Method, type Reply, type RequestOptions, Transport } from './transport.ts';
 import type { EventType, Resources, Server } from './wire.ts';
 
@@ -73,6 +75,13 @@ export class EngineClient implements Disposable {
   /** The same where the answer is not an envelope; the caller reads or destroys the stream. */
   async raw(path: string, options?: RequestOptions & { readonly method?: Method }): Promise<Readable> {
     return this.#transport.raw(path, options);
+  }
+
+  /** One channel of an operation, not open yet: listeners attached at once miss nothing. */
+  operationSocket(id: string, secret: string): WebSocket {
+    const { endpoint, project } = this.#transport;
+    const query = new URLSearchParams({ secret, ...(project !== undefined && { project }) });
+    return openWebSocket(endpoint, `/1.0/operations/${encodeURIComponent(id)}/websocket?${query.toString()}`);
   }
 
   close(): void {

@@ -7,6 +7,7 @@ import type { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { EngineDatabase } from './db/database.ts';
 import type { ImageRecord } from './db/records.ts';
+import type { RsyncSettings } from './migration/rsync.ts';
 import type { ProjectGate } from './projects/project-gate.ts';
 import type { ServerConfig } from './server/server-config.ts';
 import type { ImageSource } from './images/sources/remote.ts';
@@ -18,6 +19,8 @@ export interface PoolAccess {
   driver(pool: string): StorageDriver;
   /** Keys of custom volumes that only pools of this driver have, each with what throws for a bad value. */
   volumeKeys(pool: string): Readonly<Record<string, (value: string) => void>>;
+  /** What the pool's configuration says of copies by rsync. */
+  rsync(pool: string): RsyncSettings;
 }
 
 export interface ImageSelector {

@@ -38,6 +38,7 @@ import type { InstancesPart } from './types.ts';
 import { CustomSnapshots } from './volumes/custom-snapshots.ts';
 import { VolumeBackups } from './volumes/volume-backups.ts';
 import { CustomVolumes } from './volumes/custom-volumes.ts';
+import { VolumeMigrations } from './volumes/volume-migrations.ts';
 
 /** setTimeout's limit; about 24 days. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -71,6 +72,7 @@ export interface Engine<Instances extends InstancesPart = InstancesPart> {
   readonly volumes: CustomVolumes;
   readonly volumeSnapshots: CustomSnapshots;
   readonly volumeBackups: VolumeBackups;
+  readonly volumeMigrations: VolumeMigrations;
   readonly images: Images;
   readonly publisher: ImagePublisher;
   readonly downloads: ImageDownloads;
@@ -141,6 +143,7 @@ export async function createEngine<Instances extends InstancesPart>(
     volumes,
     volumeSnapshots,
     volumeBackups,
+    volumeMigrations: new VolumeMigrations({ context, volumes, snapshots: volumeSnapshots }),
     images,
     downloads,
     upkeep,

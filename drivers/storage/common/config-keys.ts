@@ -4,6 +4,9 @@ export const commonConfigKeys = {
   source: 'Where the pool lies; what this means depends on the driver',
   'volatile.initial_source': 'The source as it was given when the pool was made',
   'volume.size': 'Size of new volumes',
+  'rsync.bwlimit':
+    'Bytes a second that copies by rsync out of the pool may take, as rsync reads it: 10M (default: no limit)',
+  'rsync.compression': 'Whether copies by rsync between servers are compressed on their way (default: true)',
 } as const satisfies Readonly<Record<string, string>>;
 
 /** Drivers that keep everything in directories of a file system that is there already. */

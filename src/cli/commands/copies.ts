@@ -1,6 +1,7 @@
 // lighter copy, move and rename: within an engine, and between engines.
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { EngineClient } from '#src/client/client.ts';
+import type { PendingOperation } from '#src/client/operations.ts';
 import { instancePath } from '#src/client/instances.ts';
 import {
   type DeviceMap,
@@ -12,7 +13,7 @@ import {
 } from '#src/client/wire.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { type Cli, keyValue, repeated, type Target } from '../cli.ts';
-import { pullSource } from '../migration.ts';
+import { type Mode, modeOption, transfer } from '../migration.ts';
 import { createdName } from './create.ts';
 
 interface CopyOptions {
@@ -27,9 +28,10 @@ interface CopyOptions {
   readonly stateless?: boolean;
   readonly allowInconsistent?: boolean;
   readonly targetProject?: string;
+  readonly mode: Mode;
 }
 
-const NO_CHANGES: CopyOptions = { profiles: true };
+const NO_CHANGES: CopyOptions = { profiles: true, mode: 'pull' };
 
 interface End extends Target {
   readonly snapshot: string | undefined;
@@ -90,9 +92,7 @@ function withChanges(command: Command): Command {
     .option('--stateless', 'Copy a stateful instance stateless')
     .option('--allow-inconsistent', 'Ignore copy errors for volatile files')
     .option('--target-project <project>', 'Copy to a project different from the source')
-    .addOption(
-      new Option('--mode <mode>', 'Transfer mode between engines: the target pulls').choices(['pull']).default('pull'),
-    );
+    .addOption(modeOption());
 }
 
 function checkCopy({ snapshot }: End, given: CopyOptions): void {
@@ -117,12 +117,18 @@ async function copy(
   // Another engine does not know the name yet: it keeps it.
   const name = to.name === '' && !isHere ? source.name : to.name;
   const from = await source.client.instances.get(source.name, cli.signal);
-  const body = {
-    ...copyBody(from, given),
-    source: isHere ? localSource(cli, source, given) : await remoteSource(cli, { source, from }, given),
-    ...(name !== '' && { name }),
+  const body = { ...copyBody(from, given), ...(name !== '' && { name }) };
+  const receive = (described: InstanceSource): Promise<PendingOperation> => {
+    return client.instances.create({ ...body, source: described }, cli.call);
   };
-  const ended = await cli.finish(client.instances.create(body, cli.call));
+  const ended = isHere
+    ? await cli.finish(receive(localSource(cli, source, given)))
+    : await transfer(cli, given.mode, {
+        source,
+        target: { client, remote: to.remote },
+        send: (target) => send(cli, { source, from, target }, given),
+        receive: (described) => receive(remoteSource(described, given)),
+      });
   if (name === '') cli.say(`Instance name is: ${createdName(ended) ?? ''}`);
 }
 
@@ -137,19 +143,26 @@ function localSource(cli: Cli, { name, snapshot, remote }: End, given: CopyOptio
   };
 }
 
-async function remoteSource(
-  cli: Cli,
-  { source, from }: { readonly source: End; readonly from: Instance },
-  given: CopyOptions,
-): Promise<InstanceSource> {
+interface Sending {
+  readonly source: End;
+  readonly from: Instance;
+  /** Where it goes to, if the source is to connect. */
+  readonly target: object;
+}
+
+function send(cli: Cli, { source, from, target }: Sending, given: CopyOptions): Promise<PendingOperation> {
   const { name, snapshot } = source;
   const path = instancePath(name);
   const isLive = from.status_code === STATUS.running && given.stateless !== true && from.stateful;
-  const body = { migration: true, live: isLive, instance_only: given.instanceOnly === true };
   const at = snapshot === undefined ? path : `${path}/snapshots/${encodeURIComponent(snapshot)}`;
-  const pending = await source.client.operations.start('POST', at, { ...cli.call, body: { name, ...body } });
+  const flags = { instance_only: given.instanceOnly === true, allow_inconsistent: given.allowInconsistent === true };
+  const body = { name: snapshot ?? name, migration: true, live: isLive, ...flags, ...target };
+  return source.client.operations.start('POST', at, { ...cli.call, body });
+}
+
+function remoteSource(described: object, given: CopyOptions): InstanceSource {
   return {
-    ...(await pullSource(cli, source, pending)),
+    ...described,
     type: 'migration',
     instance_only: given.instanceOnly === true,
     refresh: given.refresh === true,

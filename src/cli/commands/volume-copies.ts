@@ -1,13 +1,14 @@
 // lighter storage volume copy and move: between pools, projects and engines.
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { EngineClient } from '#src/client/client.ts';
+import type { PendingOperation } from '#src/client/operations.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Cli } from '../cli.ts';
-import { pullSource } from '../migration.ts';
-import { send, url } from '../resource.ts';
+import { type Mode, modeOption, transfer } from '../migration.ts';
+import { read, send, url } from '../resource.ts';
 
 interface CopyOptions {
-  readonly mode: string;
+  readonly mode: Mode;
   readonly refresh?: boolean;
   readonly targetProject?: string;
   readonly volumeOnly?: boolean;
@@ -68,12 +69,6 @@ function addMove(volume: Command, cli: Cli): void {
     });
 }
 
-function modeOption(): Option {
-  return new Option('--mode <mode>', 'Transfer mode between engines: the target pulls')
-    .choices(['pull'])
-    .default('pull');
-}
-
 async function end(cli: Cli, text: string, project?: string): Promise<End> {
   const { remote, name: place } = cli.split(text);
   const [, pool = '', name = ''] = /^([^/]+)\/(.+)$/.exec(place) ?? [];
@@ -82,31 +77,38 @@ async function end(cli: Cli, text: string, project?: string): Promise<End> {
 }
 
 async function copy(cli: Cli, source: End, target: End, options: CopyOptions): Promise<void> {
-  const { volumeOnly = false, refresh = false } = options;
-  const body = {
-    name: target.name,
-    type: 'custom',
-    source:
-      source.remote === target.remote
-        ? {
-            type: 'copy',
-            name: source.name,
-            pool: source.pool,
-            volume_only: volumeOnly,
-            refresh,
-            project: cli.projectOf(source.remote) ?? 'default',
-          }
-        : { ...(await migration(cli, source, volumeOnly)), volume_only: volumeOnly, refresh },
+  const { volumeOnly = false, refresh = false, mode } = options;
+  const create = url('storage-pools', target.pool, 'volumes', 'custom');
+  const receive = (from: object, more: object = {}): Promise<PendingOperation> => {
+    const body = { name: target.name, type: 'custom', ...more, source: { ...from, volume_only: volumeOnly, refresh } };
+    return target.client.operations.start('POST', create, { ...cli.call, body });
   };
-  const path = url('storage-pools', target.pool, 'volumes', 'custom');
-  await cli.finish(target.client.operations.start('POST', path, { ...cli.call, body }));
+  if (source.remote === target.remote) {
+    const project = cli.projectOf(source.remote) ?? 'default';
+    await cli.finish(receive({ type: 'copy', name: source.name, pool: source.pool, project }));
+    return;
+  }
+  const { path, volume } = placeOf(source);
+  // What the new one says of itself is the client's to tell; the other end sends the content.
+  const { value } = await read(cli, { client: source.client, path });
+  const { config, description } = value;
+  const ask = (to: object): Promise<PendingOperation> => {
+    const body = { name: volume, migration: true, volume_only: volumeOnly, ...to };
+    return source.client.operations.start('POST', path, { ...cli.call, body });
+  };
+  const named = { name: source.name, pool: source.pool };
+  const parts = {
+    source,
+    target,
+    send: ask,
+    receive: (from: object) => receive({ ...named, ...from }, { config, description }),
+  };
+  await transfer(cli, mode, parts);
 }
 
-async function migration(cli: Cli, { client, pool, name, remote }: End, volumeOnly: boolean): Promise<object> {
+function placeOf({ pool, name }: End): { readonly path: string; readonly volume: string } {
   const [volume = '', snapshot] = name.split('/');
   const path = url('storage-pools', pool, 'volumes', 'custom', volume);
-  const at = snapshot === undefined ? path : `${path}/snapshots/${encodeURIComponent(snapshot)}`;
-  const body = { name: volume, migration: true, volume_only: volumeOnly };
-  const pending = await client.operations.start('POST', at, { ...cli.call, body });
-  return { name, pool, ...(await pullSource(cli, { client, remote }, pending)) };
+  if (snapshot === undefined) return { path, volume };
+  return { path: `${path}/snapshots/${encodeURIComponent(snapshot)}`, volume: snapshot };
 }

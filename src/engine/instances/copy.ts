@@ -69,7 +69,8 @@ export class InstanceCopies {
     const { context, supervisor, lifecycle } = this.#parts;
     const storage = context.pools.driver(record.pool);
     const idMap = await lifecycle.idMap(record, expander(context.database)(record).config);
-    const from: CopySource = { storage, volume: rootVolume(record), idMap };
+    const limit = context.pools.rsync(record.pool);
+    const from: CopySource = { storage, volume: rootVolume(record), idMap, ...limit };
     const life = supervisor.life(record.id);
     if (snapshot) return use({ ...from, snapshot: snapshot.name });
     if (!life) return use(from);

@@ -26,7 +26,7 @@ import {
 import { instanceTypeLimits } from './instance-type.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Channels } from '../migration/connections.ts';
-import type { Arrival, MigrationSink } from './migration-sink.ts';
+import type { InstanceArrival, MigrationSink } from './migration-sink.ts';
 import { missingVolatile } from './nics.ts';
 import type { NewInstanceRequest } from './requests.ts';
 import { linkRoots } from './root-links.ts';
@@ -50,7 +50,7 @@ export type CreationSource =
 
 export interface MigratingSource {
   readonly type: 'migration';
-  readonly arrival: Arrival;
+  readonly arrival: InstanceArrival;
   /** Fingerprint; empty: not known. */
   readonly baseImage: string;
   /** When they are connected. */

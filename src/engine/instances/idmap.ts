@@ -104,3 +104,31 @@ export function idMapJson(range: IdMapRange | null): string {
   });
   return JSON.stringify([entry(true, range.uidBase), entry(false, range.gidBase)]);
 }
+
+/** As volatile.idmap.* have it. null: ids are not mapped. AppError 'invalid' for what is no such text. */
+export function idMapOfJson(text: string | undefined): IdMapRange | null {
+  const entries = parsedEntries(text);
+  const uid = entries.find(({ Isuid }) => Isuid);
+  const gid = entries.find(({ Isuid }) => !Isuid);
+  if (!uid || !gid) return null;
+  return { uidBase: uid.Hostid, gidBase: gid.Hostid, size: Math.min(uid.Maprange, gid.Maprange) };
+}
+
+interface JsonEntry {
+  readonly Isuid: boolean;
+  readonly Hostid: number;
+  readonly Maprange: number;
+}
+
+function parsedEntries(text = ''): readonly JsonEntry[] {
+  if (text === '') return [];
+  try {
+    const entries = JSON.parse(text) as readonly Partial<JsonEntry>[] | null;
+    return (entries ?? []).map(({ Isuid = false, Hostid = 0, Maprange = 0 }) => {
+      if (Number.isSafeInteger(Hostid) && Number.isSafeInteger(Maprange)) return { Isuid, Hostid, Maprange };
+      throw new AppError('invalid', 'Its numbers are none');
+    });
+  } catch (cause) {
+    throw new AppError('invalid', `Invalid id map "${text}"`, { cause });
+  }
+}

@@ -5,6 +5,8 @@ import { atATime } from '#src/lib/at-a-time.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord, ProfileRecord } from '../db/records.ts';
+import { duringArrival } from '../migration/arrival.ts';
+import { websocketSpec } from '../migration/connections.ts';
 import type { InstanceRules, OperationHandle, OperationSpec } from '../types.ts';
 import type { InstanceChanges } from './changes.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
@@ -14,7 +16,6 @@ import { instancePaths, lockKey, type InstancePaths } from './instance-paths.ts'
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { inOrder } from './lock-order.ts';
 import type { MigrationSink } from './migration-sink.ts';
-import { websocketSpec } from './migration-source.ts';
 import { clearConsoleLog, deleteLog, listLogs, logFile, readConsoleLog } from './logs.ts';
 import { generateInstanceName, validateInstanceName } from './names.ts';
 import { operationSpec } from './operation-spec.ts';
@@ -191,7 +192,7 @@ export class Instances {
       return undefined;
     }
     let record: InstanceRecord | undefined;
-    await sink.during(source.arrival, operation.signal, async (channels) => {
+    await duringArrival(source.arrival, operation.signal, async (channels) => {
       record = await creation.create({ ...plan, source: { ...source, channels } }, operation);
     });
     return record;

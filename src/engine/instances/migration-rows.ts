@@ -3,6 +3,7 @@ import type { IdMapRange } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { type SnapshotRecord, ZERO_TIME } from '../db/records.ts';
 import type { IdMapEntry, Pair, SnapshotMessage } from '../migration/messages.ts';
+import { validateSnapshotName } from '../snapshots/names.ts';
 import type { ConfigMap } from '../types.ts';
 import type { Unowned } from './copy.ts';
 
@@ -11,11 +12,12 @@ const ARCHITECTURES =
   'i686 x86_64 armv7l aarch64 ppc ppc64 ppc64le s390x mips mips64 riscv32 riscv64 armv6l armv8l'.split(' ');
 const ZERO_SECONDS = Date.parse(ZERO_TIME) / 1000;
 
-const pairs = (map: ConfigMap): readonly Pair[] => Object.entries(map).map(([key, value]) => ({ key, value }));
-const mapOf = (list: readonly Pair[]): ConfigMap => Object.fromEntries(list.map(({ key, value }) => [key, value]));
-const secondsOf = (time: string): number => Math.floor(Date.parse(time) / 1000);
+export const pairs = (map: ConfigMap): readonly Pair[] => Object.entries(map).map(([key, value]) => ({ key, value }));
+export const mapOf = (list: readonly Pair[]): ConfigMap =>
+  Object.fromEntries(list.map(({ key, value }) => [key, value]));
+export const secondsOf = (time: string): number => Math.floor(Date.parse(time) / 1000);
 
-function timeOf(seconds = ZERO_SECONDS): string {
+export function timeOf(seconds = ZERO_SECONDS): string {
   return seconds <= ZERO_SECONDS ? ZERO_TIME : new Date(seconds * 1000).toISOString();
 }
 
@@ -34,7 +36,9 @@ export function messageOfSnapshot(snapshot: SnapshotRecord): SnapshotMessage {
   };
 }
 
+/** AppError 'invalid' for a name that cannot be one. */
 export function snapshotOfMessage(message: SnapshotMessage): Unowned {
+  validateSnapshotName(message.name);
   const { name, config, profiles, ephemeral, devices, architecture, createdAt, lastUsedAt, expiresAt } = message;
   return {
     name,

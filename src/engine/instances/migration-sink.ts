@@ -6,9 +6,10 @@ import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
-import { type Channels, dial, ExpectedConnections, type PeerOperation } from '../migration/connections.ts';
+import { type Arrival, arrivalOf, duringArrival } from '../migration/arrival.ts';
+import type { Channels } from '../migration/connections.ts';
 import type { MigrationHeader } from '../migration/messages.ts';
-import { finish, receive, type Receiver } from '../migration/session.ts';
+import { receive, type Receiver } from '../migration/session.ts';
 import type { OperationHandle } from '../types.ts';
 import type { InstanceCopies, Unowned } from './copy.ts';
 import { expander } from './expansion.ts';
@@ -16,7 +17,7 @@ import { hostName, instancePaths, rootVolume, type InstanceKey } from './instanc
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { idMapOfMessage, snapshotOfMessage } from './migration-rows.ts';
 import { progressOf } from './progress.ts';
-import { compareSnapshots } from './refresh.ts';
+import { compareSnapshots } from '../snapshots/compare.ts';
 import type { InstanceSource } from './requests.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
 import { adoptFiles, withStaging } from './staging.ts';
@@ -30,45 +31,29 @@ export interface MigrationSinkParts {
   readonly snapshots: InstanceSnapshots;
 }
 
-/** An arrival that was agreed upon: who connects to whom, and what is wanted. */
-export interface Arrival {
-  /** Undefined: this end connects. */
-  readonly expected: ExpectedConnections | undefined;
-  readonly connect: (signal: AbortSignal) => Promise<Channels>;
+export interface InstanceArrival extends Arrival {
   readonly instanceOnly: boolean;
 }
 
 /** A volume that is there to be filled. */
 export interface ArrivalTarget {
   readonly key: InstanceKey;
+  readonly pool: string;
   readonly storage: StorageDriver;
   readonly volume: VolumeRef;
   readonly idMap: IdMapRange | null;
 }
 
 /** AppError with LXD's text for a request that is none. */
-export function arrivalOf(source: InstanceSource): Arrival {
-  const { mode = '', live = false, instanceOnly = false } = source;
+export function instanceArrivalOf(source: InstanceSource): InstanceArrival {
+  const { live = false, instanceOnly = false } = source;
   if (live && source.secrets?.['criu'] !== undefined) {
     throw new AppError(
       'unsupported',
       'Unable to perform container live migration: copy the instance without its state',
     );
   }
-  if (mode === 'push') {
-    const expected = new ExpectedConnections();
-    return { expected, connect: (signal) => expected.wait(signal), instanceOnly };
-  }
-  if (mode !== 'pull') throw new AppError('unsupported', `Mode "${mode}" not implemented`);
-  const peer = peerOf(source);
-  return { expected: undefined, connect: (signal) => dial(peer, signal), instanceOnly };
-}
-
-function peerOf({ operation = '', certificate = '', secrets = {} }: InstanceSource): PeerOperation {
-  for (const name of ['control', 'fs']) {
-    if ((secrets[name] ?? '') === '') throw new AppError('internal', `Missing ${name} secret`);
-  }
-  return { operation, certificate, secrets };
+  return { ...arrivalOf(source), instanceOnly };
 }
 
 export class MigrationSink {
@@ -78,23 +63,10 @@ export class MigrationSink {
     this.#parts = parts;
   }
 
-  /** Runs `work` with the connection to the source, and tells it how that ended. */
-  async during(arrival: Arrival, signal: AbortSignal, work: (channels: Channels) => Promise<void>): Promise<void> {
-    using channels = await arrival.connect(signal);
-    try {
-      await work(channels);
-    } catch (error) {
-      // The reason is what matters; that the source is gone as well does not.
-      await finish(channels, error).catch(() => undefined);
-      throw error;
-    }
-    await finish(channels);
-  }
-
   /** Fills a new volume. Returns the snapshots that came along, for rows. */
   async receiveNew(
     target: ArrivalTarget,
-    { arrival, channels }: { readonly arrival: Arrival; readonly channels: Channels },
+    { arrival, channels }: { readonly arrival: InstanceArrival; readonly channels: Channels },
     operation: OperationHandle,
   ): Promise<readonly Unowned[]> {
     const { context } = this.#parts;
@@ -114,9 +86,9 @@ export class MigrationSink {
   }
 
   /** Brings an existing copy up to date. The caller holds its lock; it is stopped. */
-  async refresh(record: InstanceRecord, arrival: Arrival, operation: OperationHandle): Promise<void> {
+  async refresh(record: InstanceRecord, arrival: InstanceArrival, operation: OperationHandle): Promise<void> {
     const { context } = this.#parts;
-    await this.during(arrival, operation.signal, (channels) => {
+    await duringArrival(arrival, operation.signal, (channels) => {
       return this.#refresh(record, { arrival, channels }, operation);
     });
     const { name, project } = record;
@@ -125,7 +97,7 @@ export class MigrationSink {
 
   async #refresh(
     record: InstanceRecord,
-    { arrival, channels }: { readonly arrival: Arrival; readonly channels: Channels },
+    { arrival, channels }: { readonly arrival: InstanceArrival; readonly channels: Channels },
     operation: OperationHandle,
   ): Promise<void> {
     const { context, lifecycle, snapshots, copies } = this.#parts;
@@ -142,7 +114,7 @@ export class MigrationSink {
       for (const row of missing) rows.set(row.name, row);
       return missing.map(({ name }) => name);
     };
-    const target = { key: record, storage, volume, idMap };
+    const target = { key: record, pool: record.pool, storage, volume, idMap };
     await this.#receive(target, { refresh: true, choose, channels }, operation, async (snapshot, directory) => {
       const row = snapshot === undefined ? undefined : rows.get(snapshot);
       await adoptFiles(context.host, directory, paths.home);
@@ -183,6 +155,9 @@ export class MigrationSink {
       },
     };
     const progress = progressOf(operation, hostName(target.key));
-    await receive({ host: context.host, channels, signal, progress }, receiver);
+    await receive(
+      { host: context.host, channels, signal, rsync: context.pools.rsync(target.pool), progress },
+      receiver,
+    );
   }
 }

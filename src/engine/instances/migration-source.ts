@@ -3,10 +3,16 @@ import { join } from 'node:path';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
-import { type Channels, dial, ExpectedConnections, type PeerOperation } from '../migration/connections.ts';
+import {
+  type Channels,
+  dial,
+  ExpectedConnections,
+  type PeerOperation,
+  websocketSpec,
+} from '../migration/connections.ts';
 import { send, type Sender } from '../migration/session.ts';
 import { type CopySource, mountForReading } from '../storage/copy-volume.ts';
-import type { OperationHandle, OperationSpec } from '../types.ts';
+import type { OperationHandle } from '../types.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import { refuseStateful } from './criu.ts';
 import { instancePaths, lockKey } from './instance-paths.ts';
@@ -79,7 +85,11 @@ export class MigrationSource {
     await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
       const owners = await this.#owners(from, signal);
       const sender = this.#sender(copied, from, { owners, signal });
-      await send({ host, channels, signal, progress: progressOf(operation, copied.record.name) }, sender);
+      const { pool, name } = copied.record;
+      await send(
+        { host, channels, signal, rsync: context.pools.rsync(pool), progress: progressOf(operation, name) },
+        sender,
+      );
     });
   }
 
@@ -130,13 +140,4 @@ function indexOf(record: InstanceRecord, snapshots: readonly { readonly name: st
     return { name, description: '', config: {}, content_type: 'filesystem', expires_at: expiresAt };
   });
   return { config: { volume, volume_snapshots: volumeSnapshots } };
-}
-
-export function websocketSpec(spec: OperationSpec, expected: ExpectedConnections): OperationSpec {
-  return {
-    ...spec,
-    class: 'websocket',
-    metadata: expected.secrets,
-    connect: (secret) => expected.connect(secret),
-  };
 }

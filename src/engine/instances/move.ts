@@ -88,7 +88,8 @@ export class InstanceMoves {
     const idMap = await lifecycle.idMap(record, expanded.config);
     const { sizeBytes } = rootDisk(expanded.devices);
     const size = storage.info.quotas && sizeBytes !== undefined ? { sizeBytes } : {};
-    const from = { storage: context.pools.driver(record.pool), volume: rootVolume(record), idMap };
+    const limit = context.pools.rsync(record.pool);
+    const from = { storage: context.pools.driver(record.pool), volume: rootVolume(record), idMap, ...limit };
     const to = { storage, volume: { ...rootVolume(record), idMap, ...size } };
     const snapshots = database.snapshots.list(record.id);
     const paths = instancePaths(context.paths, record);

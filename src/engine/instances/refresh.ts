@@ -1,6 +1,7 @@
 // Brings an existing copy of an instance up to date: missing snapshots, surplus ones, then the root.
 import type { EngineContext } from '../context.ts';
-import type { InstanceRecord, SnapshotRecord } from '../db/records.ts';
+import type { InstanceRecord } from '../db/records.ts';
+import { compareSnapshots } from '../snapshots/compare.ts';
 import { type CopySource, syncVolume } from '../storage/copy-volume.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import { expander } from './expansion.ts';
@@ -14,27 +15,6 @@ export interface RefreshParts {
   readonly lifecycle: InstanceLifecycle;
   readonly copies: InstanceCopies;
   readonly snapshots: InstanceSnapshots;
-}
-
-/** What of a snapshot tells whether it is the same one. */
-export type Comparable = Pick<SnapshotRecord, 'name' | 'createdAt'>;
-
-/** Which snapshots the target lacks, in order, and which of its own are not the source's. */
-export function compareSnapshots<Source extends Comparable, Target extends Comparable>(
-  source: readonly Source[],
-  target: readonly Target[],
-): { readonly missing: readonly Source[]; readonly surplus: readonly Target[] } {
-  const isSame = (one: Comparable, other: Comparable): boolean =>
-    one.name === other.name && seconds(one.createdAt) === seconds(other.createdAt);
-  return {
-    missing: source.filter((one) => !target.some((other) => isSame(one, other))),
-    surplus: target.filter((one) => !source.some((other) => isSame(one, other))),
-  };
-}
-
-/** All that migration tells of a time. */
-function seconds(time: string): number {
-  return Math.floor(Date.parse(time) / 1000);
 }
 
 /** The caller holds the locks of both; the target is stopped. */

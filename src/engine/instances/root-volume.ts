@@ -99,6 +99,6 @@ async function received(
   const known = baseImage !== '' && parts.context.database.images.find(plan.project, baseImage) !== undefined;
   if (known) await fromImage(parts, { ...wanted, fingerprint: baseImage }, volume, making);
   else await makeVolume(wanted, volume, making);
-  const target = { key: plan, storage, volume, idMap: volume.idMap };
+  const target = { key: plan, pool: wanted.root.pool, storage, volume, idMap: volume.idMap };
   return parts.sink.receiveNew(target, { arrival, channels }, making.operation);
 }

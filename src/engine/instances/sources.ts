@@ -4,7 +4,7 @@ import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import type { CopiedInstance } from './copy.ts';
 import type { CreationSource } from './creation.ts';
-import { arrivalOf } from './migration-sink.ts';
+import { instanceArrivalOf } from './migration-sink.ts';
 import type { InstanceSource, NewInstanceRequest } from './requests.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -35,7 +35,7 @@ export class CreationSources {
         return { type: 'image', image: context.images.resolve(project, imageSelector(source)) };
       case 'migration':
         this.#refuseRunningTarget(project, request.name, source);
-        return { type: 'migration', arrival: arrivalOf(source), baseImage: baseImageOf(request) };
+        return { type: 'migration', arrival: instanceArrivalOf(source), baseImage: baseImageOf(request) };
       default:
         throw new AppError('invalid', `Unknown source type ${source.type}`);
     }

@@ -1,12 +1,12 @@
 // The file trees of instances, for those who work on their files: what a running one sees, or the mounted root of a stopped one.
 import type { RuntimeDriver } from '#drivers/runtime/driver.ts';
-import type { IdMapRange } from '#drivers/storage/driver.ts';
 import { ContainedTree } from '#src/host/contained/tree.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { expander } from './expansion.ts';
+import { idMapOfJson } from './idmap.ts';
 import { hostName, lockKey } from './instance-paths.ts';
 import type { InstanceInfo } from './instances.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
@@ -63,7 +63,7 @@ export class InstanceTrees {
     const pid = await runtime.initPid(container, limit);
     if (pid === undefined) return undefined;
     const { config } = context.database.instances.get(record.project, record.name);
-    const tree = ContainedTree.ofProcess(pid, currentIdMap(config['volatile.idmap.current']));
+    const tree = ContainedTree.ofProcess(pid, idMapOfJson(config['volatile.idmap.current']));
     try {
       // The monitor keeps init's number from being used again: if it is still init's, it was so when the tree was opened.
       if ((await runtime.initPid(container, limit)) === pid) return tree;
@@ -123,17 +123,4 @@ export class InstanceTrees {
     if (context.database.instances.find(record.project, record.name)?.id !== record.id) return;
     await context.pools.driver(record.pool).unmountInstance(hostName(record), limited(MOUNT_LIMIT_MS));
   }
-}
-
-/** volatile.idmap.current: what the running container was started with; null: privileged. */
-function currentIdMap(text: string | undefined): IdMapRange | null {
-  const entries = JSON.parse(text ?? '[]') as readonly {
-    readonly Isuid: boolean;
-    readonly Hostid: number;
-    readonly Maprange: number;
-  }[];
-  const uid = entries.find(({ Isuid }) => Isuid);
-  const gid = entries.find(({ Isuid }) => !Isuid);
-  if (!uid || !gid) return null;
-  return { uidBase: uid.Hostid, gidBase: gid.Hostid, size: Math.min(uid.Maprange, gid.Maprange) };
 }

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { WebSocket } from 'ws';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import { limited } from '#src/lib/wait.ts';
+import type { OperationSpec } from '../types.ts';
 import { Channel } from './channel.ts';
 
 export interface Channels extends Disposable {
@@ -56,6 +57,16 @@ export class ExpectedConnections {
       limit.removeEventListener('abort', late);
     }
   }
+}
+
+/** An operation that the other end connects to. */
+export function websocketSpec(spec: OperationSpec, expected: ExpectedConnections): OperationSpec {
+  return {
+    ...spec,
+    class: 'websocket',
+    metadata: expected.secrets,
+    connect: (secret) => expected.connect(secret),
+  };
 }
 
 function timedOut(): AppError {

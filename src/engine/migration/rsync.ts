@@ -14,6 +14,24 @@ const LIMIT_MS = 24 * 3600_000;
 const RELAY = "sh -c 'exec 5<&0; cat <&5 >&4 3<&- & exec cat <&3 4>&- 5<&-'";
 const COMMON = ['--devices', '--numeric-ids', '--partial', '--sparse'];
 
+/**
+ * For the end that receives, which compares. Of two files of one size whose times differ by less than a second rsync would keep the
+ * old one; to compare their content instead means to read all of both trees.
+ */
+export const EXACT_TIMES = '--modify-window=-1';
+
+/** What the pool that files leave says about it. */
+export interface RsyncSettings {
+  /** As rsync reads it; undefined: no limit. */
+  readonly bwlimit?: string;
+  readonly compression: boolean;
+}
+
+/** Options for the end that sends. */
+export function limitArgs({ bwlimit }: Pick<RsyncSettings, 'bwlimit'>): readonly string[] {
+  return bwlimit === undefined ? [] : [`--bwlimit=${bwlimit}`];
+}
+
 /** Both ends must be given the same. */
 function featureArgs(features: RsyncFeatures): readonly string[] {
   return [
@@ -28,6 +46,7 @@ export interface RsyncJob {
   readonly channel: Channel;
   readonly features: RsyncFeatures;
   readonly signal: AbortSignal;
+  readonly bwlimit?: string;
   /** Told of bytes on their way. */
   readonly progress?: (bytes: number) => void;
 }
@@ -35,7 +54,8 @@ export interface RsyncJob {
 /** Sends files and directories: each arrives under its own name. */
 export async function rsyncSend(job: RsyncJob, sources: readonly string[]): Promise<void> {
   const { host, channel, features, signal } = job;
-  const args = ['-ar', ...COMMON, ...featureArgs(features), '-e', RELAY, '--', ...sources, 'localhost:/tmp/foo'];
+  const options = [...COMMON, ...limitArgs(job), ...featureArgs(features)];
+  const args = ['-ar', ...options, '-e', RELAY, '--', ...sources, 'localhost:/tmp/foo'];
   const command = host.start(['rsync', ...args], {
     signal,
     timeoutMs: LIMIT_MS,
@@ -54,7 +74,8 @@ export async function rsyncSend(job: RsyncJob, sources: readonly string[]): Prom
 /** Receives into a directory that exists. */
 export async function rsyncReceive(job: RsyncJob, directory: string): Promise<void> {
   const { host, channel, features, signal } = job;
-  const args = ['--server', '-vlogDtpre.iLsfx', ...COMMON, ...featureArgs(features), '.', `${directory}/`];
+  const options = [...COMMON, EXACT_TIMES, ...featureArgs(features)];
+  const args = ['--server', '-vlogDtpre.iLsfx', ...options, '.', `${directory}/`];
   const command = host.start(['rsync', ...args], { signal, timeoutMs: LIMIT_MS });
   const alive = whileRunning(command, signal);
   await together('receive', command.done, [

@@ -14,9 +14,8 @@ import {
   type MigrationHeader,
   type RsyncFeatures,
 } from './messages.ts';
-import { rsyncReceive, rsyncSend } from './rsync.ts';
+import { rsyncReceive, rsyncSend, type RsyncSettings } from './rsync.ts';
 
-const FEATURES: RsyncFeatures = { xattrs: true, delete: true, compress: true, bidirectional: true };
 /** What is assumed of peers that do not negotiate. */
 const OLD_FEATURES: RsyncFeatures = { xattrs: true, delete: true, compress: true };
 const MAX_INDEX_BYTES = 64 << 20;
@@ -25,6 +24,8 @@ export interface Session {
   readonly host: Host;
   readonly channels: Channels;
   readonly signal: AbortSignal;
+  /** Of the pool at this end. */
+  readonly rsync: RsyncSettings;
   /** Told of bytes on their way. */
   readonly progress: (bytes: number) => void;
 }
@@ -45,7 +46,7 @@ export async function send(session: Session, sender: Sender): Promise<void> {
       ...sender.header,
       fs: FS.rsync,
       snapshotNames: names,
-      rsyncFeatures: FEATURES,
+      rsyncFeatures: featuresOf(session.rsync),
       indexHeaderVersion: INDEX_HEADER_VERSION,
     };
     await control.send(encodeHeader(offer));
@@ -71,17 +72,17 @@ function readAnswer(bytes: Buffer): MigrationHeader {
 }
 
 async function sendAll(session: Session, sender: Sender, answer: MigrationHeader, all: readonly string[]) {
-  const { host, signal, progress } = session;
+  const { host, signal, progress, rsync } = session;
   const channel = session.channels.fs;
   const names = answer.refresh === true ? all.filter((name) => answer.snapshotNames.includes(name)) : all;
-  const features = common(answer.rsyncFeatures);
+  const job = { host, channel, signal, progress, ...rsync, features: common(answer.rsyncFeatures, rsync) };
   if ((answer.indexHeaderVersion ?? 0) > 0) {
     await channel.send(Buffer.from(JSON.stringify(sender.index(names))));
     await channel.endStream();
     checkIndexAnswer(await channel.receiveAll(MAX_INDEX_BYTES, signal));
   }
   for (const snapshot of [...names, undefined]) {
-    await sender.withFiles(snapshot, (paths) => rsyncSend({ host, channel, features, signal, progress }, paths));
+    await sender.withFiles(snapshot, (paths) => rsyncSend(job, paths));
   }
 }
 
@@ -93,14 +94,20 @@ function checkIndexAnswer(bytes: Buffer): void {
   if (StatusCode !== 200) throw new AppError('internal', `Failed negotiating migration options: ${reason}`);
 }
 
-function common(theirs: RsyncFeatures | undefined): RsyncFeatures {
+function featuresOf({ compression }: RsyncSettings): RsyncFeatures {
+  return { xattrs: true, delete: true, bidirectional: true, ...(compression && { compress: true }) };
+}
+
+function common(theirs: RsyncFeatures | undefined, settings: RsyncSettings): RsyncFeatures {
   const offered = theirs?.bidirectional === true ? theirs : OLD_FEATURES;
-  const names = Object.keys(FEATURES) as (keyof RsyncFeatures)[];
+  const names = Object.keys(featuresOf(settings)) as (keyof RsyncFeatures)[];
   return Object.fromEntries(names.filter((name) => offered[name] === true).map((name) => [name, true]));
 }
 
 export interface Receiver {
   readonly refresh: boolean;
+  /** The index that the source sends, if it sends one: JSON that nobody vouches for. */
+  index?(document: Buffer): void;
   /** The names of the snapshots that are wanted, after it has made room for them. */
   choose(header: MigrationHeader): Promise<readonly string[]>;
   /** Runs `use` with the directory to receive into; undefined: the volume as it is now. */
@@ -112,7 +119,7 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
   const { control } = session.channels;
   const header = decodeHeader(await control.receiveMessage(session.signal));
   const snapshotNames = await receiver.choose(header);
-  const rsyncFeatures = common(header.rsyncFeatures);
+  const rsyncFeatures = common(header.rsyncFeatures, session.rsync);
   // A source that runs sends its files a second time, when the first pass has shortened the way.
   const passes = header.criu === CRIU.none ? 2 : 1;
   const indexHeaderVersion = Math.min(header.indexHeaderVersion ?? 0, INDEX_HEADER_VERSION);
@@ -130,7 +137,7 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
     }),
   );
   await untilVerdict(session, false, async (inner) => {
-    if (indexHeaderVersion > 0) await exchangeIndex(inner, receiver.refresh);
+    if (indexHeaderVersion > 0) await exchangeIndex(inner, receiver);
     for (const snapshot of [...snapshotNames, undefined]) {
       const { host, signal, progress } = inner;
       await receiver.receive(snapshot, async (directory) => {
@@ -142,9 +149,9 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
   });
 }
 
-async function exchangeIndex({ channels: { fs }, signal }: Session, refresh: boolean): Promise<void> {
-  await fs.receiveAll(MAX_INDEX_BYTES, signal);
-  await fs.send(Buffer.from(JSON.stringify({ StatusCode: 200, Error: '', Refresh: refresh })));
+async function exchangeIndex({ channels: { fs }, signal }: Session, receiver: Receiver): Promise<void> {
+  receiver.index?.(await fs.receiveAll(MAX_INDEX_BYTES, signal));
+  await fs.send(Buffer.from(JSON.stringify({ StatusCode: 200, Error: '', Refresh: receiver.refresh })));
   await fs.endStream();
 }
 

@@ -4,6 +4,7 @@ import type { Host } from '#src/host/host.ts';
 import { sameIdMap } from '#src/host/id-map.ts';
 import type { Log } from '#src/lib/log.ts';
 import { Reverter } from '#src/lib/reverter.ts';
+import { EXACT_TIMES, limitArgs } from '../migration/rsync.ts';
 import { borderOptions } from './tree-borders.ts';
 
 const COPY_LIMIT_MS = 24 * 3600_000;
@@ -23,6 +24,8 @@ export interface CopySource {
   readonly snapshot?: string;
   /** Somebody else needs the volume's mount: it is not taken down afterwards. */
   readonly isInUse?: boolean;
+  /** Of the pool, as rsync reads it. */
+  readonly bwlimit?: string;
 }
 
 export interface CopyTarget {
@@ -58,7 +61,7 @@ export async function copyVolume(
 
 export interface Sync {
   readonly from: CopySource;
-  readonly to: Omit<CopySource, 'snapshot' | 'isInUse'>;
+  readonly to: Omit<CopySource, 'snapshot' | 'isInUse' | 'bwlimit'>;
 }
 
 /** Makes the files of the target those of the source. Both are mounted while it lasts; a mounted source stays so. */
@@ -67,7 +70,7 @@ export async function syncVolume(machine: CopyMachine, { from, to }: Sync, signa
   const source = await mountForReading(from, mounts, signal);
   const target = await to.storage.mountVolume(to.volume, to.idMap, signal);
   mounts.add('target', () => to.storage.unmountVolume(to.volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
-  await syncTrees(machine.host, source, target, signal);
+  await syncTrees(machine.host, { source, target, options: limitArgs(from) }, signal);
 }
 
 /** `mounts` takes it down again, unless it was mounted before. */
@@ -87,9 +90,27 @@ export async function mountForReading(
   return root;
 }
 
-async function syncTrees(host: Host, from: MountedRoot, to: MountedRoot, signal: AbortSignal): Promise<void> {
+interface Trees {
+  readonly source: MountedRoot;
+  readonly target: MountedRoot;
+  readonly options: readonly string[];
+}
+
+async function syncTrees(
+  host: Host,
+  { source: from, target: to, ...trees }: Trees,
+  signal: AbortSignal,
+): Promise<void> {
   const borders = await borderOptions(host, from.rootfsPath);
-  const options = ['-aHAXS', '--numeric-ids', '--delete', ...borders, '--filter=-x security.selinux'];
+  const options = [
+    '-aHAXS',
+    '--numeric-ids',
+    '--delete',
+    EXACT_TIMES,
+    ...trees.options,
+    ...borders,
+    '--filter=-x security.selinux',
+  ];
   const paths = [`${from.rootfsPath}/`, `${to.rootfsPath}/`];
   await host.run(['rsync', ...options, '--', ...paths], { signal, timeoutMs: COPY_LIMIT_MS });
   if (sameIdMap(from.owners, to.owners)) return;

@@ -11,7 +11,9 @@ import type { PoolRecord } from '../db/records.ts';
 import { checkName } from '../profiles/names.ts';
 import { rootPool } from '../profiles/profiles.ts';
 import { projectSuffix } from '../projects/project-url.ts';
+import type { RsyncSettings } from '../migration/rsync.ts';
 import type { ConfigMap } from '../types.ts';
+import { checkRsyncSettings, rsyncSettings } from './rsync-settings.ts';
 
 type Context = Pick<EngineContext, 'database' | 'events' | 'host' | 'locks' | 'log' | 'paths'>;
 
@@ -75,6 +77,10 @@ export class StoragePools implements PoolAccess, Service {
 
   volumeKeys(pool: string): Readonly<Record<string, (value: string) => void>> {
     return this.#module(this.get(pool).driver).volumeKeys ?? {};
+  }
+
+  rsync(pool: string): RsyncSettings {
+    return rsyncSettings(this.get(pool).config);
   }
 
   isOpen(pool: string): boolean {
@@ -213,6 +219,7 @@ export class StoragePools implements PoolAccess, Service {
         throw new AppError('invalid', `Invalid option "${key}"`);
       }
     }
+    checkRsyncSettings(config);
     module.checkConfig?.(config);
     for (const [key, check] of Object.entries(module.volumeKeys ?? {})) check(config[`volume.${key}`] ?? '');
   }
@@ -248,7 +255,7 @@ export class StoragePools implements PoolAccess, Service {
   }
 
   #isChangeable(driver: string, key: string): boolean {
-    return /^(?:user|volume)\./u.test(key) || this.#module(driver).changeableKeys?.includes(key) === true;
+    return /^(?:user|volume|rsync)\./u.test(key) || this.#module(driver).changeableKeys?.includes(key) === true;
   }
 
   #poolPath(name: string): string {

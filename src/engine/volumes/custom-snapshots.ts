@@ -20,6 +20,9 @@ export interface SnapshotRequest {
   readonly description?: string;
 }
 
+/** All that a snapshot is, but for its place. */
+export type SnapshotContent = Pick<VolumeSnapshotRecord, 'name' | 'description' | 'config' | 'createdAt' | 'expiresAt'>;
+
 type IsRunning = (instanceId: number) => boolean;
 
 export class CustomSnapshots implements Service {
@@ -56,30 +59,35 @@ export class CustomSnapshots implements Service {
   }
 
   async create(volume: VolumeRecord, request: SnapshotRequest, signal: AbortSignal): Promise<void> {
-    const { database, gate, events, log } = this.#context;
+    const { gate, events } = this.#context;
     const { project } = volume;
     gate.allows(project, 'snapshots');
     await this.#volumes.locked(volume, signal, async () => {
       const current = this.#volumes.get(volume);
-      const { id: volumeId, config, description: own } = current;
+      const { config, description: own } = current;
       const now = new Date();
       const { name, description = own, expiresAt = expiryOf(config['snapshots.expiry'] ?? '', now) } = request;
-      const taken = new Set(this.#volumes.snapshots(current).map(({ hostName }) => hostName));
-      const hostName = taken.has(name) ? randomUUID() : name;
-      const createdAt = now.toISOString();
-      const row = { volumeId, name, hostName, description, config, createdAt, expiresAt, pending: 'create' } as const;
-      const record = database.volumeSnapshots.create(row);
-      try {
-        await this.#volumes.driver(current).createSnapshot(refOf(current), hostName, signal);
-      } catch (error) {
-        await this.#volumes.eraseSnapshot(current, record, AbortSignal.timeout(MINUTE_MS)).catch((failure: unknown) => {
-          log.warn('a half-made snapshot was not removed', { snapshot: name, error: failure });
-        });
-        throw error;
-      }
-      database.volumeSnapshots.setPending(record.id, '');
+      await this.take(current, { name, description, config, expiresAt, createdAt: now.toISOString() }, signal);
       events.lifecycle({ action: 'storage-volume-snapshot-created', source: urlOf(volume, name), project });
     });
+  }
+
+  /** Keeps what the volume is now. The caller holds its lock. */
+  async take(volume: VolumeRecord, content: SnapshotContent, signal: AbortSignal): Promise<void> {
+    const { database, log } = this.#context;
+    const { name } = content;
+    const taken = new Set(this.#volumes.snapshots(volume).map(({ hostName }) => hostName));
+    const hostName = taken.has(name) ? randomUUID() : name;
+    const record = database.volumeSnapshots.create({ ...content, volumeId: volume.id, hostName, pending: 'create' });
+    try {
+      await this.#volumes.driver(volume).createSnapshot(refOf(volume), hostName, signal);
+    } catch (error) {
+      await this.#volumes.eraseSnapshot(volume, record, AbortSignal.timeout(MINUTE_MS)).catch((failure: unknown) => {
+        log.warn('a half-made snapshot was not removed', { snapshot: name, error: failure });
+      });
+      throw error;
+    }
+    database.volumeSnapshots.setPending(record.id, '');
   }
 
   async update(
@@ -103,11 +111,9 @@ export class CustomSnapshots implements Service {
   }
 
   async remove(volume: VolumeRecord, name: string, signal: AbortSignal): Promise<void> {
-    const { database, events } = this.#context;
+    const { events } = this.#context;
     await this.#volumes.locked(volume, signal, async () => {
-      const snapshot = this.#volumes.snapshot(volume, name);
-      database.volumeSnapshots.setPending(snapshot.id, 'delete');
-      await this.#volumes.eraseSnapshot(this.#volumes.get(volume), snapshot, signal);
+      await this.erase(this.#volumes.get(volume), this.#volumes.snapshot(volume, name), signal);
     });
     const source = urlOf(volume, name);
     events.lifecycle({ action: 'storage-volume-snapshot-deleted', source, project: volume.project });
@@ -119,9 +125,7 @@ export class CustomSnapshots implements Service {
     await this.#volumes.locked(volume, signal, async () => {
       const current = this.#volumes.get(volume);
       const snapshot = this.#volumes.snapshot(current, name);
-      if (usingInstances(this.#context, current).some(({ id }) => this.#isRunning(id))) {
-        throw new AppError('internal', 'Cannot restore custom volume used by running instances');
-      }
+      this.refuseRunning(current, 'Cannot restore custom volume used by running instances');
       await this.#makeWay(current, snapshot, signal);
       await this.#volumes.driver(current).restoreSnapshot(refOf(current), snapshot.hostName, signal);
       database.volumes.update(current.id, { description: current.description, config: snapshot.config });
@@ -135,11 +139,21 @@ export class CustomSnapshots implements Service {
     const later = await this.#volumes.driver(volume).laterSnapshots?.(refOf(volume), hostName, signal);
     if (!later || later.names.length === 0) return;
     if (!later.mayGo) throw new AppError('invalid', later.why);
-    const { database } = this.#context;
     for (const snapshot of this.#volumes.snapshots(volume).filter((one) => later.names.includes(one.hostName))) {
-      database.volumeSnapshots.setPending(snapshot.id, 'delete');
-      await this.#volumes.eraseSnapshot(volume, snapshot, signal);
+      await this.erase(volume, snapshot, signal);
     }
+  }
+
+  /** The caller holds the lock of the volume. */
+  async erase(volume: VolumeRecord, snapshot: VolumeSnapshotRecord, signal: AbortSignal): Promise<void> {
+    this.#context.database.volumeSnapshots.setPending(snapshot.id, 'delete');
+    await this.#volumes.eraseSnapshot(volume, snapshot, signal);
+  }
+
+  /** AppError with this text while a running instance uses the volume. */
+  refuseRunning(volume: VolumeRecord, text: string): void {
+    if (usingInstances(this.#context, volume).some(({ id }) => this.#isRunning(id)))
+      throw new AppError('internal', text);
   }
 
   #next(): void {

@@ -1,6 +1,5 @@
 // Custom volumes: made, copied, changed and deleted. A row says what is being done in the pool before it is done; at start what was cut
 // short is finished or undone. Names are the database's alone: a rename touches no pool.
-import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { DeviceVolumes, VolumeSource as DeviceSource } from '#drivers/devices/driver.ts';
 import type { IdMapRange, MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
@@ -11,10 +10,12 @@ import { type VolumeRecord, type VolumeSnapshotRecord, ZERO_TIME } from '../db/r
 import type { VolumeKey } from '../db/volumes.ts';
 import { projectSuffix } from '../projects/project-url.ts';
 import { projectFor } from '../projects/project-for.ts';
-import { copyVolume } from '../storage/copy-volume.ts';
+import { type CopySource, copyVolume } from '../storage/copy-volume.ts';
+import { inOrder } from '../instances/lock-order.ts';
 import { parseBoolean } from '../instances/values.ts';
 import type { ConfigMap } from '../types.ts';
 import { driverConfig, sizeOf, validateVolumeConfig, validateVolumeName, withoutForeign } from './volume-config.ts';
+import { freeHostName, volumeDefaults } from './volume-places.ts';
 import { usersOf } from './volume-users.ts';
 
 export interface NewCustomVolume extends VolumeKey {
@@ -32,7 +33,6 @@ export interface VolumeContent {
   readonly config: ConfigMap;
 }
 
-const IN_POOL = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/u;
 const UNDO_LIMIT_MS = 120_000;
 
 type Context = Omit<EngineContext, 'images' | 'downloads' | 'networks' | 'volumes'>;
@@ -119,7 +119,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
   async create(volume: NewCustomVolume, signal: AbortSignal): Promise<void> {
     const { pools, database } = this.#context;
     const storage = pools.driver(volume.pool);
-    const config = { ...this.#defaults(volume.pool), ...volume.config };
+    const config = { ...volumeDefaults(this.#context, volume.pool), ...volume.config };
     const wanted = { ...volume, config };
     this.checkNew(wanted);
     await this.locked(wanted, signal, () => {
@@ -139,21 +139,32 @@ export class CustomVolumes implements DeviceVolumes, Service {
   ): Promise<void> {
     const { pools, database } = this.#context;
     const storage = pools.driver(volume.pool);
+    const work = async (record: VolumeRecord): Promise<void> => {
+      const root = await storage.mountVolume(refOf(record), null, signal);
+      for (const { name, ...content } of snapshots) {
+        await fill(root, name);
+        await storage.createSnapshot(refOf(record), name, signal);
+        const times = { createdAt: new Date().toISOString(), expiresAt: ZERO_TIME };
+        const row = { volumeId: record.id, name, hostName: name, ...content, ...times, pending: '' } as const;
+        database.volumeSnapshots.create(row);
+      }
+      await fill(root, undefined);
+    };
+    await this.locked(volume, signal, () => this.createBy(volume, work, signal));
+  }
+
+  /** `work` makes it what it shall be; nobody sees it before. The caller holds its lock. */
+  async createBy(
+    volume: NewCustomVolume,
+    work: (record: VolumeRecord) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
     this.checkNew(volume);
-    await this.locked(volume, signal, () => {
-      return this.#make(volume, async (record) => {
-        await storage.createVolume(this.#newVolume(record), signal);
-        const root = await storage.mountVolume(refOf(record), null, signal);
-        for (const { name, ...content } of snapshots) {
-          await fill(root, name);
-          await storage.createSnapshot(refOf(record), name, signal);
-          const times = { createdAt: new Date().toISOString(), expiresAt: ZERO_TIME };
-          const row = { volumeId: record.id, name, hostName: name, ...content, ...times, pending: '' } as const;
-          database.volumeSnapshots.create(row);
-        }
-        await fill(root, undefined);
-        database.volumes.setPending(record.id, '');
-      });
+    const storage = this.driver(volume);
+    await this.#make(volume, async (record) => {
+      await storage.createVolume(this.#newVolume(record), signal);
+      await work(record);
+      this.#context.database.volumes.setPending(record.id, '');
     });
   }
 
@@ -172,7 +183,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
     const work = () =>
       this.#make(wanted, async (record) => {
         const only = chosen ? { snapshot: chosen.hostName } : {};
-        const origin = { storage: pools.driver(from.pool), volume: refOf(from), idMap: null, ...only, isInUse: true };
+        const origin = { ...this.readable(from), ...only };
         const target = { storage: to, volume: this.#newVolume(record) };
         const snapshots = goAlong.map(({ hostName }) => hostName);
         await copyVolume({ host, log }, { from: origin, to: target, snapshots }, signal);
@@ -183,10 +194,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
           database.volumes.setPending(record.id, '');
         });
       });
-    // Always in the same order: copies that cross each other must not wait for one another.
-    const [first, second] = [from, wanted].toSorted((left, right) => (lockKey(left) < lockKey(right) ? -1 : 1));
-    if (!first || !second) return;
-    await this.locked(first, signal, () => this.locked(second, signal, work));
+    await inOrder(this.#context.locks, [lockKey(from), lockKey(wanted)], work, signal);
   }
 
   /** AppError with LXD's words for what is wrong with a move to another pool or project. */
@@ -210,6 +218,12 @@ export class CustomVolumes implements DeviceVolumes, Service {
     };
   }
 
+  /** Whoever uses it keeps its mount. */
+  readable(volume: VolumeRecord): CopySource {
+    const limit = this.#context.pools.rsync(volume.pool);
+    return { storage: this.driver(volume), volume: refOf(volume), idMap: null, isInUse: true, ...limit };
+  }
+
   #newVolume(record: VolumeRecord): NewVolume {
     const sizeBytes = sizeOf(record.config);
     const config = driverConfig(record.config, this.#context.pools.volumeKeys(record.pool));
@@ -219,7 +233,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
   async #make(volume: NewCustomVolume, fill: (record: VolumeRecord) => Promise<void>): Promise<void> {
     const { database, log, events } = this.#context;
     const { pool, project, name, description, config } = volume;
-    const hostName = this.#freeHostName(volume);
+    const hostName = freeHostName(this.#context, volume);
     const createdAt = new Date().toISOString();
     const row = { pool, project, name, hostName, description, config, createdAt, pending: 'create' } as const;
     const record = database.volumes.create(row);
@@ -232,20 +246,6 @@ export class CustomVolumes implements DeviceVolumes, Service {
       throw error;
     }
     events.lifecycle({ action: 'storage-volume-created', source: urlOf(record), project, context: { type: 'custom' } });
-  }
-
-  /** volume.* of the pool. */
-  #defaults(pool: string): ConfigMap {
-    const { config } = this.#context.database.pools.get(pool);
-    const keys = ['size', ...Object.keys(this.#context.pools.volumeKeys(pool))];
-    const defaults = keys.map((key) => [key, config[`volume.${key}`] ?? ''] as const);
-    return Object.fromEntries(defaults.filter(([, value]) => value !== ''));
-  }
-
-  #freeHostName({ pool, project, name }: VolumeKey): string {
-    const taken = new Set(this.#context.database.volumes.list(pool).map(({ hostName }) => hostName));
-    const plain = `${project}_${name}`;
-    return IN_POOL.test(plain) && !plain.includes('..') && !taken.has(plain) ? plain : randomUUID();
   }
 
   async update(volume: VolumeRecord, content: VolumeContent, signal: AbortSignal): Promise<void> {
@@ -336,7 +336,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
   }
 }
 
-function lockKey({ pool, project, name }: VolumeKey): string {
+export function lockKey({ pool, project, name }: VolumeKey): string {
   return `volume/${pool}/${project}/${name}`;
 }
 

@@ -69,3 +69,16 @@ export function sizeOf(config: ConfigMap): number | undefined {
   const { size = '' } = config;
   return size === '' ? undefined : parseSize(size);
 }
+
+/** What of a peer's configuration means something here: what it cannot have is left out. */
+export function acceptableConfig(config: ConfigMap, own: Checks): ConfigMap {
+  const isAcceptable = (key: string, value: string): boolean => {
+    try {
+      validateVolumeConfig('', { [key]: value }, own);
+      return true;
+    } catch {
+      return false; // the peer's drivers have other keys, and other values
+    }
+  };
+  return Object.fromEntries(Object.entries(config).filter(([key, value]) => isAcceptable(key, value)));
+}

@@ -1,13 +1,14 @@
-// What the backup of a custom volume says of itself, in LXD's names.
+// What the backup of a custom volume, and its migration, say of it in LXD's names.
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
+
+const COMMON = { content_type: 'filesystem' };
 
 export function volumeDocuments(
   volume: VolumeRecord,
   snapshots: readonly VolumeSnapshotRecord[],
   driver: string,
 ): string {
-  const { name, pool, project, config, description, createdAt } = volume;
-  const common = { content_type: 'filesystem' };
+  const { name, pool } = volume;
   const index = {
     name,
     backend: driver,
@@ -16,27 +17,33 @@ export function volumeDocuments(
     optimized: false,
     optimized_header: false,
     type: 'custom',
-    config: {
-      volume: {
-        ...common,
-        config,
-        description,
-        name,
-        type: 'custom',
-        used_by: [],
-        location: 'none',
-        project,
-        created_at: createdAt,
-      },
-      volume_snapshots: snapshots.map((snapshot) => ({
-        ...common,
-        name: snapshot.name,
-        config: snapshot.config,
-        description: snapshot.description,
-        created_at: snapshot.createdAt,
-        expires_at: snapshot.expiresAt,
-      })),
-    },
+    config: volumeConfigs(volume, snapshots),
   };
   return `${JSON.stringify(index, undefined, 1)}\n`;
+}
+
+/** What LXD calls the backup configuration. */
+export function volumeConfigs(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[]): object {
+  const { name, project, config, description, createdAt } = volume;
+  return {
+    volume: {
+      ...COMMON,
+      config,
+      description,
+      name,
+      type: 'custom',
+      used_by: [],
+      location: 'none',
+      project,
+      created_at: createdAt,
+    },
+    volume_snapshots: snapshots.map((snapshot) => ({
+      ...COMMON,
+      name: snapshot.name,
+      config: snapshot.config,
+      description: snapshot.description,
+      created_at: snapshot.createdAt,
+      expires_at: snapshot.expiresAt,
+    })),
+  };
 }

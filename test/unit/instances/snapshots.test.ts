@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { InstanceSource } from '#src/engine/instances/requests.ts';
 import { SnapshotSchedule } from '#src/engine/instances/snapshot-schedule.ts';
-import { compareSnapshots } from '#src/engine/instances/refresh.ts';
+import { compareSnapshots } from '#src/engine/snapshots/compare.ts';
 import { Supervisor } from '#src/engine/instances/supervisor.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { FakeRuntime } from '#test/fakes/fake-runtime.ts';

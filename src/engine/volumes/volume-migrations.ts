@@ -1,0 +1,207 @@
+// Custom volumes that go to other servers and come from them, by LXD's migration protocol (lxd-engine-contract section 2.9).
+import { AppError, messageOf } from '#src/lib/errors.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
+import { idMapOfJson } from '../instances/idmap.ts';
+import { progressOf } from '../instances/progress.ts';
+import { type ArrivalRequest, arrivalOf, duringArrival } from '../migration/arrival.ts';
+import {
+  type Channels,
+  dial,
+  ExpectedConnections,
+  type PeerOperation,
+  websocketSpec,
+} from '../migration/connections.ts';
+import type { MigrationHeader } from '../migration/messages.ts';
+import { receive, type Receiver, send, type Sender } from '../migration/session.ts';
+import { compareSnapshots } from '../snapshots/compare.ts';
+import { mountForReading } from '../storage/copy-volume.ts';
+import type { OperationHandle, OperationSpec } from '../types.ts';
+import type { SnapshotContent } from './custom-snapshots.ts';
+import { type NewCustomVolume, refOf, urlOf } from './custom-volumes.ts';
+import { acceptableConfig } from './volume-config.ts';
+import { indexedSnapshots, messageOfVolumeSnapshot, volumeIndex, volumeSnapshotOfMessage } from './volume-messages.ts';
+import { REFRESHED_IN_USE, type VolumeCopyParts } from './volume-refresh.ts';
+
+const UNDO_LIMIT_MS = 120_000;
+
+export interface VolumeDeparture {
+  readonly volume: VolumeRecord;
+  /** Sent instead of the volume as it is now. */
+  readonly snapshot?: VolumeSnapshotRecord;
+  readonly volumeOnly: boolean;
+  /** Undefined: the other end connects. */
+  readonly target?: PeerOperation;
+}
+
+export interface VolumeArrival extends ArrivalRequest {
+  readonly volumeOnly: boolean;
+  /** A volume that is there is brought up to date. */
+  readonly refresh: boolean;
+}
+
+interface Arriving {
+  readonly record: VolumeRecord;
+  readonly isNew: boolean;
+  readonly volumeOnly: boolean;
+  readonly channels: Channels;
+}
+
+export class VolumeMigrations {
+  readonly #parts: VolumeCopyParts;
+
+  constructor(parts: VolumeCopyParts) {
+    this.#parts = parts;
+  }
+
+  /** An operation: one that waits for connections, or connects to the target. */
+  send(departure: VolumeDeparture): string {
+    const { operations } = this.#parts.context;
+    const { volume, target } = departure;
+    const spec = specOf('Migrating storage volume', volume);
+    if (target) return operations.start(spec, (operation) => this.#send(departure, operation, (s) => dial(target, s)));
+    const expected = new ExpectedConnections();
+    return operations.start(websocketSpec(spec, expected), (operation) => {
+      return this.#send(departure, operation, (signal) => expected.wait(signal));
+    });
+  }
+
+  async #send(
+    departure: VolumeDeparture,
+    operation: OperationHandle,
+    connect: (signal: AbortSignal) => Promise<Channels>,
+  ): Promise<void> {
+    const { context, volumes } = this.#parts;
+    const { signal } = operation;
+    using channels = await connect(signal);
+    await volumes.locked(departure.volume, signal, async () => {
+      const volume = volumes.get(departure.volume);
+      const { pool, name } = volume;
+      const session = { channels, signal, rsync: context.pools.rsync(pool), progress: progressOf(operation, name) };
+      await send({ ...session, host: context.host }, this.#sender({ ...departure, volume }, signal));
+    });
+  }
+
+  #sender({ volume, snapshot: chosen, volumeOnly }: VolumeDeparture, signal: AbortSignal): Sender {
+    const { context, volumes } = this.#parts;
+    const snapshots = chosen || volumeOnly ? [] : volumes.snapshots(volume);
+    const places = new Map(snapshots.map(({ name, hostName }) => [name, hostName]));
+    const origin = { ...volumes.readable(volume), ...(chosen && { snapshot: chosen.hostName }) };
+    return {
+      header: { idmap: [], snapshots: snapshots.map(messageOfVolumeSnapshot) },
+      index: (names) => {
+        const sent = snapshots.filter(({ name }) => names.includes(name));
+        return volumeIndex(volume, sent);
+      },
+      withFiles: async (name, use) => {
+        await using mounts = new Reverter(context.log); // never committed: mounted only while it is sent
+        const snapshot = name === undefined ? undefined : places.get(name);
+        const root = await mountForReading({ ...origin, ...(snapshot !== undefined && { snapshot }) }, mounts, signal);
+        await use([`${root.rootfsPath}/`]);
+      },
+    };
+  }
+
+  /** An operation; what is wrong with the request at first sight is thrown at once. */
+  receive(wanted: NewCustomVolume, request: VolumeArrival): string {
+    const { context, volumes } = this.#parts;
+    const { operations, database } = context;
+    const volume = { ...wanted, config: this.#acceptable(wanted.pool, wanted.config) };
+    const exists = database.volumes.find(volume) !== undefined;
+    if (!request.refresh || !exists) volumes.checkNew(volume);
+    const arrival = arrivalOf(request);
+    const { expected } = arrival;
+    const spec = specOf(expected ? 'Creating storage volume' : 'Copying storage volume', volume);
+    const shifted = idMapOfJson(wanted.config['volatile.idmap.last']);
+    return operations.start(expected ? websocketSpec(spec, expected) : spec, async (operation) => {
+      const { signal } = operation;
+      try {
+        await duringArrival(arrival, signal, (channels) => {
+          const work = () => this.#receive({ volume, request, channels, shifted }, operation);
+          return volumes.locked(volume, signal, work);
+        });
+      } catch (cause) {
+        const kind = cause instanceof AppError ? cause.kind : 'internal';
+        throw new AppError(kind, `Error transferring storage volume: ${messageOf(cause)}`, { cause });
+      }
+    });
+  }
+
+  /** Keys of drivers that are not the target's do not come along; files on the disk always have the ids of the inside. */
+  #acceptable(pool: string, config: NewCustomVolume['config']): NewCustomVolume['config'] {
+    const own = Object.entries(config).filter(([key]) => !key.startsWith('volatile.idmap.'));
+    return acceptableConfig(Object.fromEntries(own), this.#parts.context.pools.volumeKeys(pool));
+  }
+
+  async #receive(
+    {
+      volume,
+      request,
+      channels,
+      shifted,
+    }: Pick<Arriving, 'channels'> & {
+      readonly volume: NewCustomVolume;
+      readonly request: VolumeArrival;
+      readonly shifted: ReturnType<typeof idMapOfJson>;
+    },
+    operation: OperationHandle,
+  ): Promise<void> {
+    const { context, volumes, snapshots } = this.#parts;
+    const { volumeOnly, refresh } = request;
+    const there = refresh ? context.database.volumes.find(volume) : undefined;
+    const fill = (record: VolumeRecord): Promise<void> => {
+      const receiver = this.#receiver({ record, isNew: !there, volumeOnly, channels }, shifted, operation.signal);
+      const { host, pools } = context;
+      const { signal } = operation;
+      const progress = progressOf(operation, record.name);
+      return receive({ host, channels, signal, rsync: pools.rsync(record.pool), progress }, receiver);
+    };
+    if (!there) return volumes.createBy(volume, fill, operation.signal);
+    snapshots.refuseRunning(there, REFRESHED_IN_USE);
+    await fill(there);
+    context.events.lifecycle({ action: 'storage-volume-updated', source: urlOf(there), project: there.project });
+  }
+
+  #receiver(
+    { record, isNew, volumeOnly }: Arriving,
+    shifted: ReturnType<typeof idMapOfJson>,
+    signal: AbortSignal,
+  ): Receiver {
+    const { context, volumes, snapshots } = this.#parts;
+    const storage = volumes.driver(record);
+    const coming = new Map<string, SnapshotContent>();
+    const make = async (root: string, use: (directory: string) => Promise<void>): Promise<void> => {
+      await use(root);
+      if (shifted) await context.host.shiftOwners(root, { from: shifted, to: null }, signal);
+    };
+    return {
+      refresh: !isNew,
+      choose: async ({ snapshots: offered }: MigrationHeader) => {
+        const rows = volumeOnly ? [] : offered.map(volumeSnapshotOfMessage);
+        const { missing, surplus } = compareSnapshots(rows, volumeOnly ? [] : volumes.snapshots(record));
+        for (const snapshot of surplus) await snapshots.erase(record, snapshot, signal);
+        for (const row of missing) coming.set(row.name, row);
+        return [...coming.keys()];
+      },
+      index: (document) => {
+        for (const [name, told] of indexedSnapshots(document)) {
+          const row = coming.get(name);
+          if (row) coming.set(name, { ...row, ...told });
+        }
+      },
+      receive: async (name, use) => {
+        await using mounts = new Reverter(context.log); // never committed: mounted only while it is filled
+        const { rootfsPath } = await storage.mountVolume(refOf(record), null, signal);
+        mounts.add('volume', () => storage.unmountVolume(refOf(record), AbortSignal.timeout(UNDO_LIMIT_MS)));
+        await make(rootfsPath, use);
+        const row = name === undefined ? undefined : coming.get(name);
+        if (!row) return;
+        await snapshots.take(record, { ...row, config: this.#acceptable(record.pool, row.config) }, signal);
+      },
+    };
+  }
+}
+
+function specOf(description: string, volume: Pick<VolumeRecord, 'pool' | 'project' | 'name'>): OperationSpec {
+  return { class: 'task', description, project: volume.project, resources: { storage_volumes: [urlOf(volume)] } };
+}
