@@ -22,7 +22,7 @@ import { registerVolumeRoutes, VOLUME_EXTENSIONS } from './volumes.ts';
 import type { Upgrades } from './upgrades.ts';
 import { registerWarningRoutes } from './warnings.ts';
 
-export interface RouteDeps<Instances extends InstancesPart> extends InternalDeps {
+export interface RouteDeps<Instances extends InstancesPart> extends Pick<InternalDeps, 'shutdown'> {
   readonly engine: Engine<Instances>;
   readonly upgrades: Upgrades;
   readonly instanceRoutes: InstanceRoutes<Instances>;
@@ -55,6 +55,6 @@ export function registerRoutes<Instances extends InstancesPart>(app: ApiApp, dep
   registerClusterRoutes(app);
   registerMetricsRoutes(app, engine);
   registerWarningRoutes(app, engine);
-  registerInternalRoutes(app, { shutdown });
+  registerInternalRoutes(app, { shutdown, haveStarted: () => engine.instances.haveStarted() });
   instanceRoutes.register(app, engine, upgrades);
 }

@@ -96,6 +96,8 @@ export interface InstancesPart {
   readonly rules: InstanceRules;
   readonly readRoot: ReadRoot;
   readonly isRunning: (id: number) => boolean;
+  /** False while what is to start by itself with the daemon has not been started (or has not failed for good). */
+  readonly haveStarted: () => boolean;
   /** The host goes down: stops all that run, so that they come back with the next daemon. */
   stopAll(signal: AbortSignal): Promise<void>;
   /** Figures of those that run, of all projects or of some. */

@@ -18,6 +18,8 @@ import { MemoryStorage } from './memory-storage.ts';
 /** Instances that know two rules, remember what was applied, and never run. */
 export class FakeInstances implements InstancesPart {
   readonly isRunning = (): boolean => false;
+  started = true;
+  readonly haveStarted = (): boolean => this.started;
   readonly service = { name: 'instances', start: async () => undefined, stop: async () => undefined };
   /** Profiles that were applied, in order. */
   readonly applied: string[] = [];

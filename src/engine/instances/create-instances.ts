@@ -109,6 +109,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const copies = new InstanceCopies({ context, lifecycle, runtime, supervisor });
   const sink = new MigrationSink({ context, lifecycle, copies, snapshots });
   const stopping = new AbortController();
+  const boot = { stopping, pending: false };
   const creation = new InstanceCreation({ context, rules, lifecycle, devices, copies, sink });
   const sources = new CreationSources({ context, snapshots, supervisor });
   const base = { context, runtime, rules, supervisor, lifecycle };
@@ -139,11 +140,12 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
       return stopAll({ context, supervisor, power }, signal);
     },
     isRunning: (id) => supervisor.status(id) !== 'Stopped',
+    haveStarted: () => !boot.pending,
     addMetrics: (set, projects, signal) => addInstanceMetrics({ instances, runtime }, set, { projects, signal }),
     service: createService(
       { context, runtime, supervisor, lifecycle, live, nics },
       {
-        stopping,
+        boot,
         periodic: [new SnapshotSchedule(parts), backups, { start: async () => undefined, stop: () => devices.close() }],
       },
     ),
@@ -157,12 +159,18 @@ interface Periodic {
   stop(signal: AbortSignal): Promise<void> | void;
 }
 
-interface ServiceParts {
+/** How far the start of what is to start by itself has come. */
+interface Boot {
   readonly stopping: AbortController;
+  pending: boolean;
+}
+
+interface ServiceParts {
+  readonly boot: Boot;
   readonly periodic: readonly Periodic[];
 }
 
-function createService(parts: ReconcileParts, { stopping, periodic }: ServiceParts): Service {
+function createService(parts: ReconcileParts, { boot, periodic }: ServiceParts): Service {
   const { context, supervisor } = parts;
   return {
     name: 'instances',
@@ -173,13 +181,17 @@ function createService(parts: ReconcileParts, { stopping, periodic }: ServicePar
       if (!plan) return;
       keepPlanned(parts, plan);
       // Beside everything else: clients are served while the host's instances come up.
-      const starting = autostart(parts, plan, AbortSignal.any([signal, stopping.signal]));
+      boot.pending = true;
+      const starting = autostart(parts, plan, AbortSignal.any([signal, boot.stopping.signal]));
       void starting
         .then(() => noteBoot(context))
+        .finally(() => {
+          boot.pending = false;
+        })
         .catch((error: unknown) => context.log.warn('autostart ended early', { error }));
     },
     async stop(signal) {
-      stopping.abort(new Error('the daemon stops'));
+      boot.stopping.abort(new Error('the daemon stops'));
       for (const part of periodic) await part.stop(signal);
       supervisor.stop();
     },

@@ -64,6 +64,19 @@ describe('a host that goes down', () => {
 
     await waitForStatus(under, 'was-on', 'Running');
   });
+
+  it('is not ready before it has started what is to start', async () => {
+    const first = await startInstances();
+    await first.create('was-on', { start: true });
+    await first.engine.instances.stopAll(signal());
+
+    await using under = await first.restart();
+
+    const { instances } = under.engine;
+    expect(instances.haveStarted()).toBe(false);
+    await poll(() => instances.haveStarted() || undefined, 10, signal());
+    expect(under.instances.get('default', 'was-on').status).toBe('Running');
+  });
 });
 
 describe('autostart', () => {

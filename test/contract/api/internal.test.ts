@@ -1,0 +1,13 @@
+// /internal/ready, which `lxd waitready` asks
+import { expect, it } from 'vitest';
+import { startTestEngine } from '../../fakes/test-engine.ts';
+
+it('is unavailable while instances are started', async () => {
+  await using test = await startTestEngine();
+  const status = async () => (await test.app.inject({ url: '/internal/ready' })).statusCode;
+  test.engine.instances.started = false;
+
+  expect(await status()).toBe(503);
+  test.engine.instances.started = true;
+  expect(await status()).toBe(200);
+});
