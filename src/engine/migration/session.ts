@@ -150,7 +150,8 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
 }
 
 async function exchangeIndex({ channels: { fs }, signal }: Session, receiver: Receiver): Promise<void> {
-  receiver.index?.(await fs.receiveAll(MAX_INDEX_BYTES, signal));
+  const document = await fs.receiveAll(MAX_INDEX_BYTES, signal);
+  receiver.index?.(document);
   await fs.send(Buffer.from(JSON.stringify({ StatusCode: 200, Error: '', Refresh: receiver.refresh })));
   await fs.endStream();
 }
