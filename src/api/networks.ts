@@ -67,11 +67,20 @@ function interfaceView({ networks }: Deps, { name, type }: HostInterface): objec
   return { config: {}, description: '', name, type, used_by: usedBy, managed: false, status: '', locations: null };
 }
 
-/** A project with networks of its own sees none of the host. */
+/** A project with networks of its own sees none of the host, others those that its restrictions leave. */
 async function hostInterfaces({ networks }: Deps, project: string): Promise<readonly string[]> {
   if (networks.holder(project) !== INTERFACE_PROJECT) return [];
   const names = await networks.interfaces.names();
-  return names.filter((name) => networks.find(project, name) === undefined);
+  const others = names.filter((name) => networks.find(project, name) === undefined);
+  return others.filter((name) => networks.isSeen(project, name, { isManaged: false }));
+}
+
+function checkSeen(
+  { networks }: Deps,
+  project: string,
+  { name, isManaged }: { name: string; isManaged: boolean },
+): void {
+  if (!networks.isSeen(project, name, { isManaged })) throw new AppError('not_found', 'Network not found');
 }
 
 function registerNetworks(app: ApiApp, deps: Deps): void {
@@ -120,6 +129,7 @@ function registerNetwork(app: ApiApp, deps: Deps): void {
       const project = existingProject(request);
       const { network: name } = request.params;
       const managed = networks.find(project, name);
+      checkSeen(deps, project, { name, isManaged: managed !== undefined });
       if (managed) return syncWithEtag(reply, managedView(deps, managed), mutableOf(managed));
       if (networks.holder(project) !== INTERFACE_PROJECT) throw new AppError('not_found', 'Network not found');
       const found = await networks.interfaces.get(name);
@@ -140,8 +150,10 @@ function registerNetwork(app: ApiApp, deps: Deps): void {
     '/1.0/networks/:network/state',
     { schema: { summary: 'Get the state of an interface', params: Params, querystring: ProjectQuery } },
     async (request) => {
-      existingProject(request);
-      const state = await networks.interfaces.state(request.params.network);
+      const project = existingProject(request);
+      const { network: name } = request.params;
+      checkSeen(deps, project, { name, isManaged: networks.find(project, name) !== undefined });
+      const state = await networks.interfaces.state(name);
       return sync({ ...state, bond: null, vlan: null, ovn: null });
     },
   );
@@ -154,7 +166,7 @@ function registerChanges(app: ApiApp, { networks }: Deps): void {
     '/1.0/networks/:network',
     { schema: { ...changing, body: Put, summary: 'Replace the configuration of a network' }, config: { admin: true } },
     async (request) => {
-      const network = networks.get(existingProject(request), request.params.network);
+      const network = networks.seen(existingProject(request), request.params.network);
       checkIfMatch(request, mutableOf(network));
       const { description = '', config = {} } = request.body;
       await networks.update(network, { description, config }, limited(CHANGE_MS));
@@ -166,7 +178,7 @@ function registerChanges(app: ApiApp, { networks }: Deps): void {
     '/1.0/networks/:network',
     { schema: { ...changing, body: Put, summary: 'Change the configuration of a network' }, config: { admin: true } },
     async (request) => {
-      const network = networks.get(existingProject(request), request.params.network);
+      const network = networks.seen(existingProject(request), request.params.network);
       checkIfMatch(request, mutableOf(network));
       const { description = network.description, config } = request.body;
       await networks.update(network, { description, config: { ...network.config, ...config } }, limited(CHANGE_MS));
@@ -178,7 +190,7 @@ function registerChanges(app: ApiApp, { networks }: Deps): void {
     '/1.0/networks/:network',
     { schema: { ...changing, body: Rename, summary: 'Rename a network' }, config: { admin: true, creates: true } },
     async (request, reply) => {
-      const network = networks.get(existingProject(request), request.params.network);
+      const network = networks.seen(existingProject(request), request.params.network);
       const { name = '' } = request.body;
       await networks.rename(network, name, limited(CHANGE_MS));
       return created(reply, urlOf(name));
@@ -189,7 +201,7 @@ function registerChanges(app: ApiApp, { networks }: Deps): void {
     '/1.0/networks/:network',
     { schema: { ...changing, summary: 'Delete a network' }, config: { admin: true } },
     async (request) => {
-      const network = networks.get(existingProject(request), request.params.network);
+      const network = networks.seen(existingProject(request), request.params.network);
       await networks.delete(network, limited(CHANGE_MS));
       return sync();
     },

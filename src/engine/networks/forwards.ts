@@ -89,7 +89,7 @@ export class NetworkForwards {
   }
 
   #network({ project, name }: NetworkKey): NetworkRecord {
-    const network = this.#networks.get(project, name);
+    const network = this.#networks.seen(project, name);
     if (this.#networks.driver(network).info.forwards) return network;
     throw new AppError('invalid', `Network driver "${network.type}" does not support forwards`);
   }

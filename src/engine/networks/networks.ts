@@ -10,6 +10,7 @@ import { DEFAULT_PROJECT } from '../db/projects.ts';
 import type { NetworkRecord } from '../db/records.ts';
 import { projectFor } from '../projects/project-for.ts';
 import { projectSuffix } from '../projects/project-url.ts';
+import { networkVisible } from '../projects/restrictions.ts';
 import type { ConfigMap } from '../types.ts';
 import { HostInterfaces } from './host-interfaces.ts';
 import { networkLeases, type ShownLease } from './leases.ts';
@@ -172,7 +173,8 @@ export class Networks implements Service {
 
   /** Those that a project sees. */
   list(project: string): readonly NetworkRecord[] {
-    return this.#rows.list(this.holder(project));
+    const networks = this.#rows.list(this.holder(project));
+    return networks.filter(({ name }) => this.isSeen(project, name, { isManaged: true }));
   }
 
   /** Of all projects. */
@@ -191,6 +193,18 @@ export class Networks implements Service {
     return network;
   }
 
+  /** As `get`, for a client of the project: what its restrictions hide is not there. */
+  seen(project: string, name: string): NetworkRecord {
+    const network = this.get(project, name);
+    if (!this.isSeen(project, name, { isManaged: true })) throw new AppError('not_found', 'Network not found');
+    return network;
+  }
+
+  /** Whether the restrictions of a project let its clients see a network, or an interface of the host. */
+  isSeen(project: string, name: string, { isManaged }: { readonly isManaged: boolean }): boolean {
+    return networkVisible(this.#options.context.database.projects.get(project).config, name, isManaged);
+  }
+
   holder(project: string): string {
     return projectFor(this.#options.context.database, 'networks', project);
   }
@@ -201,7 +215,7 @@ export class Networks implements Service {
 
   /** Of the instances of a project; of the network's own, its gateways as well. AppError 'not_found' with LXD's text. */
   leases(project: string, name: string): Promise<readonly ShownLease[]> {
-    const network = this.get(project, name);
+    const network = this.seen(project, name);
     return networkLeases(this.#options.context.database, { network, project }, this.driver(network).hosts);
   }
 
@@ -213,6 +227,9 @@ export class Networks implements Service {
   /** AppError with LXD's text; after a failure nothing of it is left. */
   async create(wanted: NewNetwork, signal: AbortSignal): Promise<void> {
     const { context } = this.#options;
+    if (!this.isSeen(wanted.project, wanted.name, { isManaged: true })) {
+      throw new AppError('forbidden', 'Network not allowed in project');
+    }
     const project = this.holder(wanted.project);
     const driver = checkNewNetwork({ drivers: this.drivers, database: context.database }, { ...wanted, project });
     await this.#locked(wanted.name, signal, async () => {

@@ -175,6 +175,14 @@ function nicComplaint(rules: ConfigMap, { network = '', parent = '' }: ConfigMap
   return undefined;
 }
 
+/** Whether a client of a project sees a network or interface; `isManaged`: by the engine. */
+export function networkVisible(rules: ConfigMap, name: string, isManaged: boolean): boolean {
+  if (!isRestricted(rules)) return true;
+  const mode = restriction(rules, 'restricted.devices.nic');
+  if (mode === 'block' || (mode === 'managed' && !isManaged)) return false;
+  return networkAllowed(rules, name);
+}
+
 function networkAllowed(rules: ConfigMap, name: string): boolean {
   const access = restriction(rules, 'restricted.networks.access');
   return access === '' || access.split(',').some((one) => one.trim() === name);

@@ -26,6 +26,30 @@ async function rename(from: string, to: string): Promise<string> {
   return (await call('GET', `/1.0/operations/${metadata.id}/wait?timeout=5`)).metadata.err;
 }
 
+it('that are restricted see the networks that their instances may use, and no other', async () => {
+  const { networks } = test.engine.context.database;
+  networks.create({ project: 'default', name: 'br0', description: '', config: {}, type: 'bridge', pending: '' });
+  await make('foo', { restricted: 'true' });
+  const seen = async (config: object) => {
+    await call('PATCH', '/1.0/projects/foo', { config });
+    const { metadata: urls } = await call('GET', '/1.0/networks?project=foo');
+    const single = async (name: string) => (await call('GET', `/1.0/networks/${name}?project=foo`)).status;
+    const named = ['/1.0/networks/br0', '/1.0/networks/lo'].map((url) => urls.includes(url));
+    return [...named, await single('br0'), await single('lo')];
+  };
+
+  expect(await seen({ 'restricted.devices.nic': 'block' })).toEqual([false, false, 404, 404]);
+  expect(await seen({ 'restricted.devices.nic': 'managed' })).toEqual([true, false, 200, 404]);
+  expect(await seen({ 'restricted.devices.nic': 'allow' })).toEqual([true, true, 200, 200]);
+  expect(await seen({ 'restricted.networks.access': 'other' })).toEqual([false, false, 404, 404]);
+  for (const what of ['state', 'leases', 'forwards']) {
+    expect(await call('GET', `/1.0/networks/br0/${what}?project=foo`)).toMatchObject({ status: 404 });
+  }
+  expect((await call('DELETE', '/1.0/networks/br0?project=foo')).status).toBe(404);
+  expect((await call('POST', '/1.0/networks?project=foo', { name: 'br1' })).status).toBe(403);
+  expect(await seen({ restricted: 'false', 'restricted.devices.nic': 'block' })).toEqual([true, true, 200, 200]);
+});
+
 describe('projects', () => {
   it('are made with their own images, profiles and volumes, and a default profile', async () => {
     const made = await make('foo');
