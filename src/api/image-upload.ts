@@ -17,7 +17,7 @@ export type ReceivedImage =
 export async function receiveImage(
   request: FastifyRequest,
   project: string,
-  files: ImageFiles,
+  { files, maxBytes }: { readonly files: ImageFiles; readonly maxBytes: number | undefined },
 ): Promise<ReceivedImage> {
   const body = request.body instanceof Readable ? request.body : Readable.from([]);
   const type = request.headers['content-type'] ?? '';
@@ -27,7 +27,8 @@ export async function receiveImage(
   }
   const upload = describe(request.headers, project);
   const form = { filename: '' };
-  const staged = await files.stage(boundary === undefined ? wholeBody(body) : parts(body, boundary, form));
+  const content = boundary === undefined ? wholeBody(body) : parts(body, boundary, form);
+  const staged = await files.stage(content, maxBytes);
   return { kind: 'upload', staged, upload: form.filename === '' ? upload : { ...upload, filename: form.filename } };
 }
 

@@ -104,7 +104,8 @@ function registerList(app: ApiApp, deps: Deps): void {
     async (request, reply) => {
       const token = takeUploadToken(request, operations);
       const project = existingProject(request, noProjectImages);
-      const received = await receiveImage(request, project, images.files);
+      const maxBytes = deps.context.gate.imageBudget(project);
+      const received = await receiveImage(request, project, { files: images.files, maxBytes });
       if (received.kind === 'source') {
         if (!request.caller.trusted) throw new AppError('forbidden', 'not authorized');
         return operation(reply, operations, startImageSource(deps, project, received.body));

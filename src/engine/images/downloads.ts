@@ -14,7 +14,7 @@ import { LxdServer } from './sources/lxd-server.ts';
 import type { ImageRemote, ImageSource, RemoteImage, TransferOptions } from './sources/remote.ts';
 import { SimplestreamsRemote, StreamCache } from './sources/simplestreams.ts';
 
-type Context = Pick<EngineContext, 'config' | 'database' | 'events' | 'locks' | 'log' | 'paths'>;
+type Context = Pick<EngineContext, 'config' | 'database' | 'events' | 'gate' | 'locks' | 'log' | 'paths'>;
 
 export interface DownloadParts {
   readonly context: Context;
@@ -190,7 +190,7 @@ export class ImageDownloads implements ImageDownloadAccess {
     const { project, isPublic, cached, source } = request;
     context.log.info('downloading image', { fingerprint, server: source.server });
     const progress = (text: string) => setMetadata({ download_progress: text });
-    await using staged = await images.files.stage(parts({ signal, progress }));
+    await using staged = await images.files.stage(parts({ signal, progress }), context.gate.imageBudget(project));
     const upload: UploadedImage = {
       project,
       isPublic,

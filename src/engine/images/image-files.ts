@@ -4,6 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { AppError } from '#src/lib/errors.ts';
 
 /** Files of one image: the metadata and the root file system, or both in one. */
 export interface ImageFileSet {
@@ -63,14 +64,14 @@ export class ImageFiles {
     return removed;
   }
 
-  /** Writes the parts in their order, hashing on the way. Nothing stays when a part fails. */
-  async stage(parts: AsyncIterable<UploadPart>): Promise<StagedImage> {
+  /** Writes the parts in their order, hashing on the way. Nothing stays when a part fails, or all are more than `maxBytes`. */
+  async stage(parts: AsyncIterable<UploadPart>, maxBytes?: number): Promise<StagedImage> {
     const base = join(this.#directory, randomUUID());
     const files = { metadata: `${base}${PART_SUFFIX}`, rootfs: `${base}.rootfs${PART_SUFFIX}` };
     const remove = async () => {
       for (const file of Object.values(files)) await rm(file, { force: true });
     };
-    const sum = new Sum();
+    const sum = new Sum(maxBytes);
     let isSplit = false;
     try {
       for await (const part of parts) {
@@ -112,11 +113,19 @@ export class ImageFiles {
 class Sum {
   bytes = 0;
   #hash = createHash('sha256');
+  readonly #maxBytes: number;
+
+  constructor(maxBytes = Number.POSITIVE_INFINITY) {
+    this.#maxBytes = maxBytes;
+  }
 
   async *count(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
     for await (const chunk of chunks) {
       this.#hash.update(chunk);
       this.bytes += chunk.length;
+      if (this.bytes > this.#maxBytes) {
+        throw new AppError('internal', `reached ${this.bytes} bytes, exceeding quota of ${this.#maxBytes}`);
+      }
       yield chunk;
     }
   }

@@ -25,7 +25,7 @@ export interface PublishRequest extends Omit<UploadedImage, 'properties' | 'fing
   readonly compression: string;
 }
 
-type Context = Pick<EngineContext, 'config' | 'database' | 'host' | 'locks'>;
+type Context = Pick<EngineContext, 'config' | 'database' | 'gate' | 'host' | 'locks'>;
 
 export class ImagePublisher {
   readonly #context: Context;
@@ -50,7 +50,7 @@ export class ImagePublisher {
   }
 
   async #pack(request: PublishRequest, root: ReadableRoot, operation: OperationHandle): Promise<ImageRecord> {
-    const { host } = this.#context;
+    const { host, gate } = this.#context;
     const { signal } = operation;
     const meter = new ProgressMeter((progress) => {
       operation.setMetadata(stageProgress('create_image_from_container_pack', 'Image pack', progress));
@@ -59,7 +59,7 @@ export class ImagePublisher {
     const compression = await this.#compression(request);
     const scratch = this.#images.files.scratchPath();
     const packed = packImage(host, content, { compression, scratch, signal, onBytes: (bytes) => meter.add(bytes) });
-    await using staged = await this.#images.files.stage(wholeImage(packed));
+    await using staged = await this.#images.files.stage(wholeImage(packed), gate.imageBudget(request.project));
     operation.setMetadata({ fingerprint: staged.fingerprint, size: String(staged.sizeBytes) });
     const { source: _, compression: __, properties = {}, ...upload } = request;
     return await this.#images.publish(staged, { ...upload, properties, createdAt: new Date().toISOString() }, signal);

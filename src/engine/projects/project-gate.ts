@@ -12,7 +12,7 @@ import {
   type ProjectVolume,
   type VolumesOf,
 } from './entities.ts';
-import { checkInstanceCount, checkNewLimits, checkTotals } from './limits.ts';
+import { checkInstanceCount, checkNewLimits, checkTotals, limitOf, total } from './limits.ts';
 import {
   allowedParent,
   checkAllowed,
@@ -79,6 +79,16 @@ export class ProjectGate {
     const project = this.#limited(projectName);
     if (!project || (project.config['limits.disk'] ?? '') === '') return;
     refusing(`volume ${action}`, () => this.#check(project, { volume }));
+  }
+
+  /** How many bytes a new image of the project may have; undefined: any. Existing ones do not count. */
+  imageBudget(projectName: string): number | undefined {
+    const { projects } = this.#database;
+    const project = projects.find(projectName);
+    if (!project || projects.holder('images', projectName) !== projectName) return undefined;
+    const limit = limitOf('limits.disk', project.config['limits.disk']);
+    if (limit === undefined) return undefined;
+    return Math.max(0, limit - total(this.#entities(project, {}), 'limits.disk'));
   }
 
   /** Making a backup or a snapshot. */
