@@ -2,6 +2,7 @@
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord, PoolRecord, SnapshotRecord } from '../db/records.ts';
 import { ZERO_TIME } from '../db/records.ts';
+import type { VolumeNotes } from '../db/root-volumes.ts';
 import { expander } from '../instances/expansion.ts';
 
 export interface BackupConfig {
@@ -32,10 +33,10 @@ export function backupConfig(
     }),
     pool: poolDocument(pool),
     profiles,
-    volume: volumeDocument(record),
-    volume_snapshots: snapshots.map(({ name, createdAt, expiresAt }) => {
+    volume: volumeDocument(record, database.rootVolumes.get('instance', record.id)),
+    volume_snapshots: snapshots.map(({ id, name, createdAt, expiresAt }) => {
       const times = { created_at: createdAt, expires_at: expiresAt };
-      return { description: '', name, config: {}, content_type: 'filesystem', ...times };
+      return { ...database.rootVolumes.get('snapshot', id), name, content_type: 'filesystem', ...times };
     }),
   };
 }
@@ -90,10 +91,9 @@ function poolDocument({ config, description, name, driver }: PoolRecord): object
   return { config, description, name, driver, used_by: [], status: 'Created', locations: ['none'] };
 }
 
-function volumeDocument({ name, project, createdAt }: InstanceRecord): object {
+function volumeDocument({ name, project, createdAt }: InstanceRecord, notes: VolumeNotes): object {
   return {
-    config: {},
-    description: '',
+    ...notes,
     name,
     type: 'container',
     used_by: [],

@@ -6,6 +6,7 @@ import { readMember } from '#src/host/unpack/read-member.ts';
 import { unpackArchive } from '#src/host/unpack/unpack.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
+import type { VolumeNotes } from '../db/root-volumes.ts';
 import type { CreationPlan, Fill, InstanceCreation } from '../instances/creation.ts';
 import { isRoot } from '../instances/disks.ts';
 import { expander } from '../instances/expansion.ts';
@@ -97,7 +98,9 @@ export class InstanceImport {
     const devices = this.#devices(project, instance, pool);
     const source = { type: 'none' } as const;
     const request = { name, architecture, config, devices, ephemeral, profiles, description, source };
-    return { project, name, source, fill, request: { ...request, instanceType: '', start: false } };
+    const snapshots = new Map([...index.volumeSnapshots].map(([key, notes]) => [key, ownNotes(notes)]));
+    const notes = { own: ownNotes(index.volume), snapshots };
+    return { project, name, source, fill, notes, request: { ...request, instanceType: '', start: false } };
   }
 
   /** Each snapshot is unpacked into the root, and taken of it. */
@@ -138,6 +141,12 @@ export class InstanceImport {
     ];
     return 'pool' in root && root['pool'] === pool ? devices : { ...devices, [name]: { ...root, pool } };
   }
+}
+
+/** Of the keys on a volume only users' own are taken: the others are those of the pool where it was. */
+function ownNotes({ description, config }: VolumeNotes): VolumeNotes {
+  const own = Object.entries(config).filter(([key, value]) => key.startsWith('user.') && value !== '');
+  return { description, config: Object.fromEntries(own) };
 }
 
 /** AppError for a backup of something else, or of a kind that is not supported. */

@@ -2,6 +2,7 @@
 import { Ajv, type ValidateFunction } from 'ajv';
 import { AppError } from '#src/lib/errors.ts';
 import { ZERO_TIME } from '../db/records.ts';
+import type { VolumeNotes } from '../db/root-volumes.ts';
 import type { Unowned } from '../instances/copy.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
 
@@ -24,7 +25,8 @@ export interface BackupIndex {
   readonly snapshots: readonly string[];
   readonly instance?: BackedUpInstance;
   readonly snapshotRows: readonly Unowned[];
-  readonly volume: { readonly config: ConfigMap; readonly description: string };
+  readonly volume: VolumeNotes;
+  readonly volumeSnapshots: ReadonlyMap<string, VolumeNotes>;
 }
 
 const text = { type: 'string', maxLength: 65_536 };
@@ -46,6 +48,7 @@ const SNAPSHOT = {
   required: ['name'],
   properties: { ...INSTANCE, created_at: time, expires_at: time, last_used_at: time },
 };
+const NOTES = { config: { ...map, type: ['object', 'null'] }, description: text };
 const SCHEMA = {
   type: 'object',
   required: ['name'],
@@ -60,9 +63,10 @@ const SCHEMA = {
       type: ['object', 'null'],
       properties: {
         container: { type: ['object', 'null'], properties: INSTANCE },
-        volume: {
-          type: ['object', 'null'],
-          properties: { config: { ...map, type: ['object', 'null'] }, description: text },
+        volume: { type: ['object', 'null'], properties: NOTES },
+        volume_snapshots: {
+          type: ['array', 'null'],
+          items: { type: 'object', required: ['name'], properties: { ...NOTES, name: text } },
         },
         snapshots: { type: ['array', 'null'], items: SNAPSHOT },
       },
@@ -80,8 +84,14 @@ interface IndexFile {
   readonly config?: {
     readonly container?: Nullable<Partial<BackedUpInstance>> | null;
     readonly snapshots?: readonly SnapshotFile[] | null;
-    readonly volume?: { readonly config?: ConfigMap | null; readonly description?: string } | null;
+    readonly volume?: NotesFile | null;
+    readonly volume_snapshots?: readonly (NotesFile & { readonly name: string })[] | null;
   } | null;
+}
+
+interface NotesFile {
+  readonly config?: ConfigMap | null;
+  readonly description?: string;
 }
 
 interface SnapshotFile extends Nullable<Partial<BackedUpInstance>> {
@@ -120,7 +130,7 @@ function orNone<T>(list: readonly T[] | null | undefined): readonly T[] {
   return list ?? [];
 }
 
-function volumeOf({ config, description = '' }: { readonly config?: ConfigMap | null; readonly description?: string }) {
+function volumeOf({ config, description = '' }: NotesFile): VolumeNotes {
   return { config: config ?? {}, description };
 }
 
@@ -136,6 +146,7 @@ function indexOf(file: IndexFile): BackupIndex {
     snapshots: orNone(file.snapshots),
     snapshotRows: orNone(config?.snapshots).map(snapshotOf),
     volume: volumeOf(config?.volume ?? {}),
+    volumeSnapshots: new Map(orNone(config?.volume_snapshots).map((one) => [one.name, volumeOf(one)])),
     ...(container && { instance: instanceOf(name, container) }),
   };
 }

@@ -5,6 +5,7 @@ import { AppError, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import { NEVER_USED, type ImageRecord, type InstanceRecord, type NewInstance } from '../db/records.ts';
+import { NO_NOTES, type VolumeNotes } from '../db/root-volumes.ts';
 import type { InstanceRules, OperationHandle } from '../types.ts';
 import { publishNics, removeDirectories } from './changes.ts';
 import { validateExpanded } from './config-rules.ts';
@@ -64,6 +65,8 @@ export interface CreationPlan {
   readonly source: CreationSource;
   /** Fills the empty root of source `none`, and the instance's directory. */
   readonly fill?: Fill;
+  /** What users had written on the volume, and by name on its snapshots. */
+  readonly notes?: { readonly own: VolumeNotes; readonly snapshots: ReadonlyMap<string, VolumeNotes> };
 }
 
 export interface FillPlace extends MountedRoot {
@@ -103,7 +106,7 @@ export class InstanceCreation {
     // Again: others may have been made meanwhile.
     context.gate.newInstance(plan.project, checked.instance, plan.request.config);
     this.#checkDevices(checked.instance);
-    const record = this.#insert(checked.instance, snapshots);
+    const record = this.#insert(checked.instance, snapshots, plan.notes);
     revert.commit();
     await linkRoots(context, record);
     await rm(paths.transition);
@@ -117,12 +120,17 @@ export class InstanceCreation {
     return record;
   }
 
-  #insert(instance: NewInstance, snapshots: readonly Unowned[]): InstanceRecord {
+  #insert(instance: NewInstance, snapshots: readonly Unowned[], notes: CreationPlan['notes']): InstanceRecord {
     const { context, copies } = this.#parts;
+    const { rootVolumes } = context.database;
     const rows = snapshots.map((snapshot) => copies.onPool(snapshot, instance));
     return context.database.transaction(() => {
       const record = context.database.instances.create(instance);
-      for (const row of rows) context.database.snapshots.create({ ...row, instanceId: record.id });
+      for (const row of rows) {
+        const { id, name } = context.database.snapshots.create({ ...row, instanceId: record.id });
+        rootVolumes.set('snapshot', id, notes?.snapshots.get(name) ?? NO_NOTES);
+      }
+      rootVolumes.set('instance', record.id, notes?.own ?? NO_NOTES);
       return record;
     });
   }

@@ -64,7 +64,10 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'tar'] }, '
   });
 
   it('takes snapshots along, unless it is told not to', async () => {
+    const root = `container/${NAME}`;
+    await lxc('storage', 'volume', 'set', 'default', root, 'user.state', 'zero');
     await lxc('snapshot', NAME, 's0');
+    await lxc('storage', 'volume', 'set', 'default', root, 'user.state', 'later');
     await lxc('exec', NAME, '--', 'sh', '-c', 'echo two > /root/only-later; rm /root/sparse');
     await lxc('snapshot', NAME, 's1');
     await lxc('exec', NAME, '--', 'rm', '/root/only-later');
@@ -76,6 +79,8 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'tar'] }, '
     expect((await run('tar', ['-tf', join(work, 'without.tar')])).stdout).not.toContain('backup/snapshots');
     await lxc('import', 'snapshots.tar', `${NAME}s`, '-q');
     expect(await lxc('query', `/1.0/instances/${NAME}s/snapshots`)).toContain(`/${NAME}s/snapshots/s1`);
+    const note = (of: string) => lxc('storage', 'volume', 'get', 'default', `container/${NAME}s${of}`, 'user.state');
+    expect([await note(''), await note('/s0'), await note('/s1')]).toEqual(['later\n', 'zero\n', 'later\n']);
     const look = async () => {
       await lxc('start', `${NAME}s`);
       const seen = await lxc('exec', `${NAME}s`, '--', 'sh', '-c', 'ls /root; stat -c %u /root/f');

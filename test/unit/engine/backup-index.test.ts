@@ -31,6 +31,7 @@ config:
       snapshots: ['s0'],
       snapshotRows: [],
       volume: { config: {}, description: '' },
+      volumeSnapshots: new Map(),
       optimized: false,
       type: 'container',
       instance: {
@@ -43,6 +44,22 @@ config:
         description: '',
       },
     });
+  });
+
+  it('says what users wrote on the volume and on its snapshots', async () => {
+    const volume_snapshots = [
+      { name: 's0', config: { 'user.a': '0' }, description: 'first' },
+      { name: 's1', config: null },
+    ];
+    const text = JSON.stringify({ name: 'c1', config: { volume: { config: { 'user.a': '1' } }, volume_snapshots } });
+
+    const { volume, volumeSnapshots } = await parseIndex(text);
+
+    expect(volume).toEqual({ config: { 'user.a': '1' }, description: '' });
+    expect([...volumeSnapshots]).toEqual([
+      ['s0', { config: { 'user.a': '0' }, description: 'first' }],
+      ['s1', { config: {}, description: '' }],
+    ]);
   });
 
   it.each([
