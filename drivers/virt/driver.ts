@@ -186,7 +186,18 @@ export interface VirtDriver {
    * 'invalid' (image unacceptable, flavor too small: no other host would do better), 'conflict' (exists), or others.
    */
   spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void>;
-  /** Stops by force and deletes with all disks. Absent is success. Idempotent. */
+  /** Whether rescue() is possible; known once start() is done. */
+  readonly canRescue: boolean;
+  /**
+   * Starts another guest in the place of a stopped one: from the image of `spec`, with the interfaces of its hooks and without the config
+   * drive that they tell, and with the root disk of the stopped one at /mnt/rescue. Everything else here is then about the
+   * other guest, but snapshot() and destroy(). After a failure nothing of it is left. AppError as of spawn(); 'unsupported' where
+   * it is not possible; 'conflict' when the guest runs or is rescued; absent: 'not_found'.
+   */
+  rescue(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void>;
+  /** Removes that other guest; the first one is there as it was, stopped. None is success. Idempotent. */
+  unrescue(uuid: string, signal: AbortSignal): Promise<void>;
+  /** Stops by force and deletes with all disks, those of a rescued guest as well. Absent is success. Idempotent. */
   destroy(uuid: string, signal: AbortSignal): Promise<void>;
   /** Starts a stopped instance; running is success. `nics` replace the configured ones. */
   powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void>;
@@ -216,7 +227,7 @@ export interface VirtDriver {
   consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
   /** Not running: 'conflict'. Absent: 'not_found'. A guest that cannot: 'unsupported', one that refuses: 'invalid'. */
   setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void>;
-  /** Running or not; a running guest runs on. Absent: 'not_found'. */
+  /** Of the instance's own root, rescued or not; running or not; a running guest runs on. Absent: 'not_found'. */
   snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot>;
   /** Events of instances that carry Nova's marks, until disposed. */
   onLifecycle(listener: (event: LifecycleEvent) => void): Disposable;

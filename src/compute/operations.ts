@@ -20,6 +20,7 @@ import { EndResize } from './resize/end-resize.ts';
 import type { Move } from './resize/failing.ts';
 import { type PrepRequest, PrepResize } from './resize/prep-resize.ts';
 import { ResizeGuest, type ResizeRequest } from './resize/resize-guest.ts';
+import { RescueOperations, type RescueWish } from './rescue/rescue-operations.ts';
 import { TerminateOperations } from './terminate/terminate-operations.ts';
 import type { ComputeServices, InstanceOperations } from './types.ts';
 
@@ -41,6 +42,7 @@ export interface ComputeOperations extends InstanceOperations {
   backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
   setAdminPassword(context: Context, instance: Instance, password: string): Promise<void>;
   rebuild(context: Context, instance: Instance, wish: RebuildWish): Promise<void>;
+  rescue(context: Context, instance: Instance, wish: RescueWish): Promise<void>;
   shelve(context: Context, instance: Instance, wish: ShelveWish): Promise<void>;
   shelveOffload(context: Context, instance: Instance, cleanShutdown: boolean): Promise<void>;
   unshelve(context: Context, instance: Instance, image: Readonly<Record<string, unknown>>): Promise<void>;
@@ -69,6 +71,7 @@ class LockedOperations implements ComputeOperations {
   readonly #builder: InstanceBuilder;
   readonly #snapshots: SnapshotOperations;
   readonly #rebuilding: RebuildOperations;
+  readonly #rescues: RescueOperations;
   readonly #shelving: ShelveOperations;
   readonly #unshelving: UnshelveOperations;
   readonly #prep: PrepResize;
@@ -87,6 +90,7 @@ class LockedOperations implements ComputeOperations {
     this.#builder = new InstanceBuilder(services, tools);
     this.#snapshots = new SnapshotOperations(services);
     this.#rebuilding = new RebuildOperations(services, tools, this.#power);
+    this.#rescues = new RescueOperations(services, tools, this.#power);
     this.#shelving = new ShelveOperations(services, tools, this.#power);
     this.#unshelving = new UnshelveOperations(services, tools);
     this.#prep = new PrepResize(services);
@@ -157,6 +161,18 @@ class LockedOperations implements ComputeOperations {
 
   async rebuild(context: Context, instance: Instance, wish: RebuildWish): Promise<void> {
     await this.#locked(instance, (signal) => this.#rebuilding.rebuild(context, instance, wish, signal));
+  }
+
+  async rescue(context: Context, instance: Instance, wish: RescueWish): Promise<void> {
+    await this.#locked(instance, (signal) => this.#rescues.rescue(context, instance, wish, signal));
+  }
+
+  async unrescue(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#rescues.unrescue(context, instance, signal));
+  }
+
+  async undoRescue(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#rescues.undo(context, instance, signal));
   }
 
   async shelve(context: Context, instance: Instance, wish: ShelveWish): Promise<void> {

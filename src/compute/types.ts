@@ -59,6 +59,10 @@ export interface InstanceOperations {
   unpause(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** terminate_instance (section 5.3), block devices and metadata read by itself. */
   terminate(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** unrescue_instance; task_state is unrescuing already. */
+  unrescue(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** Takes a rescue that was interrupted back: the guest runs as before when it did, and the task is cleared. */
+  undoRescue(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Takes a shelved instance without a task off this host (section 5.10). */
   offloadShelved(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** The rest of a deletion of which only the record is left (vm_state deleted, section 4.6). */
@@ -91,6 +95,8 @@ export type InstanceMoment =
   | 'resume'
   | 'snapshot'
   | 'rebuild'
+  | 'rescue'
+  | 'unrescue'
   | 'shelve'
   | 'shelve_offload'
   | 'unshelve'
@@ -115,6 +121,8 @@ export interface InstanceNotifications {
       readonly extra?: Readonly<Record<string, unknown>>;
       /** Goes with every snapshot. */
       readonly snapshotImageId?: string;
+      /** Goes with a rescue by an image that was asked for. */
+      readonly rescueImageId?: string;
       /** Goes with every preparation of a resize. */
       readonly newFlavor?: NovaObject<'Flavor'>;
     },

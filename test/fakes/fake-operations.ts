@@ -31,6 +31,14 @@ export class FakeOperations implements InstanceOperations {
     this.#call('unpause', instance);
   }
 
+  async unrescue(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('unrescue', instance);
+  }
+
+  async undoRescue(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('undoRescue', instance);
+  }
+
   async terminate(_context: RequestContext, instance: Instance): Promise<void> {
     this.#call('terminate', instance);
   }

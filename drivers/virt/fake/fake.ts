@@ -39,6 +39,8 @@ export interface FakeInstance {
   guest: GuestData | undefined;
   powerState: PowerState;
   console: string;
+  /** What it stands for. */
+  rescued?: FakeInstance;
 }
 
 type Prepared = Pick<FakeInstance, 'nics' | 'guest'>;
@@ -155,6 +157,28 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     this.#failOnDemand('destroy');
     if (this.instances.delete(uuid)) this.#notify(uuid, 'stopped');
+  }
+
+  canRescue = true;
+
+  async rescue(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
+    const rescued = this.#existing(spec.uuid);
+    if (rescued.rescued) throw new AppError('conflict', `instance ${spec.uuid} is rescued already`);
+    if (rescued.powerState !== POWER_STATE.shutdown) throw new AppError('conflict', `instance ${spec.uuid} runs`);
+    const { nics, guest } = await this.#prepare(spec.image, hooks, signal);
+    await sleep(this.#options.delayMs, signal);
+    this.#failOnDemand('rescue');
+    const console = `${spec.hostname} rescue login: `;
+    const told = guest && { ...guest, configDrive: null };
+    this.instances.set(spec.uuid, { spec, nics, guest: told, powerState: POWER_STATE.running, console, rescued });
+    this.#notify(spec.uuid, 'started');
+  }
+
+  async unrescue(uuid: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    this.#failOnDemand('unrescue');
+    const rescued = this.instances.get(uuid)?.rescued;
+    if (rescued) this.instances.set(uuid, rescued);
   }
 
   async powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {

@@ -33,9 +33,10 @@ import { attachNic, detachNic } from './nics.ts';
 import { setPassword } from './password.ts';
 import { Power } from './power.ts';
 import { powerStateOf } from './power-state.ts';
+import { rescue, unrescue } from './rescue.ts';
 import { type EngineSetup, findSetup } from './setup.ts';
 import { EngineSnapshot } from './snapshot.ts';
-import { spawn } from './spawn.ts';
+import { type SpawnContext, spawn } from './spawn.ts';
 import { usageOf } from './usage.ts';
 
 /** The API waits for 60 seconds. */
@@ -139,7 +140,36 @@ export class LxdDriver implements VirtDriver {
   }
 
   async spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
-    const context = {
+    await this.#spawning(`spawn of instance ${spec.uuid}`, signal, (limit) =>
+      spawn(this.#spawnContext(), spec, hooks, limit),
+    );
+  }
+
+  get canRescue(): boolean {
+    return this.#started.lendsRoots;
+  }
+
+  async rescue(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
+    await this.#spawning(`rescue of instance ${spec.uuid}`, signal, (limit) =>
+      rescue(this.#spawnContext(), spec, hooks, limit),
+    );
+    this.#consoles.forget(spec.uuid);
+  }
+
+  async unrescue(uuid: string, signal: AbortSignal): Promise<void> {
+    const context = { directory: this.#directory, calls: this.#calls };
+    await within(`end of the rescue of ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
+      if (await unrescue(context, uuid, limit)) this.#consoles.forget(uuid);
+    });
+  }
+
+  async #spawning(what: string, signal: AbortSignal, work: (limit: AbortSignal) => Promise<void>): Promise<void> {
+    const { spawnTimeoutMs, imageTimeoutMs } = this.#context.options;
+    await within(what, spawnTimeoutMs + imageTimeoutMs, signal, work);
+  }
+
+  #spawnContext(): SpawnContext {
+    return {
       client: this.#client,
       directory: this.#directory,
       calls: this.#calls,
@@ -149,14 +179,11 @@ export class LxdDriver implements VirtDriver {
       profiles: this.#context.options.profiles,
       log: this.#context.log,
     };
-    const { spawnTimeoutMs, imageTimeoutMs } = this.#context.options;
-    await within(`spawn of instance ${spec.uuid}`, spawnTimeoutMs + imageTimeoutMs, signal, async (limit) =>
-      spawn(context, spec, hooks, limit),
-    );
   }
 
   async destroy(uuid: string, signal: AbortSignal): Promise<void> {
     await within(`deletion of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
+      await unrescue({ directory: this.#directory, calls: this.#calls }, uuid, limit);
       const instance = await this.#directory.find(uuid, limit);
       if (instance) await this.#calls.remove(instance.name, uuid, limit);
       await this.#drives?.remove(uuid);
@@ -248,7 +275,7 @@ export class LxdDriver implements VirtDriver {
     const { log, options } = this.#context;
     const context = { client: this.#client, log, timeoutMs: options.imageTimeoutMs };
     return within(`snapshot of instance ${uuid}`, options.spawnTimeoutMs, signal, async (limit) =>
-      EngineSnapshot.take(context, (await this.#directory.get(uuid, limit)).name, limit),
+      EngineSnapshot.take(context, (await this.#directory.own(uuid, limit)).name, limit),
     );
   }
 

@@ -64,6 +64,12 @@ export class EngineCalls {
     this.#owed.delete(uuid);
   }
 
+  /** What a failed spawn of this instance left, if it did. */
+  async removeOwedOf(uuid: string, signal: AbortSignal): Promise<void> {
+    const name = this.#owed.get(uuid);
+    if (name !== undefined) await this.undoSpawn(name, uuid, signal);
+  }
+
   /** The engine is back. What cannot be removed now stays owed, does not keep the others, and is told of in the end. */
   async removeOwed(signal: AbortSignal): Promise<void> {
     const failures: unknown[] = [];

@@ -15,6 +15,23 @@ export function marksOf(spec: SpawnSpec): StringMap {
   };
 }
 
+const RESCUED = 'user.nova.rescued';
+
+/** Of the guest that stands for a rescued instance: unlike the instance's own no template makes it. */
+export function rescueName(uuid: string): string {
+  return `rescue-${uuid}`;
+}
+
+/** On a rescue guest, beside the marks of the instance: the name of the instance's own guest. */
+export function rescueMark(name: string): StringMap {
+  return { [RESCUED]: name };
+}
+
+/** The name of the guest that this one stands for; undefined when it is the instance's own. */
+export function rescuedName(instance: Pick<Instance, 'config'>): string | undefined {
+  return instance.config[RESCUED];
+}
+
 /** Nova's uuid of an instance; undefined when it is not Nova's. */
 export function novaUuid(instance: Pick<Instance, 'config'>): string | undefined {
   return instance.config[UUID];

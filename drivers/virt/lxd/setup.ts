@@ -12,6 +12,8 @@ export interface EngineSetup {
   readonly rootQuota: boolean;
   /** The engine can show folders of the host through a container's id map. */
   readonly mapsIds: boolean;
+  /** The root of a stopped instance can be a disk of another one. */
+  readonly lendsRoots: boolean;
   /** The engine's own architecture first. */
   readonly architectures: readonly string[];
 }
@@ -41,6 +43,7 @@ export async function findSetup(
     rootQuota: wantsQuota(options, pool),
     // LXD announces the ability also where its `shift` fails
     mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
+    lendsRoots: extensions.has('lighter_disk_instance_root'),
     architectures: [own, ...(environment.architectures ?? []).filter((name) => name !== own)],
   };
 }

@@ -1,5 +1,5 @@
 // A spawn: image and network side by side, then the instance; all undone when any of it fails.
-import type { InstancesPost } from '#src/client/wire.ts';
+import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { GuestData, SpawnHooks, SpawnNic, SpawnSpec } from '../driver.ts';
@@ -30,6 +30,26 @@ export async function spawn(
   context.calls.forgive(spec.uuid);
   await refuseExisting(context, spec, signal);
   await using revert = new Reverter(log);
+  await spawnGuest(context, spec, hooks, { revert }, signal);
+  revert.commit();
+  directory.remember(spec.uuid, spec.name);
+}
+
+export interface Making {
+  readonly revert: Reverter;
+  /** Beside what a guest of this spec has. */
+  readonly config?: StringMap;
+  readonly devices?: DeviceMap;
+}
+
+/** What it made is on `revert`. */
+export async function spawnGuest(
+  context: SpawnContext,
+  spec: SpawnSpec,
+  hooks: SpawnHooks,
+  making: Making,
+  signal: AbortSignal,
+): Promise<void> {
   const siblings = new AbortController();
   const either = AbortSignal.any([signal, siblings.signal]);
   const network = cancelling(siblings, hooks.network(either));
@@ -41,13 +61,11 @@ export async function spawn(
     siblings,
     network.then(() => hooks.guest?.(either)),
   );
-  const instance = cancelling(siblings, create(context, { spec, network, wired, guest, revert }, either));
+  const instance = cancelling(siblings, create(context, { spec, network, wired, guest, making }, either));
   // All have ended before anything is undone; the one that failed first is the reason.
   await Promise.allSettled([network, wired, guest, instance]);
   signal.throwIfAborted();
   if (siblings.signal.aborted) throw (siblings.signal.reason as Error).cause;
-  revert.commit();
-  directory.remember(spec.uuid, spec.name);
 }
 
 /** The first of several that fails gives up the others. */
@@ -78,19 +96,23 @@ interface Work {
   readonly network: Promise<readonly SpawnNic[]>;
   readonly wired: Promise<void>;
   readonly guest: Promise<GuestData | undefined>;
-  readonly revert: Reverter;
+  readonly making: Making;
 }
 
 /** The root file system is made while Neutron works: what is left to do at the end is the start. */
 async function create(
   context: SpawnContext,
-  { spec, network, wired, guest, revert }: Work,
+  { spec, network, wired, guest, making }: Work,
   signal: AbortSignal,
 ): Promise<void> {
   const { images, calls, setup, profiles } = context;
+  const { revert } = making;
   const fingerprint = await images.ensure(spec.image, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
-  await post(context, instanceBody(spec, [], { ...setup, fingerprint, profiles }), spec, signal);
+  const body = instanceBody(spec, [], { ...setup, fingerprint, profiles });
+  const { config, devices } = making;
+  const whole = { ...body, config: { ...body.config, ...config }, devices: { ...body.devices, ...devices } };
+  await post(context, whole, spec, signal);
   const [nics, told] = await Promise.all([network, guest]);
   await equip(context, { spec, revert }, { nics, guest: told }, signal);
   await wired;

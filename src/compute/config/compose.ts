@@ -220,6 +220,7 @@ function periodic(options: Options, main: SectionReader): Config.PeriodicConfig 
     instanceDeleteIntervalMs: main.ms('instance_delete_interval'),
     maximumInstanceDeleteAttempts: main.number('maximum_instance_delete_attempts'),
     shelvedPollIntervalMs: main.ms('shelved_poll_interval'),
+    rescueTimeoutMs: main.ms('rescue_timeout'),
     resizeConfirmWindowMs: main.ms('resize_confirm_window'),
     reclaimInstanceIntervalMs: main.ms('reclaim_instance_interval'),
   };

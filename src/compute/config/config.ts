@@ -105,6 +105,7 @@ export interface PeriodicConfig {
   readonly maximumInstanceDeleteAttempts: number;
   readonly shelvedPollIntervalMs: number;
   /** 0: off. */
+  readonly rescueTimeoutMs: number;
   readonly resizeConfirmWindowMs: number;
   /** 0: off. */
   readonly reclaimInstanceIntervalMs: number;

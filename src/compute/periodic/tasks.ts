@@ -10,6 +10,7 @@ import {
   reclaimQueuedDeletes,
   runPendingDeletes,
 } from './deleted-guests.ts';
+import { endOldRescues } from './rescued-instances.ts';
 import { offloadShelved } from './shelved-instances.ts';
 import { confirmOldResizes } from './unconfirmed-resizes.ts';
 import type { PowerSync } from './power-sync.ts';
@@ -89,6 +90,9 @@ function optionalTasks(
   if (config.build.shelvedOffloadTimeMs > 0) {
     const run = (signal: AbortSignal): Promise<void> => offloadShelved(services, operations, signal);
     tasks.push({ name: '_poll_shelved_instances', spacingMs: config.periodic.shelvedPollIntervalMs, run });
+  }
+  if (config.periodic.rescueTimeoutMs > 0) {
+    tasks.push({ name: '_poll_rescued_instances', spacingMs: 0, run: () => endOldRescues(services) });
   }
   if (config.periodic.resizeConfirmWindowMs > 0) {
     tasks.push({ name: '_poll_unconfirmed_resizes', spacingMs: 0, run: () => confirmOldResizes(services) });

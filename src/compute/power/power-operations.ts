@@ -93,10 +93,17 @@ export class PowerOperations {
   }
 
   async powerOn(instance: Instance, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
+    await this.#leaveRescue(instance, signal);
     const nics = await this.#tools.plugger.plug(vifs, signal);
     await this.#services.virt.powerOn(instance.get('uuid'), nics, signal).catch((error: unknown) => {
       throw asNotFound(error, instance);
     });
+  }
+
+  /** What is not rescued, as far as Nova knows, runs from its own disk: the way out of a rescue that failed, or was reset. */
+  async #leaveRescue(instance: Instance, signal: AbortSignal): Promise<void> {
+    if (instance.get('vm_state') === VM_STATES.rescued) return;
+    await this.#services.virt.unrescue(instance.get('uuid'), signal);
   }
 
   async reboot(context: RequestContext, instance: Instance, type: RebootType, signal: AbortSignal): Promise<void> {
@@ -136,6 +143,7 @@ export class PowerOperations {
   ): Promise<void> {
     if (type === 'SOFT' && isRunning && (await this.#softReboot(instance, signal))) return;
     await this.powerOff(instance, false, signal);
+    await this.#leaveRescue(instance, signal);
     await this.#tools.plugger.unplug(vifs);
     await this.#hardStart(context, instance, vifs, signal);
   }

@@ -84,6 +84,8 @@ const STEPS: Readonly<Record<RecoveryStep, Step>> = {
   unpause: ({ operations, context }, instance) => operations.unpause(context, instance),
   stop: ({ operations, context }, instance) => operations.stop(context, instance, true),
   start: ({ operations, context }, instance) => operations.start(context, instance),
+  'undo rescue': ({ operations, context }, instance) => operations.undoRescue(context, instance),
+  unrescue: ({ operations, context }, instance) => operations.unrescue(context, instance),
   plug: async (parts, instance, signal) => {
     try {
       await parts.operations.plugInterfaces(parts.context, instance, signal);

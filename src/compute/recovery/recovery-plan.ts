@@ -13,6 +13,8 @@ export type RecoveryStep =
   | 'unpause'
   | 'stop'
   | 'start'
+  | 'undo rescue'
+  | 'unrescue'
   | 'plug'
   | 'fail live migration'
   | 'resume guest';
@@ -57,6 +59,9 @@ function rebootSteps(view: RecoveryView): readonly RecoveryStep[] {
 }
 
 const RULES: readonly Rule[] = [
+  // Of these a stock compute knows nothing: it leaves them in their task for ever.
+  { applies: ({ taskState }) => taskState === TASK.rescuing, steps: () => ['undo rescue'] },
+  { applies: ({ taskState }) => taskState === TASK.unrescuing, steps: () => ['unrescue'] },
   {
     applies: ({ vmState, taskState }) =>
       vmState === VM.softDelete || (vmState === VM.error && !isIn(taskState, TASK.resizeMigrating, TASK.deleting)),

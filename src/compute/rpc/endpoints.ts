@@ -4,6 +4,7 @@ import type { ComputeOperations } from '../operations.ts';
 import type { ComputeServices } from '../types.ts';
 import { hostMethods } from './host-methods.ts';
 import { instanceMethods } from './instance-methods.ts';
+import { rescueMethods } from './rescue-methods.ts';
 import { resizeMethods } from './resize-methods.ts';
 import { unsupportedMethods } from './unsupported-methods.ts';
 
@@ -16,6 +17,7 @@ const VERSIONS = ['6.5', '5.13'] as const;
 export function computeEndpoints(services: ComputeServices, operations: ComputeOperations): readonly RpcEndpoint[] {
   const methods = [
     ...instanceMethods(services, operations),
+    ...rescueMethods(operations),
     ...resizeMethods(operations),
     ...hostMethods(services),
     ...unsupportedMethods(),

@@ -4,7 +4,7 @@ import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
 import { NotImplementedError } from '../not-implemented.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
 import { type ArgsOf, object, optional } from './params.ts';
-import { type Wrapper, X, XEF, XEFM, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
+import { type Wrapper, X, XEF, XEFM, XF, XTEFM, XTF } from './wrappers.ts';
 
 /** What a refusal may need of the arguments, whichever of them a method has. */
 const args = {
@@ -31,8 +31,6 @@ function aboutInstance(name: NovaExceptionName, key: 'instance_uuid' | 'instance
 const plain = (wrappers: readonly Wrapper[]): Unsupported => ({ wrappers, refusal: notImplemented });
 
 const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
-  rescue_instance: plain(XTEF),
-  unrescue_instance: plain(XTEF),
   trigger_crash_dump: plain(XEF),
   prep_snapshot_based_resize_at_dest: { wrappers: XEF, refusal: preCheckFailed },
   prep_snapshot_based_resize_at_source: plain(XTEFM),

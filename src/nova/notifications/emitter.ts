@@ -12,6 +12,7 @@ import {
   createPayload,
   exceptionPayload,
   rebuildPayload,
+  rescuePayload,
   resizePrepPayload,
   snapshotPayload,
 } from './versioned.ts';
@@ -41,6 +42,8 @@ export interface MomentOf {
   readonly extra?: Readonly<Record<string, unknown>>;
   /** Of the versioned payload of a snapshot. */
   readonly snapshotImageId?: string;
+  /** Of the versioned payload of a rescue. */
+  readonly rescueImageId?: string;
   /** Of the versioned payload of a prepared resize. */
   readonly newFlavor?: NovaObject<'Flavor'>;
 }
@@ -193,7 +196,7 @@ class Emitter implements NotificationEmitter {
     context: RequestContext,
     instance: Instance,
     {
-      moment: { name, error, snapshotImageId, newFlavor },
+      moment: { name, error, snapshotImageId, rescueImageId, newFlavor },
       blockDevices,
     }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
   ): unknown {
@@ -205,6 +208,8 @@ class Emitter implements NotificationEmitter {
         return snapshotPayload(instance, snapshotImageId ?? '', details);
       case 'InstanceActionRebuildPayload':
         return rebuildPayload(instance, details);
+      case 'InstanceActionRescuePayload':
+        return rescuePayload(instance, rescueImageId ?? null, details);
       case 'InstanceActionResizePrepPayload':
         return resizePrepPayload(instance, newFlavor ?? null, details);
       default:

@@ -10,6 +10,7 @@ export interface MomentNames {
     | 'InstanceCreatePayload'
     | 'InstanceActionSnapshotPayload'
     | 'InstanceActionRebuildPayload'
+    | 'InstanceActionRescuePayload'
     | 'InstanceActionResizePrepPayload';
   /** The phases whose legacy payload carries the addresses. */
   readonly fixedIps?: readonly Phase[];
@@ -34,6 +35,8 @@ export const moments = {
   resume: action('resume'),
   snapshot: { legacy: 'snapshot', versioned: 'snapshot', payload: 'InstanceActionSnapshotPayload' },
   rebuild: { legacy: 'rebuild', versioned: 'rebuild', payload: 'InstanceActionRebuildPayload', fixedIps: ['end'] },
+  rescue: { legacy: 'rescue', versioned: 'rescue', payload: 'InstanceActionRescuePayload', fixedIps: ['start', 'end'] },
+  unrescue: { ...action('unrescue'), fixedIps: ['start', 'end'] },
   shelve: action('shelve'),
   shelve_offload: action('shelve_offload'),
   unshelve: action('unshelve'),

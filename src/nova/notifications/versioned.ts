@@ -38,6 +38,11 @@ export function rebuildPayload(instance: Instance, details: ActionDetails): Prim
   return payload('InstanceActionRebuildPayload', '1.10', data);
 }
 
+/** `imageId`: the one that was asked for. */
+export function rescuePayload(instance: Instance, imageId: string | null, details: ActionDetails): Primitive {
+  return payload('InstanceActionRescuePayload', '1.4', { ...actionData(instance, details), rescue_image_ref: imageId });
+}
+
 export function resizePrepPayload(
   instance: Instance,
   flavor: NovaObject<'Flavor'> | null,

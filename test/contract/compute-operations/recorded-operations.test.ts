@@ -510,3 +510,27 @@ describe('trigger_crash_dump', () => {
     expect(harness.plane.faults).toHaveLength(1);
   });
 });
+
+describe.each([
+  ['rescue', 'rescue_instance'],
+  ['unrescue', 'unrescue_instance'],
+])('%s', (name, method) => {
+  it('writes the recorded states with the recorded expectations, events and faults', async () => {
+    const arrange = (harness: ComputeHarness): void => {
+      for (const row of harness.plane.instances.values()) {
+        harness.glance.addActive(row['system_metadata'].image_base_image_ref);
+      }
+      const [received] = recordingOf(name).received.filter((message) => message.method === method);
+      const asked = received?.args['rescue_image_ref'];
+      if (typeof asked === 'string') harness.glance.addActive(asked);
+    };
+
+    const played = await play(name, method, { arrange });
+
+    // the recorded driver had no rescue guest that could run
+    const withoutPower = (states: readonly Json[]) => states.map(({ power_state: _power, ...state }) => state);
+    const { ours, theirs, received } = played;
+    expect(withoutPower(mergedStates(ours, received))).toEqual(withoutPower(mergedStates(theirs, received)));
+    expectSame(played);
+  });
+});

@@ -428,6 +428,51 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       await expect(stopped).rejects.toMatchObject({ kind: 'conflict' });
     });
 
+    it('rescues a stopped instance: another guest stands for it until that is taken away', async () => {
+      const spec = await spawn();
+      const { uuid } = spec;
+      const rescue = (hooks = noNetwork) => under.driver.rescue({ ...spec, image: goodImage() }, hooks, signal());
+      if (!under.driver.canRescue) {
+        await expect(rescue()).rejects.toMatchObject({ kind: 'unsupported' });
+        return;
+      }
+      await expect(rescue()).rejects.toMatchObject({ kind: 'conflict' });
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      const failure = new AppError('conflict', 'no port');
+      const failing = { network: () => Promise.reject(failure) };
+      await expect(rescue(failing)).rejects.toBe(failure);
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.shutdown);
+
+      await rescue();
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+      expect((await uuids()).filter((one) => one === uuid)).toHaveLength(1);
+      await expect(rescue()).rejects.toMatchObject({ kind: 'conflict' });
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      await under.driver.powerOn(uuid, [], signal());
+      await under.driver.unrescue(uuid, signal());
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.shutdown);
+      await under.driver.unrescue(uuid, signal());
+      await under.driver.powerOn(uuid, [], signal());
+      expect(await under.driver.listInstances(signal())).toContainEqual({
+        uuid,
+        name: spec.name,
+        powerState: POWER_STATE.running,
+      });
+    });
+
+    it('destroys a rescued instance with the guest that stands for it', async () => {
+      if (!under.driver.canRescue) return;
+      const spec = await spawn();
+      await under.driver.powerOff(spec.uuid, { graceSeconds: 0 }, signal());
+      await under.driver.rescue(spec, noNetwork, signal());
+
+      await under.driver.destroy(spec.uuid, signal());
+
+      expect(await uuids()).not.toContain(spec.uuid);
+      expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.nostate);
+    });
+
     it('reports what happens to instances until nobody listens', async () => {
       const events: LifecycleEvent[] = [];
       const listening = under.driver.onLifecycle((event) => events.push(event));

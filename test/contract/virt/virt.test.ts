@@ -34,6 +34,10 @@ function lxdOn(options: FakeLxdOptions): () => Promise<VirtUnderTest> {
 virtContract('lxd, as LXD 5.0.2', lxdOn({}));
 virtContract('lxd, operations that take time', lxdOn({ operationMs: 20 }));
 virtContract(
+  'lxd, as lighterd',
+  lxdOn({ extensions: ['instances', 'cloud_init', 'lighter_disk_instance_root'], serverVersion: '5.0.2' }),
+);
+virtContract(
   'lxd, as Incus 6',
   lxdOn({ extensions: ['instances', 'cloud_init', 'instance_create_start'], serverVersion: '6.0.4' }),
 );

@@ -87,7 +87,7 @@ describe('the endpoints', () => {
 });
 
 describe('methods that this service does not serve', () => {
-  it.each([['rescue_instance', 'rescuing']])(
+  it.each([['finish_snapshot_based_resize_at_dest', 'resize_migrated']])(
     '%s ends its task, keeps the state, and leaves fault and event',
     async (method, task) => {
       await using harness = new ComputeHarness();
@@ -141,9 +141,9 @@ describe('methods that this service does not serve', () => {
 
   it('refuse also when the instance cannot be told of it', async () => {
     await using harness = new ComputeHarness();
-    const instance = instanceOf({ task_state: 'rescuing' });
+    const instance = instanceOf({ task_state: 'resize_migrated' });
 
-    expect(await failureOf(harness.send('rescue_instance', { instance }))).toMatchObject({
+    expect(await failureOf(harness.send('finish_snapshot_based_resize_at_dest', { instance }))).toMatchObject({
       class: 'NotImplementedError',
     });
   });
