@@ -21,16 +21,9 @@ import {
   type VirtInstance,
 } from '../driver.ts';
 import { freeName } from '../nic-names.ts';
+import { fakeFacts, type FakeOptions } from './facts.ts';
 
-export interface FakeOptions {
-  /** hypervisor_hostname. */
-  readonly nodeName: string;
-  readonly vcpus?: number;
-  readonly memoryMib?: number;
-  readonly diskGib?: number;
-  /** How long a container takes to start or to shut down. */
-  readonly delayMs?: number;
-}
+export type { FakeOptions } from './facts.ts';
 
 export interface FakeInstance {
   spec: SpawnSpec;
@@ -99,20 +92,10 @@ export class FakeVirtDriver implements VirtDriver {
   async hostFacts(signal: AbortSignal): Promise<HostFacts> {
     signal.throwIfAborted();
     this.#failOnDemand('hostFacts');
-    const { nodeName, vcpus, memoryMib, diskGib } = this.#options;
-    const flavors = [...this.instances.values()].map(({ spec }) => spec.flavor);
-    return {
-      hypervisorHostname: nodeName,
-      hypervisorVersion: 1_000_000,
-      architecture: 'x86_64',
-      vcpus,
-      memoryMib,
-      memoryUsedMib: flavors.reduce((sum, flavor) => sum + flavor.memoryMib, 0),
-      diskGib,
-      diskUsedGib: flavors.reduce((sum, flavor) => sum + flavor.rootGib, 0),
-      cpuInfo: JSON.stringify({ arch: 'x86_64', model: 'fake', vendor: 'fake', topology: {}, features: [] }),
-      uptime: 'up 1 day, 0:00, load average: 0.00, 0.00, 0.00',
-    };
+    return fakeFacts(
+      this.#options,
+      [...this.instances.values()].map(({ spec }) => spec.flavor),
+    );
   }
 
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {

@@ -33,9 +33,8 @@ export async function rescue(
   const guest = hooks.guest && (async (limit: AbortSignal) => withoutDrive(await hooks.guest?.(limit)));
   await spawnGuest(
     context,
-    { ...spec, name },
+    { spec: { ...spec, name }, revert, config: rescueMark(rescued.name), devices: devicesOf(rescued) },
     { ...hooks, ...(guest && { guest }) },
-    { revert, config: rescueMark(rescued.name), devices: devicesOf(rescued) },
     signal,
   );
   revert.commit();

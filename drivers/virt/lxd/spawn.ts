@@ -30,12 +30,13 @@ export async function spawn(
   context.calls.forgive(spec.uuid);
   await refuseExisting(context, spec, signal);
   await using revert = new Reverter(log);
-  await spawnGuest(context, spec, hooks, { revert }, signal);
+  await spawnGuest(context, { spec, revert }, hooks, signal);
   revert.commit();
   directory.remember(spec.uuid, spec.name);
 }
 
 export interface Making {
+  readonly spec: SpawnSpec;
   readonly revert: Reverter;
   /** Beside what a guest of this spec has. */
   readonly config?: StringMap;
@@ -45,9 +46,8 @@ export interface Making {
 /** What it made is on `revert`. */
 export async function spawnGuest(
   context: SpawnContext,
-  spec: SpawnSpec,
-  hooks: SpawnHooks,
   making: Making,
+  hooks: SpawnHooks,
   signal: AbortSignal,
 ): Promise<void> {
   const siblings = new AbortController();
@@ -61,7 +61,7 @@ export async function spawnGuest(
     siblings,
     network.then(() => hooks.guest?.(either)),
   );
-  const instance = cancelling(siblings, create(context, { spec, network, wired, guest, making }, either));
+  const instance = cancelling(siblings, create(context, { network, wired, guest, making }, either));
   // All have ended before anything is undone; the one that failed first is the reason.
   await Promise.allSettled([network, wired, guest, instance]);
   signal.throwIfAborted();
@@ -92,7 +92,6 @@ async function refuseExisting(
 }
 
 interface Work {
-  readonly spec: SpawnSpec;
   readonly network: Promise<readonly SpawnNic[]>;
   readonly wired: Promise<void>;
   readonly guest: Promise<GuestData | undefined>;
@@ -102,11 +101,11 @@ interface Work {
 /** The root file system is made while Neutron works: what is left to do at the end is the start. */
 async function create(
   context: SpawnContext,
-  { spec, network, wired, guest, making }: Work,
+  { network, wired, guest, making }: Work,
   signal: AbortSignal,
 ): Promise<void> {
   const { images, calls, setup, profiles } = context;
-  const { revert } = making;
+  const { spec, revert } = making;
   const fingerprint = await images.ensure(spec.image, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
   const body = instanceBody(spec, [], { ...setup, fingerprint, profiles });
