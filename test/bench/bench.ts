@@ -1,19 +1,21 @@
-// npm run bench [-- engine|compute]: ratios against the stock peers, measured in one run on this machine. The compute's part
-// needs a running lab (npm run up).
+// npm run bench [-- engine|peers|compute]: ratios against the stock peers, measured in one run on this machine. The compute's
+// part needs a running lab (npm run up).
 import { Processes } from '../openstack/lab/processes.ts';
 import { defaultPaths } from '../openstack/lab/settings.ts';
 import { say } from '../openstack/lab/progress.ts';
 import { benchCompute } from './compute-bench.ts';
 import { benchEngine } from './engine-bench.ts';
+import { benchPeers, printPeers } from './peer-bench.ts';
 import { printTable, type Row } from './stats.ts';
 
 const wanted = process.argv[2] ?? 'all';
 const rows: Row[] = [];
-if (wanted !== 'compute') {
+if (wanted === 'all' || wanted === 'engine') {
   say('engine …');
   rows.push(...(await benchEngine()));
 }
-if (wanted !== 'engine') {
+if (wanted === 'all' || wanted === 'peers') printPeers(await benchPeers());
+if (wanted === 'all' || wanted === 'compute') {
   if (new Processes(defaultPaths()).pid('nova-compute-lxd') === undefined) {
     console.error('the compute is measured on a running lab: npm run up, then again');
     process.exitCode = 1;

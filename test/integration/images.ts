@@ -136,8 +136,13 @@ export async function debianSystemdRoot(cache = '/var/cache/lightervisor-test'):
   await mkdir(cache, { recursive: true });
   const scratch = `${directory}.${process.pid}`;
   const packages = 'systemd,systemd-sysv,dbus,iproute2,iputils-ping';
-  await run('mmdebstrap', ['--variant=minbase', `--include=${packages}`, 'bookworm', scratch], { timeout: 900_000 });
-  await rename(scratch, directory);
+  try {
+    await run('mmdebstrap', ['--variant=minbase', `--include=${packages}`, 'bookworm', scratch], { timeout: 900_000 });
+    await rename(scratch, directory);
+  } catch (error) {
+    await rm(scratch, { recursive: true, force: true });
+    throw error;
+  }
   return directory;
 }
 
