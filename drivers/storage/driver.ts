@@ -157,6 +157,13 @@ export interface StorageDriver {
   /** Bytes used by one volume; undefined when the file system cannot tell cheaply. */
   volumeUsage?(volume: VolumeRef, signal: AbortSignal): Promise<number | undefined>;
 
+  /**
+   * Runs `use` with the directory of an instance that holds rootfs/ and, beside it, what else is kept of the instance. Mounted only as
+   * long as that lasts, unless it was before; owners are not looked at. AppError 'not_found' when there is no such instance. Absent:
+   * the driver keeps nothing there.
+   */
+  withFolder?<T>(name: string, use: (directory: string) => Promise<T>, signal: AbortSignal): Promise<T>;
+
   /** Atomic; of a volume that may be in use (see instantSnapshots). AppError 'conflict' when the name is taken. */
   createSnapshot(volume: VolumeRef, snapshot: string, signal: AbortSignal): Promise<void>;
   /** Absent is success. */

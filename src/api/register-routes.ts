@@ -16,6 +16,7 @@ import { registerNetworkRoutes } from './networks.ts';
 import { registerOperationRoutes } from './operations.ts';
 import { registerProfileRoutes } from './profiles.ts';
 import { registerProjectRoutes } from './projects.ts';
+import { registerRecoveryRoutes } from './recovery.ts';
 import { registerServerRoutes } from './server.ts';
 import { registerStoragePoolRoutes } from './storage-pools.ts';
 import { registerVolumeRoutes, VOLUME_EXTENSIONS } from './volumes.ts';
@@ -56,5 +57,6 @@ export function registerRoutes<Instances extends InstancesPart>(app: ApiApp, dep
   registerMetricsRoutes(app, engine);
   registerWarningRoutes(app, engine);
   registerInternalRoutes(app, { shutdown, haveStarted: () => engine.instances.haveStarted() });
+  registerRecoveryRoutes(app, engine);
   instanceRoutes.register(app, engine, upgrades);
 }

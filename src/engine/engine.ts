@@ -35,6 +35,8 @@ import { ServerConfig } from './server/server-config.ts';
 import { type FirstPool, setUpFirstPool } from './storage/first-pool.ts';
 import { StoragePools } from './storage/storage-pools.ts';
 import type { InstancesPart } from './types.ts';
+import { InstanceRecords } from './recovery/instance-records.ts';
+import { Recovery } from './recovery/recovery.ts';
 import { CustomSnapshots } from './volumes/custom-snapshots.ts';
 import { VolumeBackups } from './volumes/volume-backups.ts';
 import { CustomVolumes } from './volumes/custom-volumes.ts';
@@ -73,6 +75,7 @@ export interface Engine<Instances extends InstancesPart = InstancesPart> {
   readonly volumeSnapshots: CustomSnapshots;
   readonly volumeBackups: VolumeBackups;
   readonly volumeMigrations: VolumeMigrations;
+  readonly recovery: Recovery;
   readonly images: Images;
   readonly publisher: ImagePublisher;
   readonly downloads: ImageDownloads;
@@ -144,6 +147,7 @@ export async function createEngine<Instances extends InstancesPart>(
     volumeSnapshots,
     volumeBackups,
     volumeMigrations: new VolumeMigrations({ context, volumes, snapshots: volumeSnapshots }),
+    recovery: new Recovery({ context, pools, rules: instances.rules }),
     images,
     downloads,
     upkeep,
@@ -181,6 +185,7 @@ export async function createEngine<Instances extends InstancesPart>(
       networks,
       imagesService(images),
       instances.service,
+      new InstanceRecords(context, events),
       volumeSnapshots,
       volumeBackups,
       upkeep.service,

@@ -115,6 +115,12 @@ export class BtrfsDriver implements StorageDriver {
     return this.unmountVolume(container(name));
   }
 
+  async withFolder<T>(name: string, use: (directory: string) => Promise<T>): Promise<T> {
+    const directory = this.#places.volume(container(name));
+    await this.#host.status(directory); // which must be there
+    return use(directory);
+  }
+
   resizeInstance(name: string, sizeBytes: number | undefined): Promise<void> {
     return this.resizeVolume(container(name), sizeBytes);
   }

@@ -77,6 +77,12 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
     await this.host.mounts.unmount(this.pool.layout.rootfs(name));
   }
 
+  async withFolder<T>(name: string, use: (directory: string) => Promise<T>): Promise<T> {
+    const directory = this.pool.layout.instance(name);
+    await this.host.status(directory); // which must be there
+    return use(directory);
+  }
+
   async createPool(): Promise<void> {
     await this.pool.create();
     await this.quotas.probe();

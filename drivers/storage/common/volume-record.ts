@@ -17,6 +17,8 @@ export interface VolumeRecord {
 }
 
 const FILE = 'volume.json';
+/** What LXD maps when /etc/subuid does not say otherwise. */
+const FOREIGN_SIZE = 1_000_000_000;
 
 export async function writeRecord(host: Host, instancePath: string, record: VolumeRecord): Promise<void> {
   await host.writeFile(join(instancePath, FILE), `${JSON.stringify(record)}\n`, { mode: 0o600 });
@@ -24,12 +26,22 @@ export async function writeRecord(host: Host, instancePath: string, record: Volu
 
 /** AppError 'not_found' when there is no such instance. */
 export async function readRecord(host: Host, instancePath: string): Promise<VolumeRecord> {
-  const text = await host.readFile(join(instancePath, FILE));
+  const text = await host.readFile(join(instancePath, FILE)).catch((error: unknown) => {
+    if (kindOf(error) === 'not_found') return undefined;
+    throw error;
+  });
+  if (text === undefined) return foreignRecord(host, instancePath);
   try {
     return JSON.parse(text) as VolumeRecord;
   } catch (error) {
     throw new AppError('internal', `${instancePath}/${FILE} is damaged`, { cause: error });
   }
+}
+
+/** Of a volume that LXD made: whose root it is says how its owners are mapped. */
+async function foreignRecord(host: Host, instancePath: string): Promise<VolumeRecord> {
+  const { uid: uidBase, gid: gidBase } = await host.status(join(instancePath, 'rootfs'));
+  return { image: null, owners: uidBase === 0 ? null : { uidBase, gidBase, size: FOREIGN_SIZE } };
 }
 
 /** Records of all instances and their snapshots; those that go away meanwhile are left out. */

@@ -88,6 +88,17 @@ export class ZfsVolumes {
     await flavour.unmount(dataset, path, signal);
   }
 
+  async withFolder<T>(volume: VolumeRef, use: (path: string) => Promise<T>, signal: AbortSignal): Promise<T> {
+    await this.#parts.require(volume, [], signal);
+    const { dataset, path, flavour } = await this.#parts.mountable(volume);
+    await using mounts = new Reverter(this.#parts.context.log); // never committed: the mount is for this alone
+    if (!(await this.#parts.context.host.mounts.isMountPoint(path))) {
+      await flavour.mount(dataset, path, signal);
+      mounts.add(`mount of ${dataset}`, () => flavour.unmount(dataset, path, limited(UNDO_LIMIT_MS)));
+    }
+    return await use(path);
+  }
+
   async resize(volume: VolumeRef, sizeBytes: number | undefined, signal: AbortSignal): Promise<void> {
     await this.#parts.settings.limit(this.#parts.pool.names.volume(volume), sizeBytes, signal);
   }

@@ -114,6 +114,10 @@ export class ZfsDriver implements StorageDriver {
     return this.#volumes.unmount(instance(name), signal);
   }
 
+  withFolder<T>(name: string, use: (directory: string) => Promise<T>, signal: AbortSignal): Promise<T> {
+    return this.#volumes.withFolder(instance(name), use, signal);
+  }
+
   resizeInstance(name: string, sizeBytes: number | undefined, signal: AbortSignal): Promise<void> {
     return this.#volumes.resize(instance(name), sizeBytes, signal);
   }

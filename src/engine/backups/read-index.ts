@@ -25,6 +25,8 @@ export interface BackupIndex {
   readonly snapshots: readonly string[];
   readonly instance?: BackedUpInstance;
   readonly snapshotRows: readonly Unowned[];
+  readonly createdAt: string;
+  readonly lastUsedAt: string;
   readonly volume: VolumeNotes;
   readonly volumeSnapshots: ReadonlyMap<string, VolumeNotes>;
 }
@@ -62,7 +64,7 @@ const SCHEMA = {
     config: {
       type: ['object', 'null'],
       properties: {
-        container: { type: ['object', 'null'], properties: INSTANCE },
+        container: { type: ['object', 'null'], properties: { ...INSTANCE, created_at: time, last_used_at: time } },
         volume: { type: ['object', 'null'], properties: NOTES },
         volume_snapshots: {
           type: ['array', 'null'],
@@ -82,7 +84,7 @@ interface IndexFile {
   readonly type?: string;
   readonly snapshots?: readonly string[] | null;
   readonly config?: {
-    readonly container?: Nullable<Partial<BackedUpInstance>> | null;
+    readonly container?: (Nullable<Partial<BackedUpInstance>> & Times) | null;
     readonly snapshots?: readonly SnapshotFile[] | null;
     readonly volume?: NotesFile | null;
     readonly volume_snapshots?: readonly (NotesFile & { readonly name: string })[] | null;
@@ -92,6 +94,11 @@ interface IndexFile {
 interface NotesFile {
   readonly config?: ConfigMap | null;
   readonly description?: string;
+}
+
+interface Times {
+  readonly created_at?: string;
+  readonly last_used_at?: string;
 }
 
 interface SnapshotFile extends Nullable<Partial<BackedUpInstance>> {
@@ -108,13 +115,25 @@ let validate: ValidateFunction<IndexFile> | undefined;
 
 /** AppError 'invalid' when it is not the index of a backup. */
 export async function parseIndex(content: string): Promise<BackupIndex> {
+  return checked(await parsed(content, 'index.yaml'));
+}
+
+/** backup.yaml, which is the part of an index that tells of the instance. AppError 'invalid' when it is none. */
+export async function parseRecord(content: string): Promise<BackupIndex> {
+  const config = (await parsed(content, 'backup.yaml')) as { readonly container?: { readonly name?: unknown } } | null;
+  return checked({ name: config?.container?.name, config });
+}
+
+async function parsed(content: string, file: string): Promise<unknown> {
   const { parse } = await import('yaml');
-  let data: unknown;
   try {
-    data = parse(content, { maxAliasCount: 0, schema: 'core' });
+    return parse(content, { maxAliasCount: 0, schema: 'core' });
   } catch (cause) {
-    throw new AppError('invalid', 'Backup is not valid: index.yaml is not YAML', { cause });
+    throw new AppError('invalid', `Backup is not valid: ${file} is not YAML`, { cause });
   }
+}
+
+function checked(data: unknown): BackupIndex {
   validate ??= new Ajv({ strict: false }).compile<IndexFile>(SCHEMA);
   if (!validate(data)) {
     const [error] = validate.errors ?? [];
@@ -145,6 +164,8 @@ function indexOf(file: IndexFile): BackupIndex {
     optimized: file.optimized === true,
     snapshots: orNone(file.snapshots),
     snapshotRows: orNone(config?.snapshots).map(snapshotOf),
+    createdAt: container?.created_at ?? ZERO_TIME,
+    lastUsedAt: container?.last_used_at ?? ZERO_TIME,
     volume: volumeOf(config?.volume ?? {}),
     volumeSnapshots: new Map(orNone(config?.volume_snapshots).map((one) => [one.name, volumeOf(one)])),
     ...(container && { instance: instanceOf(name, container) }),

@@ -79,19 +79,6 @@ export function idMapEntries(range: IdMapRange | null): readonly RuntimeIdMapEnt
   ];
 }
 
-/** What idMapJson() wrote; null: privileged, or nothing. */
-export function idMapFromJson(text: string | undefined): IdMapRange | null {
-  const entries = JSON.parse(text === undefined || text === '' ? '[]' : text) as readonly {
-    readonly Isuid: boolean;
-    readonly Isgid: boolean;
-    readonly Hostid: number;
-    readonly Maprange: number;
-  }[];
-  const uid = entries.find(({ Isuid }) => Isuid);
-  const gid = entries.find(({ Isgid }) => Isgid);
-  return uid && gid ? { uidBase: uid.Hostid, gidBase: gid.Hostid, size: uid.Maprange } : null;
-}
-
 /** volatile.idmap.current and .next. */
 export function idMapJson(range: IdMapRange | null): string {
   if (range === null) return '[]';
@@ -105,8 +92,8 @@ export function idMapJson(range: IdMapRange | null): string {
   return JSON.stringify([entry(true, range.uidBase), entry(false, range.gidBase)]);
 }
 
-/** As volatile.idmap.* have it. null: ids are not mapped. AppError 'invalid' for what is no such text. */
-export function idMapOfJson(text: string | undefined): IdMapRange | null {
+/** What idMapJson() wrote, or LXD. null: privileged, or nothing. AppError 'invalid' for what is no such text. */
+export function idMapFromJson(text: string | undefined): IdMapRange | null {
   const entries = parsedEntries(text);
   const uid = entries.find(({ Isuid }) => Isuid);
   const gid = entries.find(({ Isuid }) => !Isuid);

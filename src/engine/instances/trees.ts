@@ -6,7 +6,7 @@ import { limited } from '#src/lib/wait.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { expander } from './expansion.ts';
-import { idMapOfJson } from './idmap.ts';
+import { idMapFromJson } from './idmap.ts';
 import { hostName, lockKey } from './instance-paths.ts';
 import type { InstanceInfo } from './instances.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
@@ -63,7 +63,7 @@ export class InstanceTrees {
     const pid = await runtime.initPid(container, limit);
     if (pid === undefined) return undefined;
     const { config } = context.database.instances.get(record.project, record.name);
-    const tree = ContainedTree.ofProcess(pid, idMapOfJson(config['volatile.idmap.current']));
+    const tree = ContainedTree.ofProcess(pid, idMapFromJson(config['volatile.idmap.current']));
     try {
       // The monitor keeps init's number from being used again: if it is still init's, it was so when the tree was opened.
       if ((await runtime.initPid(container, limit)) === pid) return tree;

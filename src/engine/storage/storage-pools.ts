@@ -171,6 +171,29 @@ export class StoragePools implements PoolAccess, Service {
     );
   }
 
+  /** For a look: one that the database does not know is opened as it is said to be, and nothing is made. */
+  async openUnknown(
+    pool: NewPool,
+    signal: AbortSignal,
+  ): Promise<{ readonly pool: NewPool; readonly storage: StorageDriver; readonly isNew: boolean }> {
+    const known = this.#context.database.pools.find(pool.name);
+    if (known) return { pool: known, storage: this.driver(pool.name), isNew: false };
+    checkName('Storage pool', pool.name);
+    this.#validate(pool.driver, pool.config);
+    const storage = this.#driverOf(pool);
+    await this.#context.locks.run(`pool/${pool.name}`, () => storage.openPool(signal), signal);
+    return { pool, storage, isNew: true };
+  }
+
+  /** Takes over a pool that openUnknown() opened. */
+  async adopt(pool: NewPool, storage: StorageDriver, signal: AbortSignal): Promise<void> {
+    const { database, events } = this.#context;
+    const recorded = await storage.recordedConfig?.(signal);
+    database.pools.create({ ...pool, config: { ...this.#withSource(pool), ...recorded } });
+    this.#open.set(pool.name, storage);
+    events.lifecycle({ action: 'storage-pool-created', source: `/1.0/storage-pools/${pool.name}` });
+  }
+
   /** What must not lose the pool. */
   #holders(name: string): readonly string[] {
     const { database } = this.#context;

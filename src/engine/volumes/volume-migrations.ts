@@ -2,7 +2,7 @@
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
-import { idMapOfJson } from '../instances/idmap.ts';
+import { idMapFromJson } from '../instances/idmap.ts';
 import { progressOf } from '../instances/progress.ts';
 import { type ArrivalRequest, arrivalOf, duringArrival } from '../migration/arrival.ts';
 import {
@@ -112,7 +112,7 @@ export class VolumeMigrations {
     const arrival = arrivalOf(request);
     const { expected } = arrival;
     const spec = specOf(expected ? 'Creating storage volume' : 'Copying storage volume', volume);
-    const shifted = idMapOfJson(wanted.config['volatile.idmap.last']);
+    const shifted = idMapFromJson(wanted.config['volatile.idmap.last']);
     return operations.start(expected ? websocketSpec(spec, expected) : spec, async (operation) => {
       const { signal } = operation;
       try {
@@ -142,7 +142,7 @@ export class VolumeMigrations {
     }: Pick<Arriving, 'channels'> & {
       readonly volume: NewCustomVolume;
       readonly request: VolumeArrival;
-      readonly shifted: ReturnType<typeof idMapOfJson>;
+      readonly shifted: ReturnType<typeof idMapFromJson>;
     },
     operation: OperationHandle,
   ): Promise<void> {
@@ -164,7 +164,7 @@ export class VolumeMigrations {
 
   #receiver(
     { record, isNew, volumeOnly }: Arriving,
-    shifted: ReturnType<typeof idMapOfJson>,
+    shifted: ReturnType<typeof idMapFromJson>,
     signal: AbortSignal,
   ): Receiver {
     const { context, volumes, snapshots } = this.#parts;

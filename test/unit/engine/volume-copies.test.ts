@@ -1,7 +1,7 @@
 // What a migration says of custom volumes, and what pools say of rsync.
 import { describe, expect, it } from 'vitest';
 import { ZERO_TIME } from '#src/engine/db/records.ts';
-import { idMapOfJson, idMapJson } from '#src/engine/instances/idmap.ts';
+import { idMapFromJson, idMapJson } from '#src/engine/instances/idmap.ts';
 import { compareSnapshots } from '#src/engine/snapshots/compare.ts';
 import { checkRsyncSettings, rsyncSettings } from '#src/engine/storage/rsync-settings.ts';
 import { acceptableConfig } from '#src/engine/volumes/volume-config.ts';
@@ -70,10 +70,10 @@ describe('id maps in the configuration', () => {
   it('are read as they are written', () => {
     const map = { uidBase: 1_000_000, gidBase: 2_000_000, size: 65_536 };
 
-    expect(idMapOfJson(idMapJson(map))).toEqual(map);
-    for (const none of [undefined, '', '[]', 'null']) expect(idMapOfJson(none)).toBeNull();
+    expect(idMapFromJson(idMapJson(map))).toEqual(map);
+    for (const none of [undefined, '', '[]', 'null']) expect(idMapFromJson(none)).toBeNull();
     for (const bad of ['{', '7', '[{"Isuid":true,"Hostid":"x"}]']) {
-      expect(() => idMapOfJson(bad)).toThrow('Invalid id map');
+      expect(() => idMapFromJson(bad)).toThrow('Invalid id map');
     }
   });
 });
