@@ -164,12 +164,15 @@ function indexOf(file: IndexFile): BackupIndex {
     optimized: file.optimized === true,
     snapshots: orNone(file.snapshots),
     snapshotRows: orNone(config?.snapshots).map(snapshotOf),
-    createdAt: container?.created_at ?? ZERO_TIME,
-    lastUsedAt: container?.last_used_at ?? ZERO_TIME,
+    ...timesOf(container ?? {}),
     volume: volumeOf(config?.volume ?? {}),
     volumeSnapshots: new Map(orNone(config?.volume_snapshots).map((one) => [one.name, volumeOf(one)])),
     ...(container && { instance: instanceOf(name, container) }),
   };
+}
+
+function timesOf({ created_at: createdAt = ZERO_TIME, last_used_at: lastUsedAt = ZERO_TIME }: Times) {
+  return { createdAt, lastUsedAt };
 }
 
 function instanceOf(name: string, container: Nullable<Partial<BackedUpInstance>>): BackedUpInstance {

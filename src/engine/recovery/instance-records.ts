@@ -52,17 +52,20 @@ export class InstanceRecords implements Service {
   }
 
   #take({ metadata, project = 'default' }: EngineEvent): void {
-    const { database } = this.#context;
     const action = String(metadata['action']);
-    if (action.startsWith('profile-') || action.startsWith('storage-pool-')) {
-      for (const { id } of database.instances.list()) this.#due.set(id, this.#due.get(id) ?? false);
-    } else {
-      const [, name] = URL_OF_INSTANCE.exec(String(metadata['source'])) ?? [];
-      const found = name === undefined || IDLE.test(action) ? undefined : database.instances.find(project, name);
-      if (!found) return;
-      this.#due.set(found.id, REPLACED.has(action) || this.#due.get(found.id) === true);
+    // What profiles and pools are is in the record, too.
+    if (/^(?:profile|storage-pool)-/u.test(action)) {
+      for (const { id } of this.#context.database.instances.list()) this.#isDue(id, false);
+    } else if (!IDLE.test(action)) {
+      const [, name = ''] = URL_OF_INSTANCE.exec(String(metadata['source'])) ?? [];
+      const found = this.#context.database.instances.find(project, name);
+      if (found) this.#isDue(found.id, REPLACED.has(action));
     }
     this.#wake();
+  }
+
+  #isDue(id: number, isReplaced: boolean): void {
+    this.#due.set(id, isReplaced || this.#due.get(id) === true);
   }
 
   #wake(): void {

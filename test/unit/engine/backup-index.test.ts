@@ -29,6 +29,8 @@ config:
       backend: 'dir',
       pool: 'default',
       snapshots: ['s0'],
+      createdAt: '2026-11-25T22:49:23.305304904Z',
+      lastUsedAt: '0001-01-01T00:00:00Z',
       snapshotRows: [],
       volume: { config: {}, description: '' },
       volumeSnapshots: new Map(),
