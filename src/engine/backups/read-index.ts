@@ -154,8 +154,9 @@ function volumeOf({ config, description = '' }: NotesFile): VolumeNotes {
 }
 
 function indexOf(file: IndexFile): BackupIndex {
-  const { name, pool = '', backend = '', type = 'container', config } = file;
-  const container = config?.container;
+  const { name, pool = '', backend = '', type = 'container' } = file;
+  const config = file.config ?? {};
+  const container = config.container;
   return {
     name,
     pool,
@@ -163,10 +164,10 @@ function indexOf(file: IndexFile): BackupIndex {
     type,
     optimized: file.optimized === true,
     snapshots: orNone(file.snapshots),
-    snapshotRows: orNone(config?.snapshots).map(snapshotOf),
+    snapshotRows: orNone(config.snapshots).map(snapshotOf),
     ...timesOf(container ?? {}),
-    volume: volumeOf(config?.volume ?? {}),
-    volumeSnapshots: new Map(orNone(config?.volume_snapshots).map((one) => [one.name, volumeOf(one)])),
+    volume: volumeOf(config.volume ?? {}),
+    volumeSnapshots: new Map(orNone(config.volume_snapshots).map((one) => [one.name, volumeOf(one)])),
     ...(container && { instance: instanceOf(name, container) }),
   };
 }
