@@ -178,6 +178,8 @@ export interface VirtDriver {
   /** What killed spawns and deletions left beside the engine; to be called before the first spawn of a process. */
   removeLeftovers(signal: AbortSignal): Promise<void>;
   hostFacts(signal: AbortSignal): Promise<HostFacts>;
+  /** Throws an AppError when spawn() or resize() would not take the flavor, with what its owner is to know. */
+  checkFlavor(flavor: SpawnFlavor): void;
   listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]>;
   /** `nostate` when absent. */
   powerState(uuid: string, signal: AbortSignal): Promise<PowerState>;

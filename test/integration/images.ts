@@ -129,15 +129,30 @@ export async function makeBusyboxRootTarball(file: string): Promise<void> {
   });
 }
 
+const SYSTEMD = 'systemd,systemd-sysv,dbus,iproute2,iputils-ping';
+
 /** A Debian minbase root with systemd, made once by mmdebstrap from this machine's apt sources and kept in `cache`. */
-export async function debianSystemdRoot(cache = '/var/cache/lightervisor-test'): Promise<string> {
-  const directory = join(cache, 'debian-systemd');
+export async function debianSystemdRoot(cache?: string): Promise<string> {
+  return debianRoot('debian-systemd', [`--include=${SYSTEMD}`], cache);
+}
+
+/** The same with cloud-init, which sets up the network for systemd-networkd. */
+export async function debianCloudRoot(cache?: string): Promise<string> {
+  const hook = '--customize-hook=chroot "$1" systemctl enable systemd-networkd';
+  return debianRoot('debian-cloud-init', [`--include=${SYSTEMD},udev,cloud-init,openssh-server`, hook], cache);
+}
+
+async function debianRoot(
+  name: string,
+  options: readonly string[],
+  cache = '/var/cache/lightervisor-test',
+): Promise<string> {
+  const directory = join(cache, name);
   if (await exists(join(directory, 'sbin/init'))) return directory;
   await mkdir(cache, { recursive: true });
   const scratch = `${directory}.${process.pid}`;
-  const packages = 'systemd,systemd-sysv,dbus,iproute2,iputils-ping';
   try {
-    await run('mmdebstrap', ['--variant=minbase', `--include=${packages}`, 'bookworm', scratch], { timeout: 900_000 });
+    await run('mmdebstrap', ['--variant=minbase', ...options, 'bookworm', scratch], { timeout: 900_000 });
     await rename(scratch, directory);
   } catch (error) {
     await rm(scratch, { recursive: true, force: true });

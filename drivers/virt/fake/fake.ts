@@ -84,6 +84,11 @@ export class FakeVirtDriver implements VirtDriver {
     for (const listener of this.#listeners) listener(event);
   }
 
+  checkFlavor(flavor: SpawnFlavor): void {
+    const refused = Object.keys(flavor.extraSpecs).find((key) => key.startsWith('fake:refused'));
+    if (refused !== undefined) throw new AppError('unsupported', `${refused} of the flavor is not supported`);
+  }
+
   async removeLeftovers(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.#failOnDemand('removeLeftovers');

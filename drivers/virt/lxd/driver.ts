@@ -23,9 +23,10 @@ import { ConfigDrives } from './config-drives.ts';
 import { ConsoleLogs } from './console-log.ts';
 import { Directory } from './directory.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
+import { flavorSettings } from './extra-specs.ts';
 import { hostFacts, uptimeOf } from './facts.ts';
 import { ImageCache } from './image-cache.ts';
-import { flavorLimits, rootDisk } from './instance-body.ts';
+import { rootDisk, withFlavor } from './instance-body.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { within } from './limit.ts';
 import type { LxdDriverContext } from './options.ts';
@@ -128,6 +129,10 @@ export class LxdDriver implements VirtDriver {
     });
   }
 
+  checkFlavor(flavor: SpawnFlavor): void {
+    flavorSettings(flavor, this.#context.options.policy);
+  }
+
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
     const ours = await this.#request('list of instances', signal, async (limit) => this.#directory.list(limit));
     return ours.map(([uuid, { name, status_code }]) => ({ uuid, name, powerState: powerStateOf(status_code) }));
@@ -177,6 +182,7 @@ export class LxdDriver implements VirtDriver {
       setup: this.#started,
       drives: this.#drives,
       profiles: this.#context.options.profiles,
+      policy: this.#context.options.policy,
       log: this.#context.log,
     };
   }
@@ -210,14 +216,15 @@ export class LxdDriver implements VirtDriver {
   }
 
   async resize(uuid: string, flavor: SpawnFlavor, signal: AbortSignal): Promise<void> {
-    const setup = this.#started;
+    const { policy } = this.#context.options;
+    const setup = { ...this.#started, policy };
     await within(`resize of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
       const { name } = await this.#directory.get(uuid, limit);
       await changeInstance(
         this.#client,
         name,
         ({ config, devices }) => ({
-          config: { ...config, ...flavorLimits(flavor) },
+          config: withFlavor(config, flavor, policy),
           devices: { ...devices, root: rootDisk(flavor, setup) },
         }),
         limit,

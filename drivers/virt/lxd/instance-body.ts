@@ -1,6 +1,7 @@
 // A spawn as the body of the request that creates the instance.
 import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
 import type { CloudInitData, SpawnFlavor, SpawnNic, SpawnSpec } from '../driver.ts';
+import { FLAVOR_KEYS, type FlavorPolicy, flavorSettings } from './extra-specs.ts';
 import { marksOf } from './marks.ts';
 
 export interface BodyOptions {
@@ -9,6 +10,7 @@ export interface BodyOptions {
   readonly profiles: readonly string[];
   /** Give the root disk the flavor's size. */
   readonly rootQuota: boolean;
+  readonly policy: FlavorPolicy;
 }
 
 export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options: BodyOptions): InstancesPost {
@@ -20,7 +22,7 @@ export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options
     description: spec.displayName,
     config: {
       'boot.autostart': 'false', // Nova decides after a boot of the host (resume_guests_state_on_host_boot)
-      ...flavorLimits(spec.flavor),
+      ...flavorConfig(spec.flavor, options.policy),
       // What cloud-init looks for in the environment of init to find OpenStack's metadata service from a container.
       'environment.product_name': 'OpenStack Nova',
       ...marksOf(spec),
@@ -31,12 +33,26 @@ export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options
 }
 
 /** What of a flavor is configuration. */
-export function flavorLimits({ vcpus, memoryMib }: SpawnFlavor): StringMap {
-  return { 'limits.cpu': String(vcpus), 'limits.memory': `${memoryMib}MiB` };
+export function flavorConfig(flavor: SpawnFlavor, policy: FlavorPolicy): StringMap {
+  const { vcpus, memoryMib } = flavor;
+  return {
+    'limits.cpu': String(vcpus),
+    'limits.memory': `${memoryMib}MiB`,
+    ...flavorSettings(flavor, policy).config,
+  };
 }
 
-export function rootDisk(flavor: SpawnFlavor, { pool, rootQuota }: Pick<BodyOptions, 'pool' | 'rootQuota'>): StringMap {
-  const disk = { type: 'disk', path: '/', pool };
+/** The configuration of an instance with another flavor. */
+export function withFlavor(config: StringMap, flavor: SpawnFlavor, policy: FlavorPolicy): StringMap {
+  const kept = Object.entries(config).filter(([key]) => !FLAVOR_KEYS.includes(key));
+  return { ...Object.fromEntries(kept), ...flavorConfig(flavor, policy) };
+}
+
+export function rootDisk(
+  flavor: SpawnFlavor,
+  { pool, rootQuota, policy }: Pick<BodyOptions, 'pool' | 'rootQuota' | 'policy'>,
+): StringMap {
+  const disk = { type: 'disk', path: '/', pool, ...flavorSettings(flavor, policy).rootDisk };
   return rootQuota && flavor.rootGib > 0 ? { ...disk, size: `${flavor.rootGib}GiB` } : disk;
 }
 

@@ -2,6 +2,7 @@
 import type { Endpoint } from '#src/client/transport.ts';
 import type { Host } from '#src/host/host.ts';
 import type { Log } from '#src/lib/log.ts';
+import type { FlavorPolicy } from './extra-specs.ts';
 
 /** Where the engine is; for who configures the driver. */
 export type LxdEndpoint = Endpoint;
@@ -20,6 +21,8 @@ export interface LxdDriverOptions {
   readonly profiles: readonly string[];
   /** Whether root disks get the flavor's size; auto: where the engine can hold them to it. */
   readonly rootQuota: 'auto' | 'always' | 'never';
+  /** What flavors may demand of containers. */
+  readonly policy: FlavorPolicy;
   readonly requestTimeoutMs: number;
   readonly imageTimeoutMs: number;
   readonly spawnTimeoutMs: number;
@@ -29,6 +32,7 @@ export const DEFAULT_OPTIONS = {
   storagePool: null,
   profiles: [],
   rootQuota: 'auto',
+  policy: { allowNesting: true, allowPrivileged: false },
   requestTimeoutMs: 60_000,
   imageTimeoutMs: 3_600_000,
   spawnTimeoutMs: 600_000,

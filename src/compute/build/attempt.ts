@@ -92,7 +92,7 @@ export class BuildAttempt {
     try {
       const metadata = this.#instance.find('system_metadata') ?? {};
       this.#instance.set('system_metadata', { ...metadata, boot_roles: this.#context.roles.join(',') });
-      refuseUnsupported(this.#request, virt.info);
+      refuseUnsupported(this.#request, virt);
       const claim = await tracker.instanceClaim(this.#context, this.#instance);
       await this.#build(claim);
     } catch (error) {

@@ -1,6 +1,9 @@
 // What a container of ours cannot give: an explicit demand for it fails the build instead of being ignored (appendix D.1).
 import { novaException } from '#src/nova/exceptions.ts';
-import type { VirtInfo } from '#drivers/virt/driver.ts';
+import { AppError } from '#src/lib/errors.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import type { VirtDriver, VirtInfo } from '#drivers/virt/driver.ts';
+import { spawnFlavor } from '../images/spawn-spec.ts';
 import { readWishes } from '../network/request.ts';
 import type { BuildRequest } from './request.ts';
 
@@ -25,6 +28,10 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
     'Volumes are not supported on this host.',
     ({ blockDevices }) => blockDevices.some((device) => device.find('destination_type') === 'volume'),
   ],
+  [
+    'Ephemeral and swap disks are not supported on this host.',
+    ({ blockDevices }) => blockDevices.some((device) => device.find('source_type') === 'blank'),
+  ],
   ['Memory encryption is not supported on this host.', demands('mem_encryption', isTrue)],
   [
     'Secure boot is not supported on this host.',
@@ -37,11 +44,29 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
 ];
 
 /** Rejects with BuildAbortException: no other host of this kind would do better. */
-export function refuseUnsupported(request: BuildRequest, info: VirtInfo): void {
-  const refusal = REFUSALS.find(([, isDemanded]) => isDemanded(request, info));
-  if (refusal === undefined) return;
-  const [reason] = refusal;
-  throw novaException('BuildAbortException', { instance_uuid: request.instance.get('uuid'), reason });
+export function refuseUnsupported(request: BuildRequest, virt: Pick<VirtDriver, 'info' | 'checkFlavor'>): void {
+  const [reason] = REFUSALS.find(([, isDemanded]) => isDemanded(request, virt.info)) ?? [];
+  const flavor = request.instance.find('flavor');
+  const complaint = reason ?? (flavor && flavorComplaint(flavor, virt)?.message);
+  if (complaint === undefined) return;
+  throw novaException('BuildAbortException', { instance_uuid: request.instance.get('uuid'), reason: complaint });
+}
+
+/** Why the host does not take a flavor; undefined when it does. */
+export function flavorComplaint(
+  flavor: NovaObject<'Flavor'>,
+  virt: Pick<VirtDriver, 'checkFlavor'>,
+): AppError | undefined {
+  const { ephemeralGib, swapMib, ...known } = spawnFlavor(flavor);
+  if (ephemeralGib > 0) return new AppError('unsupported', 'Ephemeral disks are not supported on this host.');
+  if (swapMib > 0) return new AppError('unsupported', 'Swap disks are not supported on this host.');
+  try {
+    virt.checkFlavor({ ...known, ephemeralGib, swapMib });
+    return undefined;
+  } catch (error) {
+    if (error instanceof AppError) return error;
+    throw error;
+  }
 }
 
 function hasTags({ requestedNetworks, blockDevices }: BuildRequest): boolean {

@@ -239,6 +239,8 @@ function lxd(options: Options): Config.LxdConfig {
     storagePool: reader.optionalString('storage_pool') ?? null,
     profiles: reader.strings('profiles'),
     rootQuota: reader.string('root_quota') as Config.LxdConfig['rootQuota'],
+    allowNesting: reader.boolean('allow_nesting'),
+    allowPrivileged: reader.boolean('allow_privileged'),
     clientCert,
     clientKey,
     serverCert: reader.optionalString('server_cert') ?? null,

@@ -133,6 +133,8 @@ export interface LxdConfig {
   readonly storagePool: string | null;
   readonly profiles: readonly string[];
   readonly rootQuota: 'auto' | 'always' | 'never';
+  readonly allowNesting: boolean;
+  readonly allowPrivileged: boolean;
   readonly clientCert: string | null;
   readonly clientKey: string | null;
   readonly serverCert: string | null;

@@ -94,7 +94,7 @@ export class RebuildOperations {
           blockDevices: wish.blockDevices,
           hostList: null,
         },
-        virt.info,
+        virt,
       );
       const fields = {
         power_state: await virt.powerState(instance.get('uuid'), signal),

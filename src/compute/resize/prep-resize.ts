@@ -8,6 +8,7 @@ import { novaException } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES } from '#src/nova/states.ts';
 import { tracebackOf } from '../build/failure.ts';
+import { flavorComplaint } from '../build/refusals.ts';
 import { recordFault } from '../faults.ts';
 import type { ComputeServices } from '../types.ts';
 import { type Move, orError, Refusal, refuseOtherHost } from './failing.ts';
@@ -61,6 +62,8 @@ export class PrepResize {
       throw new Refusal(novaException('UnableToMigrateToSelf', params));
     }
     refuseSmallerDisk(instance, flavor);
+    const complaint = flavorComplaint(flavor, virt);
+    if (complaint) throw new Refusal(novaException('ResizeError', { reason: complaint.message }));
     const metadata = { ...instance.get('system_metadata'), old_vm_state: instance.get('vm_state') };
     instance.set('new_flavor', flavor).set('system_metadata', metadata);
     await conductor.save(context, instance);

@@ -49,7 +49,9 @@ export async function connectEngine(config: ComputeConfig, log: Log): Promise<Vi
   const { computeDriver, host: nodeName, statePath: stateFolder, lxd } = config;
   if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
   const { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs } = lxd;
-  const settings = { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs };
+  const policy = { allowNesting: lxd.allowNesting, allowPrivileged: lxd.allowPrivileged };
+  const timeouts = { requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs };
+  const settings = { project, storagePool, profiles, rootQuota, policy, ...timeouts };
   const endpoint = await endpointOf(lxd);
   const context = { nodeName, log, host: new LinuxHost(), stateFolder };
   return virtDrivers[computeDriver]({ ...context, lxd: { ...settings, endpoint } });

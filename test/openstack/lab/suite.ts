@@ -26,17 +26,18 @@ export interface NewServer {
   readonly name: string;
   readonly network?: 'port' | 'none';
   readonly image?: string;
+  readonly flavor?: string;
   readonly count?: number;
   readonly host?: string;
 }
 
 /** POST /servers with the lab's flavor, image and network; does not wait. */
-export async function newServer({ name, network = 'port', image, count, host }: NewServer): Promise<string> {
+export async function newServer({ name, network = 'port', image, flavor, count, host }: NewServer): Promise<string> {
   const refs = await lab();
   return await cloud.createServer({
     name,
     imageRef: image ?? refs.image,
-    flavorRef: refs.flavor,
+    flavorRef: flavor ?? refs.flavor,
     networks: network === 'none' ? 'none' : [{ uuid: refs.network }],
     ...(count !== undefined && { min_count: count, max_count: count, return_reservation_id: false }),
     ...(host !== undefined && { host }),

@@ -15,6 +15,12 @@ import {
 import { remote } from '#test/fakes/fake-control-plane.ts';
 
 type Json = Readonly<Record<string, any>>;
+/** An instance whose flavor has more than usual. */
+function flavored(fields: Json): Json {
+  const { flavor } = instanceOf()['nova_object.data'];
+  return instanceOf({ flavor: object('Flavor', '1.2', { ...flavor['nova_object.data'], ...fields }) });
+}
+
 const uuidOf = (instance: Json): string => instance['nova_object.data'].uuid;
 
 describe('a build that succeeds', () => {
@@ -424,6 +430,9 @@ describe('a build that no host could do', () => {
   );
 
   it.each([
+    ['an ephemeral disk', { instance: flavored({ ephemeral_gb: 1 }) }, /Ephemeral disks/],
+    ['a swap disk', { instance: flavored({ swap: 64 }) }, /Swap disks/],
+    ['what the driver refuses', { instance: flavored({ extra_specs: { 'fake:refused': '1' } }) }, /fake:refused/],
     ['accelerators', { accel_uuids: ['a'] }, /Accelerators/],
     ['a tagged interface', { requested_networks: networkRequests({ network_id: 'n', tag: 'nic1' }) }, /tagged devices/],
     ['secure boot', { image: { ...IMAGE, properties: { os_secure_boot: 'required' } } }, /Secure boot/],
@@ -431,9 +440,9 @@ describe('a build that no host could do', () => {
   ])('is aborted rather than that it ignores a demand: %s', async (_what, args, reason) => {
     await using harness = new ComputeHarness();
     harness.neutron.addNetwork();
-    const instance = instanceOf();
+    const { instance = instanceOf(), ...others } = args as Json;
 
-    await harness.build(instance, args);
+    await harness.build(instance, others);
 
     expect(harness.row(instance)['vm_state']).toBe('error');
     expect(harness.plane.faults[0]?.['message']).toMatch(reason);

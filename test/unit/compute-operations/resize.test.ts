@@ -198,6 +198,21 @@ describe('a resize', () => {
   });
 
   it.each([
+    ['an ephemeral disk', { ephemeral_gb: 1 }, 'Ephemeral disks'],
+    ['a swap disk', { swap: 64 }, 'Swap disks'],
+    ['what the driver does not take', { extra_specs: { 'fake:refused': '1' } }, 'fake:refused'],
+  ])('to %s is refused, the instance is active as before', async (_what, fields, reason) => {
+    await using harness = new ComputeHarness();
+    const instance = await guest(harness);
+
+    const failure = await failureOf(harness.send('prep_resize', prepArgs(instance, flavorOf(3, fields))));
+
+    expect(failure).toMatchObject({ novaName: 'ResizeError' });
+    expect(harness.row(instance)).toMatchObject({ vm_state: 'active', task_state: null, new_flavor: null });
+    expect(harness.plane.faults[0]?.['message']).toContain(reason);
+  });
+
+  it.each([
     ['from another host', { source_compute: 'other' }, {}],
     ['of an instance of another host', {}, { host: 'other' }],
   ])('%s is refused, and its allocation goes back', async (_name, migrationFields, instanceFields) => {

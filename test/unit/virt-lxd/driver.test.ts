@@ -62,7 +62,7 @@ function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
       rootGib: 10,
       ephemeralGib: 0,
       swapMib: 0,
-      extraSpecs: { 'lxd:privileged_allowed': 'true' },
+      extraSpecs: {},
     },
     image: {
       id: 'glance-id',
@@ -129,10 +129,24 @@ describe('a spawned instance', () => {
     });
   });
 
-  it('is never privileged, whatever the flavor says', async () => {
-    const spec = await spawn(specOf());
+  it('is never privileged unless the operator allows it, whatever the flavor says', async () => {
+    const flavor = { ...specOf().flavor, extraSpecs: { 'lxd:privileged_allowed': 'true' } };
 
-    expect(Object.keys(instanceOf(spec).config).filter((key) => key.startsWith('security.'))).toEqual([]);
+    await expect(spawn(specOf({ flavor }))).rejects.toMatchObject({ kind: 'forbidden' });
+    expect(() => driver.checkFlavor(flavor)).toThrow('not allowed');
+    await begin({}, { policy: { allowNesting: true, allowPrivileged: true } });
+    expect(instanceOf(await spawn(specOf({ flavor }))).config['security.privileged']).toBe('true');
+  });
+
+  it('takes the extra specs of another flavor in place of its own', async () => {
+    const { flavor } = specOf();
+    const spec = await spawn(specOf({ flavor: { ...flavor, extraSpecs: { 'quota:cpu_shares': '512' } } }));
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    await driver.resize(spec.uuid, { ...flavor, extraSpecs: { 'quota:disk_total_iops_sec': '9' } }, soon());
+
+    expect(instanceOf(spec).config).not.toHaveProperty('limits.cpu.allowance');
+    expect(instanceOf(spec).devices['root']).toMatchObject({ 'limits.max': '9iops', size: '10GiB' });
   });
 
   it.each([
