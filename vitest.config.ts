@@ -24,6 +24,16 @@ export default defineConfig({
       {
         test: {
           ...common,
+          name: 'cloud-init',
+          include: ['test/cloud-init/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 240_000,
+          hookTimeout: 1_200_000,
+        },
+      },
+      {
+        test: {
+          ...common,
           name: 'openstack',
           include: ['test/openstack/**/*.test.ts'],
           fileParallelism: false,

@@ -13,6 +13,7 @@ const tasks = {
   check: 'scripts/check.ts',
   static: 'scripts/check.ts --static',
   integration: 'scripts/integration.ts',
+  'cloud-init': 'scripts/cloud-init.ts',
   fix: 'scripts/fix.ts',
   generate: 'scripts/generate.ts',
   bench: 'test/bench/bench.ts',
