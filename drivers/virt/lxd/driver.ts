@@ -1,7 +1,7 @@
 // The virt driver of everything that speaks LXD's REST API: our engine, LXD and Incus.
 import { join } from 'node:path';
 import { EngineClient } from '#src/client/client.ts';
-import { AppError } from '#src/lib/errors.ts';
+import { AppError, asError } from '#src/lib/errors.ts';
 import {
   type GuestSnapshot,
   type GuestUsage,
@@ -38,6 +38,7 @@ import { rescue, unrescue } from './rescue.ts';
 import { type EngineSetup, findSetup } from './setup.ts';
 import { EngineSnapshot } from './snapshot.ts';
 import { type SpawnContext, spawn } from './spawn.ts';
+import { removeStaleSnapshots } from './stale-snapshots.ts';
 import { usageOf } from './usage.ts';
 
 /** The API waits for 60 seconds. */
@@ -58,6 +59,10 @@ export class LxdDriver implements VirtDriver {
   readonly #images: ImageCache;
   readonly #power: Power;
   readonly #consoles: ConsoleLogs;
+  /** In use by this process. */
+  readonly #snapshots = new Set<string>();
+  readonly #ending = new AbortController();
+  #sweep: Promise<void> = Promise.resolve();
   #setup: EngineSetup | undefined;
 
   constructor(context: LxdDriverContext) {
@@ -104,11 +109,19 @@ export class LxdDriver implements VirtDriver {
   }
 
   async stop(): Promise<void> {
+    this.#ending.abort(new AppError('unavailable', 'the driver stops'));
+    await this.#sweep;
     this.#lifecycle.stop();
     this.#client.close();
   }
 
+  /** Snapshots go in the background: an image that the engine still makes of one is waited for. */
   async removeLeftovers(signal: AbortSignal): Promise<void> {
+    const context = { client: this.#client, calls: this.#calls, log: this.#context.log, live: this.#snapshots };
+    this.#sweep = removeStaleSnapshots(context, this.#ending.signal).catch((error: unknown) => {
+      if (this.#ending.signal.aborted) return;
+      this.#context.log.warn('leftovers of snapshots are not looked for', { error: asError(error) });
+    });
     const drives = this.#drives;
     if (!drives) return;
     const uuids = new Set((await this.listInstances(signal)).map(({ uuid }) => uuid));
@@ -280,7 +293,7 @@ export class LxdDriver implements VirtDriver {
 
   async snapshot(uuid: string, signal: AbortSignal): Promise<GuestSnapshot> {
     const { log, options } = this.#context;
-    const context = { client: this.#client, log, timeoutMs: options.imageTimeoutMs };
+    const context = { client: this.#client, log, timeoutMs: options.imageTimeoutMs, live: this.#snapshots };
     return within(`snapshot of instance ${uuid}`, options.spawnTimeoutMs, signal, async (limit) =>
       EngineSnapshot.take(context, (await this.#directory.own(uuid, limit)).name, limit),
     );

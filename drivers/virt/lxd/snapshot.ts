@@ -10,12 +10,14 @@ import { within } from './limit.ts';
 
 const CLEANUP_LIMIT_MS = 120_000;
 /** Tells the image of a snapshot from all others, also from one of the same content. */
-const SNAPSHOT_PROPERTY = 'nova.snapshot';
+export const SNAPSHOT_PROPERTY = 'nova.snapshot';
 
 export interface SnapshotContext {
   readonly client: EngineClient;
   readonly log: Log;
   readonly timeoutMs: number;
+  /** Names of the snapshots in use: they are no leftovers. */
+  readonly live: Set<string>;
 }
 
 export class EngineSnapshot implements GuestSnapshot {
@@ -36,6 +38,7 @@ export class EngineSnapshot implements GuestSnapshot {
 
   static async take(context: SnapshotContext, instance: string, signal: AbortSignal): Promise<EngineSnapshot> {
     const snapshot = new EngineSnapshot(context, instance, `nova-${randomUUID()}`);
+    context.live.add(snapshot.#name);
     try {
       const body = { name: snapshot.#name, stateful: false };
       snapshot.#creation = await context.client.instances.createSnapshot(instance, body, { signal });
@@ -74,6 +77,7 @@ export class EngineSnapshot implements GuestSnapshot {
       const removal = await this.#context.client.instances.removeSnapshot(this.#instance, this.#name, { signal });
       await removal.wait(signal);
     });
+    this.#context.live.delete(this.#name);
   }
 
   /** Found by its mark: a publication that nobody waited for to the end has not told a fingerprint. */

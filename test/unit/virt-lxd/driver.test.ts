@@ -171,6 +171,38 @@ describe('a spawned instance', () => {
   });
 });
 
+describe('what a process that was killed during a snapshot left', () => {
+  const stale = `nova-${randomUUID()}`;
+
+  it('is removed by the next one; what others made, and what is in use, stays', async () => {
+    const spec = await spawn(specOf());
+    server.snapshots.set(spec.name, [stale, 'mine', 'nova-daily']);
+    server.addInstance('theirs');
+    server.snapshots.set('theirs', [stale]);
+    for (const [fingerprint, snapshot] of [
+      ['aa', stale],
+      ['bb', undefined],
+    ] as const) {
+      const properties: Record<string, string> = snapshot === undefined ? {} : { 'nova.snapshot': snapshot };
+      const content = Buffer.alloc(0);
+      server.images.set(fingerprint, { fingerprint, metadata: undefined, content, filename: 'x', properties });
+    }
+    const live = await driver.snapshot(spec.uuid, soon());
+
+    await driver.removeLeftovers(soon());
+    await poll(() => (server.images.has('aa') ? undefined : true), 10, soon());
+
+    expect(server.images.has('bb')).toBe(true);
+    expect(server.snapshots.get('theirs')).toEqual([stale]);
+    const left = server.snapshots.get(spec.name) ?? [];
+    expect(left).not.toContain(stale);
+    expect(left.slice(0, 2)).toEqual(['mine', 'nova-daily']);
+    expect(left).toHaveLength(3);
+    await live[Symbol.asyncDispose]();
+    expect(server.snapshots.get(spec.name)).toEqual(['mine', 'nova-daily']);
+  });
+});
+
 describe('a snapshot', () => {
   it('has properties of its own, and leaves nothing in the engine', async () => {
     const spec = await spawn(specOf());

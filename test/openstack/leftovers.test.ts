@@ -1,0 +1,49 @@
+// kill -9 of the compute while it makes an image of a server: the next one leaves nothing of it in the engine.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startCompute } from './lab/node.ts';
+import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
+import { activeServer, cloud, deleteServer, engine, paths, processes } from './lab/suite.ts';
+
+let before: Residue;
+
+beforeAll(async () => {
+  before = await takeResidue(cloud, paths);
+});
+
+afterAll(async () => {
+  await expectNothingLeft(before, 60_000);
+});
+
+async function leftovers(instance: string): Promise<readonly string[]> {
+  const images = (await engine.images.list()).flatMap(({ properties }) => properties?.['nova.snapshot'] ?? []);
+  return [...images, ...(await engine.instances.snapshotNames(instance))];
+}
+
+describe('after kill -9 of the compute during an image', () => {
+  it.each([100, 400, 800])(
+    '%i ms after it was asked for nothing of it stays, and the server goes on',
+    async (moment) => {
+      const server = await activeServer({ name: `imaged-${moment}`, network: 'none' });
+      const instance = server['OS-EXT-SRV-ATTR:instance_name'];
+      const answer = await cloud.action(server.id, { createImage: { name: `interrupted-${moment}` } });
+      const { image_id: image } = answer as { image_id: string };
+
+      await sleep(moment);
+      await processes.kill('nova-compute-lxd');
+      console.log(`killed ${moment} ms into an image: ${(await leftovers(instance)).length} leftovers`);
+      startCompute(paths, processes);
+
+      await expect
+        .poll(async () => (await cloud.server(server.id))?.['OS-EXT-STS:task_state'], {
+          timeout: 60_000,
+          interval: 300,
+        })
+        .toBe(null);
+      await expect.poll(() => leftovers(instance), { timeout: 60_000, interval: 300 }).toEqual([]);
+      expect((await cloud.server(server.id))?.status).toBe('ACTIVE');
+      await cloud.delete(cloud.image, `/v2/images/${image}`);
+      await deleteServer(server.id);
+    },
+  );
+});
