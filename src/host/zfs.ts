@@ -132,6 +132,17 @@ export class Zfs {
     await absentIsFine(this.#patiently(['zpool', 'destroy', '-f', name], signal));
   }
 
+  /** Takes all of a device that has grown: at once, or with zfs-fuse when the pool is imported again. */
+  async growPool(name: string, device: string, signal: AbortSignal): Promise<void> {
+    await this.#run(['zpool', 'set', 'autoexpand=on', name], signal);
+    await this.#run(['zpool', 'online', '-e', name, device], signal);
+  }
+
+  /** AppError 'unavailable' while anything of it is used. */
+  async exportPool(name: string, signal: AbortSignal): Promise<void> {
+    await this.#run(['zpool', 'export', name], signal);
+  }
+
   /** Looks for the pool's devices in the folder. */
   async importPool(name: string, folder: string | undefined, signal: AbortSignal): Promise<void> {
     await this.#run(['zpool', 'import', '-f', ...(folder === undefined ? [] : ['-d', folder]), name], signal);

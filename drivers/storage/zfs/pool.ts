@@ -7,7 +7,8 @@ import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { PoolUsage, StorageContext } from '../driver.ts';
 import { checkName, FOLDERS } from '../common/layout.ts';
-import { loopFilePath, makeLoopFile } from '../common/loop-file.ts';
+import { loopFilePath, makeLoopFile, sizeText } from '../common/loop-file.ts';
+import { parseSizeBytes } from '../common/size.ts';
 import { type Flavour, findFlavour } from './flavour.ts';
 import { DatasetNames, PARENTS, PROPERTY } from './names.ts';
 
@@ -74,12 +75,46 @@ export class ZfsPool {
     return { totalBytes: usedBytes + Number(available), usedBytes, inodesTotal: 0, inodesUsed: 0 };
   }
 
-  /** Where it lies, as LXD records it. */
-  config(): Readonly<Record<string, string>> {
+  /** The file that the pool is on can grow, and the pool with it. */
+  async change(before: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void> {
+    const { size = '' } = this.#context.config;
+    if (size === '' || size === before['size']) return;
+    const { pool } = this.#context;
+    if (this.#source.kind !== 'file')
+      throw new AppError('invalid', `Storage pool "${pool}" has no file that could grow`);
+    const bytes = parseSizeBytes(size);
+    const { path } = this.#source;
+    if (bytes < (await this.#host.status(path)).sizeBytes) {
+      throw new AppError('invalid', `The size of storage pool "${pool}" cannot be reduced`);
+    }
+    await this.#host.run(['truncate', '-s', String(bytes), '--', path], { signal });
+    await this.#grow(path, signal);
+  }
+
+  async #grow(path: string, signal: AbortSignal): Promise<void> {
+    const { root } = this.names;
+    const { log, pool, poolPath } = this.#context;
+    const { totalBytes } = await this.usage(signal);
+    await this.#zfs.growPool(root, path, signal);
+    if ((await this.usage(signal)).totalBytes > totalBytes) return;
+    // zfs-fuse looks at the size of a file only when it imports the pool, which cannot be while it is used.
+    const [used] = await this.#host.mounts.mountsUnder(poolPath);
+    if (used !== undefined) {
+      log.warn('the storage pool takes its new size when it is opened the next time', { pool, used });
+      return;
+    }
+    await this.#zfs.exportPool(root, signal);
+    await this.#import(signal);
+  }
+
+  /** Where it lies and how big it is, as LXD records it. */
+  async config(): Promise<Readonly<Record<string, string>>> {
     const { root } = this.names;
     const source = this.#source.kind === 'dataset' ? root : this.#source.path;
     const initial = { 'volatile.initial_source': this.#context.config['source'] ?? '' };
-    return { source, 'zfs.pool_name': root, ...(initial['volatile.initial_source'] !== '' && initial) };
+    const places = { source, 'zfs.pool_name': root, ...(initial['volatile.initial_source'] !== '' && initial) };
+    if (this.#source.kind !== 'file' || (this.#context.config['size'] ?? '') !== '') return places;
+    return { ...places, size: sizeText((await this.#host.status(this.#source.path)).sizeBytes) };
   }
 
   /** Makes the root dataset, undoing its own steps, and says what was made. */

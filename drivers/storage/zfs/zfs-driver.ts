@@ -44,8 +44,12 @@ export class ZfsDriver implements StorageDriver {
     return this.#parts.pool.create(signal);
   }
 
-  async recordedConfig(): Promise<Readonly<Record<string, string>>> {
+  recordedConfig(): Promise<Readonly<Record<string, string>>> {
     return this.#parts.pool.config();
+  }
+
+  changePool(before: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void> {
+    return this.#parts.pool.change(before, signal);
   }
 
   async openPool(signal: AbortSignal): Promise<void> {

@@ -83,5 +83,21 @@ for (const { name, commands, start } of PEERS) {
       expect(await readdir(join(pair.ours.root, 'migrations'))).toEqual([]);
       await lxc('delete', '-f', 'a:f1', 'a:f2', 'b:f3');
     }, 120_000);
+
+    it('goes by our client as well, in all modes, and is brought up to date', async () => {
+      await lxc('launch', 'a:bb', 'a:o1');
+      await lxc('snapshot', 'a:o1', 'one');
+      for (const mode of ['pull', 'push', 'relay']) {
+        await pair.lighter('copy', 'a:o1', 'b:o2', '--stateless', '--mode', mode);
+        await lxc('snapshot', 'b:o2', 'two');
+        await pair.lighter('copy', 'b:o2', 'a:o3', '--mode', mode, '--instance-only');
+        await pair.lighter('copy', 'b:o2', 'a:o3', '--mode', mode, '--refresh');
+
+        expect(await listed('a')).toEqual(['o1,1', 'o3,2']);
+        await lxc('delete', 'a:o3');
+        await lxc('delete', 'b:o2');
+      }
+      await lxc('delete', '-f', 'a:o1');
+    }, 180_000);
   });
 }
