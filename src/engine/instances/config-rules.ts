@@ -34,6 +34,7 @@ export function createRules(parts: RuleParts): InstanceRules {
               'The root of an instance can only be a disk of an instance, not of a profile',
             );
           }
+          if (profile) checkOwnPath(device, devices);
           validateDevice(name, device, { ...parts, project });
         } catch (cause) {
           const text = `Device validation failed for "${name}": ${messageOf(cause)}`;
@@ -136,6 +137,13 @@ function checkGateways(devices: DeviceMap): void {
     const text = `Existing NIC "${first[0]}" already uses "${key}" in auto mode`;
     throw new AppError('invalid', `Device validation failed for "${second[0]}": ${text}`);
   }
+}
+
+/** Within one profile, where devices cannot replace each other, not even the root. */
+function checkOwnPath({ type, path = '' }: ConfigMap, devices: DeviceMap): void {
+  if (type !== 'disk' || path === '') return;
+  const same = Object.values(devices).filter((other) => other['type'] === 'disk' && other['path'] === path);
+  if (same.length > 1) throw new AppError('invalid', `More than one disk device uses the same path "${path}"`);
 }
 
 function checkDiskPaths(devices: DeviceMap): void {

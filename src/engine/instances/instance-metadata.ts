@@ -12,7 +12,6 @@ import type { InstanceInfo } from './instances.ts';
 
 const LIMIT_MS = 60_000;
 const MAX_TEMPLATES = 1000;
-const TRIGGERS: ReadonlySet<string> = new Set(['create', 'copy', 'rename', 'start']);
 /** What LXD says of an instance that was made of nothing. */
 const EMPTY = { architecture: '', creation_date: 0, expiry_date: 0, properties: null, templates: null };
 
@@ -110,11 +109,9 @@ export class InstanceMetadata {
     const architecture =
       given.architecture === undefined || given.architecture === '' ? record.architecture : given.architecture;
     const metadata = await parseMetadata(JSON.stringify({ ...document, architecture }));
-    for (const [path, { when }] of Object.entries(metadata.templates)) {
+    for (const path of Object.keys(metadata.templates)) {
       if (!path.startsWith('/') || path.includes('\0'))
         throw new AppError('invalid', `Invalid template path "${path}"`);
-      const unknown = when.find((trigger) => !TRIGGERS.has(trigger));
-      if (unknown !== undefined) throw new AppError('invalid', `Invalid template trigger "${unknown}"`);
     }
     return metadata;
   }

@@ -176,6 +176,17 @@ describe('devices', () => {
   });
 });
 
+it('lets a profile have one disk on a path, also one root', () => {
+  const profile = (all: Record<string, Record<string, string>>) =>
+    rules.validateDevices(all, { profile: true, project: 'default' });
+  const root = { type: 'disk', path: '/', pool: 'default' };
+
+  expect(() => profile({ root, data: { type: 'disk', path: '/srv', source: '/data' } })).not.toThrow();
+  expect(() => profile({ root, other: { ...root, pool: 'elsewhere' } })).toThrow(
+    'Device validation failed for "root": More than one disk device uses the same path "/"',
+  );
+});
+
 describe('names', () => {
   it.each([
     ['1a', 'Invalid instance name: Name must not start with a number'],
