@@ -1,9 +1,10 @@
-// What a backup says of itself: backup/index.yaml, and backup.yaml in the instance's folder; written as JSON, which is YAML too.
+// What a backup says of itself: backup/index.yaml, and backup.yaml in the instance's folder.
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord, PoolRecord, SnapshotRecord } from '../db/records.ts';
 import { ZERO_TIME } from '../db/records.ts';
 import type { VolumeNotes } from '../db/root-volumes.ts';
 import { expander } from '../instances/expansion.ts';
+import { yamlText } from './yaml-text.ts';
 
 export interface BackupConfig {
   readonly container: object;
@@ -108,7 +109,7 @@ export function indexDocument(
   record: InstanceRecord,
   config: BackupConfig,
   { driver, snapshots }: { readonly driver: string; readonly snapshots: readonly string[] },
-): string {
+): Promise<string> {
   const index = {
     name: record.name,
     backend: driver,
@@ -119,9 +120,10 @@ export function indexDocument(
     type: 'container',
     config,
   };
-  return toText(index);
+  return yamlText(index);
 }
 
+/** For files that are written often, and read by machines alone: JSON, which is YAML too. */
 export function toText(document: object): string {
   return `${JSON.stringify(document, undefined, 1)}\n`;
 }

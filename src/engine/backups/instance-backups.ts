@@ -12,7 +12,8 @@ import { packImage, packMembers } from '../images/pack.ts';
 import { ProgressMeter, stageProgress } from '../images/progress.ts';
 import type { OperationHandle, ReadableRoot, ReadRoot } from '../types.ts';
 import { type BackupFiles, instanceBackupFiles } from './backup-files.ts';
-import { type BackupConfig, backupConfig, indexDocument, toText } from './documents.ts';
+import { type BackupConfig, backupConfig, indexDocument } from './documents.ts';
+import { yamlText } from './yaml-text.ts';
 
 export interface BackupRequest {
   /** Empty: one is made up. */
@@ -209,7 +210,7 @@ export class InstanceBackups {
     const config = backupConfig({ database }, record, snapshots);
     const names = snapshots.map(({ name }) => name);
     const driver = pools.driver(record.pool).info.name;
-    const index = indexDocument(record, config, { driver, snapshots: names });
+    const index = await indexDocument(record, config, { driver, snapshots: names });
     yield tarMembers([{ name: 'backup/index.yaml', content: index }]);
     for (const snapshot of names) yield* this.#snapshotMembers(record, snapshot, { ...packing, config });
   }
@@ -282,7 +283,7 @@ async function instanceFiles(
   place: string,
   config: BackupConfig,
 ): Promise<readonly TarFile[]> {
-  const files: TarFile[] = [{ name: `${place}/backup.yaml`, content: toText(config) }];
+  const files: TarFile[] = [{ name: `${place}/backup.yaml`, content: await yamlText(config) }];
   if (await host.exists(root.metadataPath)) {
     files.push({ name: `${place}/metadata.yaml`, content: await host.readFile(root.metadataPath) });
   }

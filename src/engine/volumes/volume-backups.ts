@@ -139,7 +139,7 @@ export class VolumeBackups implements Service {
   async *#before(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[], signal: AbortSignal) {
     const { host } = this.#context;
     const storage = this.#volumes.driver(volume);
-    const content = volumeDocuments(volume, snapshots, storage.info.name);
+    const content = await volumeDocuments(volume, snapshots, storage.info.name);
     yield tarMembers([{ name: 'backup/index.yaml', content }]);
     for (const { name, hostName: snapshot } of snapshots) {
       const mounted = await storage.mountSnapshot({ volume: refOf(volume), snapshot, idMap: null }, signal);

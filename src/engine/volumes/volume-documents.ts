@@ -1,4 +1,5 @@
 // What the backup of a custom volume, and its migration, say of it in LXD's names.
+import { yamlText } from '../backups/yaml-text.ts';
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
 
 const COMMON = { content_type: 'filesystem' };
@@ -7,7 +8,7 @@ export function volumeDocuments(
   volume: VolumeRecord,
   snapshots: readonly VolumeSnapshotRecord[],
   driver: string,
-): string {
+): Promise<string> {
   const { name, pool } = volume;
   const index = {
     name,
@@ -19,7 +20,7 @@ export function volumeDocuments(
     type: 'custom',
     config: volumeConfigs(volume, snapshots),
   };
-  return `${JSON.stringify(index, undefined, 1)}\n`;
+  return yamlText(index);
 }
 
 /** What LXD calls the backup configuration. */
