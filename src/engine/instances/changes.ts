@@ -8,7 +8,7 @@ import type { InstanceRecord } from '../db/records.ts';
 import type { ConfigMap, DeviceMap, InstanceRules } from '../types.ts';
 import { changedCloudInitId, freshCloudInitId } from './cloud-init-id.ts';
 import { validateExpanded } from './config-rules.ts';
-import { rootDisk } from './disks.ts';
+import { rootDisk, rootDisks } from './disks.ts';
 import type { InstanceDevices } from './devices.ts';
 import type { Devlxd } from './devlxd.ts';
 import { expander, type Expanded, type FormerProfile, type Unexpanded } from './expansion.ts';
@@ -139,7 +139,8 @@ export class InstanceChanges {
     if (root.pool !== record.pool) {
       throw new AppError('invalid', `Cannot update root disk device pool name to "${root.pool}"`);
     }
-    if (rootDisk(before).sizeBytes === root.sizeBytes) return;
+    const former = rootDisks(before);
+    if (former.length === 1 && former[0]?.sizeBytes === root.sizeBytes) return;
     const storage = this.#parts.context.pools.driver(record.pool);
     if (storage.info.quotas) await storage.resizeVolume(rootVolume(record), root.sizeBytes, signal);
   }

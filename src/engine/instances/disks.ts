@@ -35,11 +35,16 @@ export interface RootDisk {
 
 /** The one disk with path "/". AppError with LXD's text when there is none, or more. */
 export function rootDisk(devices: DeviceMap): RootDisk {
-  const roots = Object.entries(devices).filter(([, device]) => isRoot(device));
-  const [first, second] = roots;
+  const [first, second] = rootDisks(devices);
   if (!first) throw new AppError('invalid', 'No root device could be found');
   if (second) throw new AppError('invalid', 'More than one root device found');
-  const [name, device] = first;
-  const size = device['size'] ?? '';
-  return { device: name, pool: device['pool'] ?? '', ...(size !== '' && { sizeBytes: parseSize(size) }) };
+  return first;
+}
+
+/** All disks with path "/": a profile may have brought an existing instance another, or have taken the one that it had. */
+export function rootDisks(devices: DeviceMap): readonly RootDisk[] {
+  const roots = Object.entries(devices).filter(([, device]) => isRoot(device));
+  return roots.map(([device, { size = '', pool = '' }]) => {
+    return { device, pool, ...(size !== '' && { sizeBytes: parseSize(size) }) };
+  });
 }

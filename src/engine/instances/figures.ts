@@ -4,7 +4,7 @@ import { readlinkSync } from 'node:fs';
 import type { RuntimeDriver } from '#drivers/runtime/driver.ts';
 import { addInstance, type InstanceFigures } from '../metrics/instance-metrics.ts';
 import type { MetricSet } from '../metrics/open-metrics.ts';
-import { rootDisk } from './disks.ts';
+import { rootDisks } from './disks.ts';
 import type { InstanceInfo, Instances } from './instances.ts';
 import type { InstanceState } from './state.ts';
 
@@ -36,8 +36,8 @@ interface Seen {
 
 async function figuresOf(runtime: RuntimeDriver, { info, state }: Seen, signal: AbortSignal): Promise<InstanceFigures> {
   const { record, expanded } = info;
-  const root = rootDisk(expanded.devices);
-  const usedBytes = state.disk[root.device];
+  const [root] = rootDisks(expanded.devices);
+  const usedBytes = root && state.disk[root.device];
   return {
     name: record.name,
     project: record.project,
@@ -45,7 +45,7 @@ async function figuresOf(runtime: RuntimeDriver, { info, state }: Seen, signal: 
     statistics: await runtime.statistics(state.pid, signal),
     diskName,
     ...(usedBytes !== undefined && {
-      filesystem: { usedBytes, ...(root.sizeBytes !== undefined && { sizeBytes: root.sizeBytes }) },
+      filesystem: { usedBytes, ...(root?.sizeBytes !== undefined && { sizeBytes: root.sizeBytes }) },
     }),
   };
 }

@@ -141,7 +141,11 @@ export class LiveChanges {
 
   async #remove(step: Step, name: string, revert: Reverter, signal: AbortSignal): Promise<void> {
     const config = step.before.devices[name] ?? {};
-    if (isRoot(config)) throw new AppError('invalid', 'The root disk of a running instance cannot be removed');
+    if (isRoot(config)) {
+      // A second one, which a profile had brought, was never in use.
+      if (keepsRoot(step)) return;
+      throw new AppError('invalid', 'The root disk of a running instance cannot be removed');
+    }
     revert.add(`device ${name}`, () => this.#plug(step, name, step.before, AbortSignal.timeout(UNDO_LIMIT_MS)));
     await this.#unplug(step, name, step.before, signal);
   }
@@ -245,6 +249,11 @@ export interface DeviceDifferences {
   readonly removed: readonly string[];
   readonly added: readonly string[];
   readonly updated: readonly string[];
+}
+
+/** Whether a root that was there stays. */
+function keepsRoot({ before, after }: Step): boolean {
+  return Object.entries(before.devices).some(([name, device]) => isRoot(device) && isRoot(after.devices[name] ?? {}));
 }
 
 /** Which devices go, come, or change in place. One that changes in what cannot change in place goes and comes. */

@@ -3,6 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { applyLimits } from '#drivers/runtime/lxc/live-limits.ts';
 import type { CgroupLayout, CgroupSetting } from '#drivers/runtime/lxc/cgroups.ts';
 import { differences } from '#src/engine/instances/live-changes.ts';
+import { MetricSet } from '#src/engine/metrics/open-metrics.ts';
+import type { DeviceMap } from '#src/engine/types.ts';
 import { startInstances, type InstancesUnderTest } from './engine-support.ts';
 
 const MB = 1024 * 1024;
@@ -56,6 +58,23 @@ describe('limits of a running instance', () => {
     );
     expect(under.runtime.limits.get(await pidOf(under, 'c2'))).toEqual({ processes: 9 });
   });
+});
+
+it('a profile that brought a second root can be put right again', async () => {
+  await using under = await startInstances();
+  const { profiles, instances } = under.engine;
+  const content = { description: '', config: {}, devices: {} };
+  const root = { type: 'disk', path: '/', pool: 'default' };
+  profiles.create('default', 'p', content);
+  await under.create('c1', { profiles: ['p'], devices: { own: root }, start: true });
+  const update = (devices: DeviceMap) =>
+    profiles.update(profiles.get('default', 'p'), { ...content, devices }, AbortSignal.timeout(5000));
+
+  await expect(update({ other: root })).rejects.toThrow('More than one root device found');
+  await instances.addMetrics(new MetricSet(), undefined, AbortSignal.timeout(5000));
+  await update({});
+
+  expect(Object.keys(under.instances.get('default', 'c1').expanded.devices)).toEqual(['own']);
 });
 
 describe('security.devlxd', () => {
