@@ -86,6 +86,8 @@ export interface NetworkAccess {
   check(project: string, device: ConfigMap): void;
   /** AppError 'conflict' with LXD's text when another nic has an address or a name of this instance. */
   checkStart(instance: NetworkedInstance): void;
+  /** The same, of those devices alone that are new or change. */
+  checkChange(instance: NetworkedInstance, changed: DeviceMap): void;
   /** Tells DHCP and DNS about the nics of an instance; of those that it has no more they forget. */
   publish(instance: NetworkedInstance): Promise<void>;
   /** The instance is gone, or has another name. */

@@ -5,6 +5,7 @@ export const noNetworks: NetworkAccess = {
   expand: (_project, device) => device,
   check: () => undefined,
   checkStart: () => undefined,
+  checkChange: () => undefined,
   publish: async () => undefined,
   withdraw: async () => undefined,
 };

@@ -60,6 +60,8 @@ export class InstanceChanges {
     const after = this.#validateExpanded({ ...content, project: record.project, config: kept });
     context.gate.changedInstance(record.project, { ...content, name: record.name, config: kept }, record.config);
     const config = { ...kept, ...missingVolatile(after.devices, kept), ...changedCloudInitId(before, after, kept) };
+    const changed = changedDevices(before.devices, after.devices);
+    context.networks.checkChange({ ...record, config, devices: after.devices }, changed);
     const store = (volatile: ConfigMap): void => {
       const whole = { ...config, ...volatile };
       context.database.instances.update(record.id, {

@@ -8,6 +8,8 @@ export interface HostKey {
 
 export interface HostEntry extends HostKey {
   readonly device: string;
+  /** Empty: none. Nics in different VLANs do not meet. */
+  readonly vlan: string;
   readonly hwaddr: string;
   /** Empty: none is fixed. */
   readonly ipv4: string;
@@ -42,18 +44,23 @@ export function entryLine(entry: HostEntry, named: boolean): string | undefined 
   return hwaddr === '' || words.length === 0 ? undefined : [hwaddr, ...words].join(',');
 }
 
+/** Whether the network has DNS: names must differ. */
+export interface Naming {
+  readonly named: boolean;
+}
+
 export class HostEntries {
   /** By network, then by file. */
   readonly #known = new Map<string, Map<string, HostEntry>>();
 
   /** True when something is new. Of two that cannot be told apart only the first is told. */
-  replace(network: string, owner: HostKey, entries: readonly HostEntry[]): boolean {
+  replace(network: string, owner: HostKey, entries: readonly HostEntry[], naming: Naming): boolean {
     const known = this.#of(network);
     const prefix = ownerPrefix(owner);
     const before = [...known].filter(([file]) => file.startsWith(prefix));
     for (const [file] of before) known.delete(file);
     for (const entry of entries) {
-      if (this.conflict(network, entry) === undefined) known.set(fileOf(entry), entry);
+      if (this.conflict(network, entry, naming) === undefined) known.set(fileOf(entry), entry);
     }
     const after = [...known].filter(([file]) => file.startsWith(prefix));
     return JSON.stringify(before) !== JSON.stringify(after);
@@ -68,11 +75,12 @@ export class HostEntries {
   }
 
   /** LXD's complaint when another nic on the network has what this one has. */
-  conflict(network: string, entry: HostEntry): string | undefined {
+  conflict(network: string, entry: HostEntry, { named }: Naming): string | undefined {
     const own = fileOf(entry);
     for (const [file, other] of this.#of(network)) {
-      if (file === own) continue;
-      if (ownerPrefix(other) !== ownerPrefix(entry) && dnsName(other).toLowerCase() === dnsName(entry).toLowerCase()) {
+      if (file === own || other.vlan !== entry.vlan) continue;
+      // Also of two nics of one instance: its name would lead to both.
+      if (named && dnsName(other).toLowerCase() === dnsName(entry).toLowerCase()) {
         return `Instance DNS name "${entry.name.toLowerCase()}" already used on network`;
       }
       if (entry.hwaddr !== '' && other.hwaddr === entry.hwaddr) {

@@ -3,11 +3,13 @@ import { AppError } from '#src/lib/errors.ts';
 import type { NetworkAccess, NetworkedInstance } from '../context.ts';
 import type { NetworkRecord } from '../db/records.ts';
 import { expander } from '../instances/expansion.ts';
-import type { ConfigMap } from '../types.ts';
-import { entryLine, type HostEntry, HostEntries, ownerPrefix } from './host-entries.ts';
+import type { ConfigMap, DeviceMap } from '../types.ts';
+import { entryLine, type HostEntry, HostEntries, type Naming, ownerPrefix } from './host-entries.ts';
 import { checkNicAddresses } from './nic-addresses.ts';
 import type { Networks, NetworksContext } from './networks.ts';
 import { networkUsers } from './used-by.ts';
+
+const naming = ({ config }: NetworkRecord): Naming => ({ named: config['dns.mode'] !== 'none' });
 
 export class NicNetworks implements NetworkAccess {
   readonly #context: NetworksContext;
@@ -65,10 +67,20 @@ export class NicNetworks implements NetworkAccess {
   }
 
   checkStart(instance: NetworkedInstance): void {
+    this.#checkConflicts(instance, 'start', () => true);
+  }
+
+  checkChange(instance: NetworkedInstance, changed: DeviceMap): void {
+    this.#checkConflicts(instance, 'add', (device) => Object.hasOwn(changed, device));
+  }
+
+  #checkConflicts(instance: NetworkedInstance, doing: string, concerns: (device: string) => boolean): void {
     for (const { network, entry } of this.#entriesOf(instance)) {
-      const conflict = this.#entries.conflict(network.name, entry);
+      const conflict = concerns(entry.device)
+        ? this.#entries.conflict(network.name, entry, naming(network))
+        : undefined;
       if (conflict === undefined) continue;
-      throw new AppError('conflict', `Failed start validation for device "${entry.device}": ${conflict}`);
+      throw new AppError('conflict', `Failed ${doing} validation for device "${entry.device}": ${conflict}`);
     }
   }
 
@@ -78,7 +90,8 @@ export class NicNetworks implements NetworkAccess {
     const wanted = this.#entriesOf(instance);
     for (const network of networks) {
       const own = wanted.filter((one) => one.network.id === network.id).map(({ entry }) => entry);
-      if (this.#entries.replace(network.name, instance, own)) await this.#write(network, ownerPrefix(instance));
+      if (this.#entries.replace(network.name, instance, own, naming(network)))
+        await this.#write(network, ownerPrefix(instance));
     }
   }
 
@@ -93,8 +106,9 @@ export class NicNetworks implements NetworkAccess {
       if (!network) return [];
       const address = (key: string): string => (options[key] === 'none' ? '' : (options[key] ?? ''));
       const hwaddr = (options['hwaddr'] ?? config[`volatile.${device}.hwaddr`] ?? '').toLowerCase();
+      const { vlan = '' } = options;
       const addresses = { ipv4: address('ipv4.address'), ipv6: address('ipv6.address') };
-      return [{ network, entry: { project, name, device, hwaddr, ...addresses } }];
+      return [{ network, entry: { project, name, device, vlan, hwaddr, ...addresses } }];
     });
   }
 
@@ -110,6 +124,7 @@ export class NicNetworks implements NetworkAccess {
         network.name,
         instance,
         own.map(({ entry }) => entry),
+        naming(network),
       );
     }
     await this.#write(network, '');
