@@ -1,11 +1,12 @@
 // A storage driver that keeps its volumes in memory: for tests of what stands above the drivers.
 import type { StorageContext, StorageDriver, StorageModule } from '#drivers/storage/driver.ts';
+import { commonConfigKeys } from '#drivers/storage/common/config-keys.ts';
 import { AppError } from '#src/lib/errors.ts';
 
 /** What all pools of one module hold, for assertions and for faults. */
 export class MemoryStorage implements StorageModule {
   readonly name = 'memory';
-  readonly configKeys = { source: 'where it lies', 'volume.size': 'size of new volumes' };
+  readonly configKeys = commonConfigKeys;
   readonly pools = new Set<string>();
   readonly images = new Set<string>();
   readonly instances = new Set<string>();

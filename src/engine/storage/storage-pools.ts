@@ -13,6 +13,7 @@ import { rootPool } from '../profiles/profiles.ts';
 import { projectSuffix } from '../projects/project-url.ts';
 import type { RsyncSettings } from '../migration/rsync.ts';
 import type { ConfigMap } from '../types.ts';
+import { checkVolumeDefaults } from '../volumes/volume-config.ts';
 import { checkRsyncSettings, rsyncSettings } from './rsync-settings.ts';
 
 type Context = Pick<EngineContext, 'database' | 'events' | 'host' | 'locks' | 'log' | 'paths'>;
@@ -243,6 +244,7 @@ export class StoragePools implements PoolAccess, Service {
       }
     }
     checkRsyncSettings(config);
+    checkVolumeDefaults(config);
     module.checkConfig?.(config);
     for (const [key, check] of Object.entries(module.volumeKeys ?? {})) check(config[`volume.${key}`] ?? '');
   }

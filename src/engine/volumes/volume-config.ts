@@ -20,6 +20,29 @@ const CHECKS: Checks = {
   'volatile.idmap.next': anything,
 };
 
+/** What pools of every driver give to new volumes, as `volume.KEY`. */
+export const GIVEN_BY_POOLS = [
+  'size',
+  'security.shifted',
+  'security.unmapped',
+  'snapshots.expiry',
+  'snapshots.pattern',
+  'snapshots.schedule',
+] as const;
+
+/** The `volume.*` of a pool's configuration. AppError 'invalid'. */
+export function checkVolumeDefaults(config: ConfigMap): void {
+  for (const key of GIVEN_BY_POOLS) {
+    const value = config[`volume.${key}`] ?? '';
+    if (value === '') continue;
+    try {
+      CHECKS[key]?.(value);
+    } catch (cause) {
+      throw new AppError('invalid', `Invalid value for option "volume.${key}": Invalid value "${value}"`, { cause });
+    }
+  }
+}
+
 /** `own`: keys of the pool's driver. */
 export function validateVolumeConfig(name: string, config: ConfigMap, own: Checks): void {
   const checks: Checks = { ...own, ...CHECKS };

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { EngineContext } from '../context.ts';
 import type { VolumeKey } from '../db/volumes.ts';
 import type { ConfigMap } from '../types.ts';
+import { GIVEN_BY_POOLS } from './volume-config.ts';
 
 type Context = Pick<EngineContext, 'database' | 'pools'>;
 
@@ -11,7 +12,7 @@ const IN_POOL = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/u;
 /** volume.* of the pool. */
 export function volumeDefaults({ database, pools }: Context, pool: string): ConfigMap {
   const { config } = database.pools.get(pool);
-  const keys = ['size', ...Object.keys(pools.volumeKeys(pool))];
+  const keys = [...GIVEN_BY_POOLS, ...Object.keys(pools.volumeKeys(pool))];
   const defaults = keys.map((key) => [key, config[`volume.${key}`] ?? ''] as const);
   return Object.fromEntries(defaults.filter(([, value]) => value !== ''));
 }

@@ -42,6 +42,34 @@ it('removes at the next start what a killed daemon was making or removing', asyn
   expect([...instances].filter((name) => name.startsWith('default_'))).toEqual(['default_v3']);
 });
 
+it('gets what its pool has for new volumes, unless it says something else', async () => {
+  const { pools, volumes } = under.engine;
+  const config = {
+    'volume.snapshots.expiry': '3d',
+    'volume.snapshots.pattern': 'a%d',
+    'volume.security.shifted': 'true',
+  };
+  const set = (more: Record<string, string>) =>
+    pools.update(
+      pools.get('default'),
+      { description: '', config: { ...pools.get('default').config, ...more } },
+      signal(),
+    );
+  await set(config);
+
+  await volumes.create({ ...VOLUME, config: { 'snapshots.pattern': 'b%d' } }, signal());
+
+  expect(volumes.get(KEY).config).toEqual({
+    'snapshots.expiry': '3d',
+    'snapshots.pattern': 'b%d',
+    'security.shifted': 'true',
+  });
+  await expect(set({ 'volume.snapshots.expiry': 'soon' })).rejects.toThrow(
+    'Invalid value for option "volume.snapshots.expiry"',
+  );
+  await expect(set({ 'volume.snapshots.when': 'x' })).rejects.toThrow('Invalid option "volume.snapshots.when"');
+});
+
 it('takes snapshots by pattern, and forgets one that failed', async () => {
   const { volumes, volumeSnapshots } = under.engine;
   await volumes.create({ ...VOLUME, config: { 'snapshots.pattern': 'auto%d', 'snapshots.expiry': '1H' } }, signal());
