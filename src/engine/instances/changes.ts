@@ -59,7 +59,8 @@ export class InstanceChanges {
     const before = expander(context.database)(record);
     const after = this.#validateExpanded({ ...content, project: record.project, config: kept });
     context.gate.changedInstance(record.project, { ...content, name: record.name, config: kept }, record.config);
-    const config = { ...kept, ...missingVolatile(after.devices, kept), ...changedCloudInitId(before, after, kept) };
+    const fresh = withoutStale(kept, before.devices, after.devices);
+    const config = { ...fresh, ...missingVolatile(after.devices, fresh), ...changedCloudInitId(before, after, kept) };
     const changed = changedDevices(before.devices, after.devices);
     context.networks.checkChange({ ...record, config, devices: after.devices }, changed);
     const store = (volatile: ConfigMap): void => {
@@ -83,16 +84,17 @@ export class InstanceChanges {
     const after = this.#validateExpanded(record);
     rules.validateConfig(after.config, { profile: false });
     rules.validateDevices(after.devices, { profile: false, project: record.project });
+    const fresh = withoutStale(record.config, before.devices, after.devices);
     const missing = {
-      ...missingVolatile(after.devices, record.config),
+      ...missingVolatile(after.devices, fresh),
       ...changedCloudInitId(before, after, record.config),
     };
     const store = (volatile: ConfigMap): void => {
-      const { config } = context.database.instances.get(record.project, record.name);
-      const whole = { ...config, ...missing, ...volatile };
+      const now = context.database.instances.get(record.project, record.name).config;
+      const whole = { ...withoutStale(now, before.devices, after.devices), ...missing, ...volatile };
       context.database.instances.update(record.id, { config: withoutEmpty(whole, volatile) });
     };
-    await this.#apply({ record, config: { ...record.config, ...missing }, before, after }, store, signal);
+    await this.#apply({ record, config: { ...fresh, ...missing }, before, after }, store, signal);
   }
 
   async #apply(change: Change, store: (volatile: ConfigMap) => void, signal: AbortSignal): Promise<void> {
@@ -270,6 +272,25 @@ function changedDevices(before: DeviceMap, after: DeviceMap): DeviceMap {
       return [...Object.keys(old), ...Object.keys(device)].some((option) => old[option] !== device[option]);
     }),
   );
+}
+
+/**
+ * Without what was remembered of devices and is no more: all of one that goes or becomes something else, and the address and name
+ * of a nic that is given others.
+ */
+function withoutStale(config: ConfigMap, before: DeviceMap, after: DeviceMap): ConfigMap {
+  const stale = Object.entries(before).flatMap(([device, old]) => {
+    const now = after[device];
+    const isAnother = now?.['type'] !== old['type'] || now?.['nictype'] !== old['nictype'];
+    const prefix = `volatile.${device}.`;
+    return Object.keys(config).filter((key) => {
+      const option = key.startsWith(prefix) ? key.slice(prefix.length) : '';
+      const isGiven = ['hwaddr', 'name'].includes(option) && (now?.[option] ?? '') !== '';
+      return option !== '' && (isAnother || isGiven);
+    });
+  });
+  const gone = new Set(stale);
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !gone.has(key)));
 }
 
 /** The keys that `volatile` empties are gone. */

@@ -77,6 +77,28 @@ it('a profile that brought a second root can be put right again', async () => {
   expect(Object.keys(under.instances.get('default', 'c1').expanded.devices)).toEqual(['own']);
 });
 
+it('what was remembered of a nic goes with it, and gives way to what it is told', async () => {
+  await using under = await startInstances();
+  const nic = { type: 'nic', nictype: 'p2p' };
+  await under.create('c1', { devices: { eth0: nic, eth1: nic } });
+  const volatile = () => {
+    const { config } = under.instances.get('default', 'c1').record;
+    return Object.keys(config)
+      .filter((key) => /^volatile\.eth/u.test(key))
+      .toSorted();
+  };
+  const give = async (devices: DeviceMap) => {
+    const info = under.instances.get('default', 'c1');
+    await under.done(under.instances.replace(info, { ...info.record, devices }));
+  };
+  const both = ['hwaddr', 'name'].flatMap((key) => [`volatile.eth0.${key}`, `volatile.eth1.${key}`]);
+  expect(volatile()).toEqual(both.toSorted());
+
+  await give({ eth0: { ...nic, hwaddr: '00:16:3e:00:00:01' }, eth1: { type: 'none' } });
+
+  expect(volatile()).toEqual(['volatile.eth0.name']);
+});
+
 describe('security.devlxd', () => {
   it('is switched on and off in a running instance', async () => {
     await using under = await startInstances();
