@@ -1,5 +1,5 @@
 // The contract between compute/ and an engine that runs containers. compute/ knows no engine by name.
-import type { Readable } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 
 /** Nova's power states (nova-compute-contract section 4.10). */
@@ -227,6 +227,11 @@ export interface VirtDriver {
   usage(uuid: string, signal: AbortSignal): Promise<GuestUsage>;
   /** The last `maxBytes` of the console log; empty when nothing was printed yet. Absent: 'not_found'. */
   consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
+  /**
+   * Joins `terminal` to the console, bytes as they are, none kept beyond what the streams hold. Resolves when the console
+   * ended or `leave` aborted; the terminal stays open. Not running, or somebody is there: 'conflict'. Absent: 'not_found'.
+   */
+  openConsole(uuid: string, terminal: Duplex, leave: AbortSignal): Promise<void>;
   /** Not running: 'conflict'. Absent: 'not_found'. A guest that cannot: 'unsupported', one that refuses: 'invalid'. */
   setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void>;
   /** Of the instance's own root, rescued or not; running or not; a running guest runs on. Absent: 'not_found'. */

@@ -1,6 +1,7 @@
 // Programs run in an instance, and its console: an operation whose data goes over websockets.
 import type { Readable, Writable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
+import { aborted } from '#src/lib/wait.ts';
 import { DataSocket } from './data-socket.ts';
 import type { CallOptions, Operations, PendingOperation } from './operations.ts';
 import type { Transport } from './transport.ts';
@@ -36,6 +37,8 @@ export interface ConsoleStreams {
   readonly stdout: Writable;
   /** Sees what is typed; undefined detaches. */
   readonly filter: (chunk: Buffer) => Buffer | undefined;
+  /** Detaches as well. */
+  readonly leave?: AbortSignal;
 }
 
 export class Sessions {
@@ -99,13 +102,14 @@ export class Sessions {
     await Promise.all([control.opened, data.opened]);
     using _started = onStart(controlOf(control));
     const detached = Promise.withResolvers<void>();
+    if (streams.leave) void aborted(streams.leave).then(detached.resolve);
     const stop = data.send(streams.stdin, (chunk) => {
       const kept = streams.filter(chunk);
       if (kept === undefined) detached.resolve();
       return kept;
     });
     try {
-      await Promise.race([received, detached.promise, aborted(call.signal)]);
+      await Promise.race([received, detached.promise, rejection(call.signal)]);
     } finally {
       stop();
     }
@@ -139,7 +143,7 @@ function exitCode({ metadata }: Operation): number {
   return code;
 }
 
-function aborted(signal: AbortSignal | undefined): Promise<never> {
+function rejection(signal: AbortSignal | undefined): Promise<never> {
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal?.reason as Error);
   signal?.addEventListener('abort', onAbort, { once: true });

@@ -3,6 +3,7 @@ import type { RequestContext } from '#src/nova/context.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { createSchedulerClient } from '#src/nova/scheduler.ts';
 import { BuildQueue } from './build/build-queue.ts';
+import { SerialConsoles } from './console/serial-consoles.ts';
 import { EventInbox } from './events/event-inbox.ts';
 import { InstanceNetworks } from './network/instance-networks.ts';
 import { Plugger } from './network/plug.ts';
@@ -13,6 +14,7 @@ export interface OperationTools {
   readonly networks: InstanceNetworks;
   readonly plugger: Plugger;
   readonly builds: BuildQueue;
+  readonly consoles: SerialConsoles;
   /** Tells the schedulers of a new or changed instance; a failure is no failure of the operation. */
   announce(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Tells the schedulers that the instance is gone. */
@@ -30,6 +32,7 @@ export function createOperationTools(services: ComputeServices): OperationTools 
     inbox: new EventInbox(),
     networks: new InstanceNetworks(services),
     plugger: new Plugger(vifs, log),
+    consoles: new SerialConsoles(services),
     builds: new BuildQueue(config.build.maxConcurrentBuilds, log),
     announce: (context, instance) =>
       tell('update_instance_info', () => scheduler.updateInstanceInfo(context, config.host, [instance])),

@@ -4,6 +4,7 @@ import type { RequestContext } from '#src/nova/context.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { InstanceBuilder } from './build/build-instance.ts';
 import type { BuildRequest } from './build/request.ts';
+import type { SerialConsoles } from './console/serial-consoles.ts';
 import { ExternalEvents } from './events/external-events.ts';
 import { setAdminPassword } from './guest/admin-password.ts';
 import { InterfaceOperations } from './interfaces/interface-operations.ts';
@@ -54,6 +55,7 @@ export interface ComputeOperations extends InstanceOperations {
   revertResize(context: Context, move: Parameters<EndResize['revert']>[1]): Promise<void>;
   finishRevertResize(context: Context, move: Move): Promise<void>;
   readonly events: ExternalEvents;
+  readonly consoles: SerialConsoles;
 }
 
 export function createInstanceOperations(services: ComputeServices): ComputeOperations {
@@ -62,6 +64,7 @@ export function createInstanceOperations(services: ComputeServices): ComputeOper
 
 class LockedOperations implements ComputeOperations {
   readonly events: ExternalEvents;
+  readonly consoles: SerialConsoles;
   readonly #services: ComputeServices;
   readonly #tools: OperationTools;
   readonly #power: PowerOperations;
@@ -96,6 +99,7 @@ class LockedOperations implements ComputeOperations {
     this.#prep = new PrepResize(services);
     this.#resize = new ResizeGuest(services, tools, this.#power);
     this.#resizeEnd = new EndResize(services, tools, this.#power);
+    this.consoles = tools.consoles;
     this.events = new ExternalEvents(services, tools);
   }
 

@@ -44,6 +44,7 @@ export const exceptionTable = {
   ConsoleTypeInvalid: { code: 400, message: 'Invalid console type {console_type}' },
   ConsoleTypeUnavailable: { code: 400, message: 'Console type {console_type} is not available' },
   ConsoleNotAvailable: { code: 404, message: 'The guest has no console available' },
+  SocketPortRangeExhaustedException: { code: 500, message: 'Not able to acquire a free port for {host}' },
   InstanceNotReady: { code: 400, message: 'Instance {instance_id} is not ready' },
   InstanceNotRunning: { code: 400, message: 'Instance {instance_id} is not running' },
   InstanceInvalidState: {

@@ -97,6 +97,7 @@ export class FakeControlPlane implements RpcClient {
       return objectOf('Instance', '2.7', row);
     },
     'BlockDeviceMappingList.get_by_instance_uuid': () => listObject('BlockDeviceMapping', '1.21', []),
+    'ConsoleAuthToken.authorize': () => new Result(`token-${this.named('ConsoleAuthToken.authorize').length}`),
     'VirtualInterface.get_by_uuid': ({ args: [uuid] }) => {
       const found = this.virtualInterfaces.find((row) => row['uuid'] === uuid);
       return found === undefined ? null : objectOf('VirtualInterface', '1.3', found);

@@ -1,5 +1,5 @@
 // An engine in memory behind the virt contract: for tests, for trying a control plane, for simulating many hosts.
-import { Readable } from 'node:stream';
+import { type Duplex, Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
 import {
@@ -21,20 +21,12 @@ import {
   type VirtInstance,
 } from '../driver.ts';
 import { freeName } from '../nic-names.ts';
+import { EchoConsoles } from './echo-consoles.ts';
 import { fakeFacts, type FakeOptions } from './facts.ts';
+import type { FakeInstance } from './instance.ts';
 
 export type { FakeOptions } from './facts.ts';
-
-export interface FakeInstance {
-  spec: SpawnSpec;
-  nics: readonly SpawnNic[];
-  /** What it was told and given. */
-  guest: GuestData | undefined;
-  powerState: PowerState;
-  console: string;
-  /** What it stands for. */
-  rescued?: FakeInstance;
-}
+export type { FakeInstance } from './instance.ts';
 
 type Prepared = Pick<FakeInstance, 'nics' | 'guest'>;
 
@@ -58,6 +50,7 @@ export class FakeVirtDriver implements VirtDriver {
   readonly #listeners = new Set<(event: LifecycleEvent) => void>();
   /** Uuids between the begin and the end of spawn(): they exist for nobody else yet. */
   readonly #spawning = new Set<string>();
+  readonly #consoles = new EchoConsoles();
   readonly #failures = new Map<string, Error>();
 
   constructor(options: FakeOptions) {
@@ -273,6 +266,11 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     const bytes = new TextEncoder().encode(this.#existing(uuid).console);
     return bytes.subarray(Math.max(0, bytes.length - maxBytes));
+  }
+
+  async openConsole(uuid: string, terminal: Duplex, leave: AbortSignal): Promise<void> {
+    this.#failOnDemand('openConsole');
+    await this.#consoles.sit(this.#existing(uuid), terminal, leave);
   }
 
   async setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,6 @@
 // The virt driver of everything that speaks LXD's REST API: our engine, LXD and Incus.
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { EngineClient } from '#src/client/client.ts';
 import { AppError, asError } from '#src/lib/errors.ts';
 import {
@@ -21,6 +22,7 @@ import {
 import { changeInstance } from './change-instance.ts';
 import { ConfigDrives } from './config-drives.ts';
 import { ConsoleLogs } from './console-log.ts';
+import { sitAtConsole } from './console-session.ts';
 import { Directory } from './directory.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
 import { flavorSettings } from './extra-specs.ts';
@@ -281,6 +283,13 @@ export class LxdDriver implements VirtDriver {
   async consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
     const what = `console log of instance ${uuid}`;
     return this.#request(what, signal, async (limit) => this.#consoles.tail(uuid, maxBytes, limit));
+  }
+
+  async openConsole(uuid: string, terminal: Duplex, leave: AbortSignal): Promise<void> {
+    const what = `console of instance ${uuid}`;
+    const instance = await this.#request(what, leave, async (limit) => this.#directory.get(uuid, limit));
+    if (powerStateOf(instance.status_code) !== POWER_STATE.running) throw stateConflict(uuid, 'does not run');
+    await sitAtConsole(this.#client, instance.name, terminal, leave);
   }
 
   async setPassword(uuid: string, login: Login, signal: AbortSignal): Promise<void> {

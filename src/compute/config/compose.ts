@@ -31,6 +31,8 @@ const RELEASE_SERVICE_VERSION: Readonly<Record<string, number>> = {
   '2026.2': 74,
 };
 
+const MAX_PORT = 65_535;
+
 /** What is wrong is added to `options.complaints`; the result is to be used only when there are none. */
 export function composeConfig(options: Options, configFolders: readonly string[]): Config.ComputeConfig {
   const main = new SectionReader(options, 'DEFAULT');
@@ -51,7 +53,7 @@ export function composeConfig(options: Options, configFolders: readonly string[]
     metadata: metadata(options, main),
     power: power(options, main),
     periodic: periodic(options, main),
-    console: { serial: { enabled: new SectionReader(options, 'serial_console').boolean('enabled') } },
+    console: consoles(options),
     placement: composePlacement(options),
     neutron: composeNeutron(options),
     glance: composeGlance(options),
@@ -196,6 +198,24 @@ function metadata(options: Options, main: SectionReader): Config.MetadataConfig 
     vendorDataFile: api.optionalString('vendordata_jsonfile_path') ?? null,
     injectKey: own.boolean('inject_key'),
     injectPassword: own.boolean('inject_password'),
+  };
+}
+
+function consoles(options: Options): Config.ConsoleConfig {
+  const serial = new SectionReader(options, 'serial_console');
+  const [firstPort = 0, endPort = 0] = serial.string('port_range').split(':').map(Number);
+  if (firstPort < 1 || firstPort >= endPort || endPort > MAX_PORT + 1) {
+    serial.complain('port_range', 'is the first port and the one after the last, between 1 and 65536');
+  }
+  return {
+    tokenTtlMs: new SectionReader(options, 'consoleauth').ms('token_ttl'),
+    serial: {
+      enabled: serial.boolean('enabled'),
+      baseUrl: serial.string('base_url'),
+      proxyClientAddress: serial.string('proxyclient_address'),
+      firstPort,
+      endPort,
+    },
   };
 }
 

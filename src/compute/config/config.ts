@@ -85,6 +85,21 @@ export interface MetadataConfig {
   readonly injectPassword: boolean;
 }
 
+export interface ConsoleConfig {
+  /** How long a user's token is valid, and the way to the console stays open. */
+  readonly tokenTtlMs: number;
+  readonly serial: {
+    readonly enabled: boolean;
+    /** Of the proxy, as users reach it. */
+    readonly baseUrl: string;
+    /** Of this machine, as the proxy reaches it. */
+    readonly proxyClientAddress: string;
+    readonly firstPort: number;
+    /** Exclusive. */
+    readonly endPort: number;
+  };
+}
+
 export interface PowerConfig {
   readonly shutdownTimeoutMs: number;
   readonly resumeGuestsStateOnHostBoot: boolean;
@@ -162,7 +177,7 @@ export interface ComputeConfig {
   readonly metadata: MetadataConfig;
   readonly power: PowerConfig;
   readonly periodic: PeriodicConfig;
-  readonly console: { readonly serial: { readonly enabled: boolean } };
+  readonly console: ConsoleConfig;
   readonly placement: ServiceSettings;
   readonly neutron: NeutronConfig;
   readonly glance: ServiceSettings;

@@ -2,6 +2,7 @@
 import type { RpcEndpoint, RpcHandler } from '#src/messaging/types.ts';
 import type { ComputeOperations } from '../operations.ts';
 import type { ComputeServices } from '../types.ts';
+import { consoleMethods } from './console-methods.ts';
 import { hostMethods } from './host-methods.ts';
 import { instanceMethods } from './instance-methods.ts';
 import { rescueMethods } from './rescue-methods.ts';
@@ -20,6 +21,7 @@ export function computeEndpoints(services: ComputeServices, operations: ComputeO
     ...rescueMethods(operations),
     ...resizeMethods(operations),
     ...hostMethods(services),
+    ...consoleMethods(operations),
     ...unsupportedMethods(),
   ];
   const handlers: Readonly<Record<string, RpcHandler>> = Object.fromEntries(

@@ -116,6 +116,7 @@ class ComputeService implements Service {
     // after `compute`: events that running operations wait for may come through it
     await end('queue compute-alt', alternate?.stop(limited(CLEAN_UP_MS, signal)));
     this.#operations?.cancelWaits();
+    await end('consoles', this.#operations?.consoles.close());
     await end('notifications', flushNotifications(limited(CLEAN_UP_MS, signal)));
     await end('engine', virt.stop());
     await end('messaging', transport.close());

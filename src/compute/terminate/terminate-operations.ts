@@ -68,6 +68,7 @@ export class TerminateOperations {
 
   /** The container with its disks, and its interfaces on this host. A guest that is not there is success. */
   async removeGuest(instance: Instance, signal?: AbortSignal): Promise<void> {
+    await this.#tools.consoles.forget(instance.get('uuid'));
     await this.#services.virt.destroy(instance.get('uuid'), limited(DESTROY_LIMIT_MS, signal));
     await this.#tools.plugger.unplug(cachedVifs(instance));
   }

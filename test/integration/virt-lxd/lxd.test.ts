@@ -5,13 +5,14 @@ import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createReadStream } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import { duplexPair, Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type GuestData, type LifecycleEvent, POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
+import { kindOf } from '#src/lib/errors.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { poll } from '#src/lib/wait.ts';
 import { virtContract } from '../../contract/virt/virt-contract.ts';
@@ -122,6 +123,40 @@ function suite(name: EngineName): void {
       'unified.tar.gz',
       'unified.tar.xz',
     ])('boots %s, whatever it was declared as', spawnAndDestroy);
+
+    it('joins a terminal to the console, one at a time, for as long as it likes', async () => {
+      const spec = specOf(() => createReadStream(file('root.tar.gz')));
+      await driver.spawn(spec, { network: async () => [] }, signal());
+      const shell = execIn(lxd.client, spec.name, ['sh', '-c', 'exec sh </dev/console >/dev/console 2>&1']);
+      const sit = () => {
+        const [ours, theirs] = duplexPair();
+        const leave = new AbortController();
+        let seen = '';
+        ours.on('data', (chunk) => {
+          seen += String(chunk);
+        });
+        return { ours, leave, seen: () => seen, ended: driver.openConsole(spec.uuid, theirs, leave.signal) };
+      };
+
+      const first = sit();
+      await poll(() => first.seen().includes('tick') || undefined, 50, signal());
+      first.ours.write('echo \x01q\x15echo first-$((40+2))\r');
+      await poll(() => first.seen().includes('first-42') || undefined, 50, signal());
+      const refused = await sit().ended.catch(kindOf);
+      first.leave.abort();
+      await first.ended;
+      const second = sit();
+      await poll(() => second.seen().includes('tick') || undefined, 50, signal());
+      second.ours.write('exit\r');
+      await shell;
+      await driver.powerOff(spec.uuid, { graceSeconds: 0 }, signal());
+      await second.ended;
+      const stopped = await sit().ended.catch(kindOf);
+      await driver.destroy(spec.uuid, signal());
+      const absent = await sit().ended.catch(kindOf);
+
+      expect([refused, stopped, absent]).toEqual(['conflict', 'conflict', 'not_found']);
+    });
 
     it('shows a config drive to root alone, puts files where they belong, and takes all away again', async () => {
       const spec = specOf(() => createReadStream(file('root.tar.gz')));

@@ -18,6 +18,7 @@ export const PORTS = {
   neutron: 9696,
   nova: 8774,
   metadata: 8775,
+  serialProxy: 6083,
 } as const;
 
 export interface LabPaths {

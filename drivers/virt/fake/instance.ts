@@ -1,0 +1,13 @@
+// An instance of the driver in memory; tests read and change it.
+import type { GuestData, PowerState, SpawnNic, SpawnSpec } from '../driver.ts';
+
+export interface FakeInstance {
+  spec: SpawnSpec;
+  nics: readonly SpawnNic[];
+  /** What it was told and given. */
+  guest: GuestData | undefined;
+  powerState: PowerState;
+  console: string;
+  /** What it stands for. */
+  rescued?: FakeInstance;
+}
