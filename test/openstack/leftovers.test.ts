@@ -1,4 +1,4 @@
-// kill -9 of the compute while it makes an image of a server: the next one leaves nothing of it in the engine.
+// kill -9 of the compute while it makes an image of a server, or shelves it: the next one leaves nothing of it in the engine.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startCompute } from './lab/node.ts';
@@ -46,4 +46,30 @@ describe('after kill -9 of the compute during an image', () => {
       await deleteServer(server.id);
     },
   );
+});
+
+describe('after kill -9 of the compute while it shelves', () => {
+  it.each([150, 700, 1500])('%i ms after that was asked for the server is as before, or shelved', async (moment) => {
+    const server = await activeServer({ name: `shelving-${moment}`, network: 'none' });
+    await cloud.action(server.id, { shelve: null });
+
+    await sleep(moment);
+    await processes.kill('nova-compute-lxd');
+    startCompute(paths, processes);
+
+    await expect
+      .poll(async () => (await cloud.server(server.id))?.['OS-EXT-STS:task_state'], { timeout: 60_000, interval: 300 })
+      .toBe(null);
+    const status = (await cloud.server(server.id))?.status ?? '';
+    console.log(`killed ${moment} ms into shelving: ${status}`);
+    expect(['ACTIVE', 'SHELVED', 'SHELVED_OFFLOADED']).toContain(status);
+    const instance = server['OS-EXT-SRV-ATTR:instance_name'];
+    const guest = await engine.instances.find(instance);
+    expect(guest?.status).toBe(status === 'ACTIVE' ? 'Running' : undefined);
+    if (guest) await expect.poll(() => leftovers(instance), { timeout: 60_000, interval: 300 }).toEqual([]);
+    await deleteServer(server.id);
+    const { images } = await cloud.get<{ images: readonly { id: string; name: string }[] }>(cloud.image, '/v2/images');
+    const made = images.filter(({ name }) => name === `shelving-${moment}-shelved`);
+    for (const { id } of made) await cloud.delete(cloud.image, `/v2/images/${id}`);
+  });
 });

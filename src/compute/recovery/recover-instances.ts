@@ -85,6 +85,7 @@ const STEPS: Readonly<Record<RecoveryStep, Step>> = {
   stop: ({ operations, context }, instance) => operations.stop(context, instance, true),
   start: ({ operations, context }, instance) => operations.start(context, instance),
   'undo rescue': ({ operations, context }, instance) => operations.undoRescue(context, instance),
+  offload: ({ operations, context }, instance) => operations.offloadShelved(context, instance),
   unrescue: ({ operations, context }, instance) => operations.unrescue(context, instance),
   plug: async (parts, instance, signal) => {
     try {

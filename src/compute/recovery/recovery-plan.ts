@@ -15,6 +15,7 @@ export type RecoveryStep =
   | 'start'
   | 'undo rescue'
   | 'unrescue'
+  | 'offload'
   | 'plug'
   | 'fail live migration'
   | 'resume guest';
@@ -58,10 +59,25 @@ function rebootSteps(view: RecoveryView): readonly RecoveryStep[] {
   return wasSoft ? ['escalate to hard reboot', 'reboot hard'] : ['reboot hard'];
 }
 
+/** Until it is shelved, the guest is what there is of the instance: it goes on as before. */
+function isHalfShelved({ vmState, taskState }: RecoveryView): boolean {
+  const { shelving, shelvingImagePendingUpload, shelvingImageUploading } = TASK;
+  return vmState !== VM.error && isIn(taskState, shelving, shelvingImagePendingUpload, shelvingImageUploading);
+}
+
+function unshelveSteps({ recordedPower }: RecoveryView): readonly RecoveryStep[] {
+  return recordedPower === POWER_STATES.running ? ['plug', 'resume guest', 'clear task'] : ['plug', 'clear task'];
+}
+
 const RULES: readonly Rule[] = [
   // Of these a stock compute knows nothing: it leaves them in their task for ever.
   { applies: ({ taskState }) => taskState === TASK.rescuing, steps: () => ['undo rescue'] },
   { applies: ({ taskState }) => taskState === TASK.unrescuing, steps: () => ['unrescue'] },
+  { applies: isHalfShelved, steps: unshelveSteps },
+  {
+    applies: ({ vmState, taskState }) => vmState === VM.shelved && taskState === TASK.shelvingOffloading,
+    steps: () => ['clear task', 'offload'],
+  },
   {
     applies: ({ vmState, taskState }) =>
       vmState === VM.softDelete || (vmState === VM.error && !isIn(taskState, TASK.resizeMigrating, TASK.deleting)),
@@ -88,6 +104,7 @@ const RULES: readonly Rule[] = [
         TASK.imagePendingUpload,
         TASK.imageUploading,
         TASK.imageSnapshot,
+        TASK.imageBackup,
         TASK.resizePrep,
       ),
     steps: () => ['clear task'],
