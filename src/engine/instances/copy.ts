@@ -5,6 +5,7 @@ import type { RuntimeDriver } from '#drivers/runtime/driver.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord, NewInstance, NewSnapshot, SnapshotRecord } from '../db/records.ts';
+import type { VolumeNotes } from '../db/root-volumes.ts';
 import { type CopySource, type CopyTarget, copyVolume } from '../storage/copy-volume.ts';
 import { expander } from './expansion.ts';
 import { instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
@@ -121,6 +122,15 @@ export class InstanceCopies {
     }
   }
 
+  /** What users had written on the volume, and by name on the snapshots that go along. */
+  notesOf(copied: CopiedInstance): NotesOfCopy {
+    const { rootVolumes } = this.#parts.context.database;
+    const { record, snapshot } = copied;
+    const own = snapshot ? rootVolumes.get('snapshot', snapshot.id) : rootVolumes.get('instance', record.id);
+    const kept = this.snapshotsOf(copied).map(({ id, name }) => [name, rootVolumes.get('snapshot', id)] as const);
+    return { own, snapshots: new Map(kept) };
+  }
+
   /** Rows of the copied snapshots, less the instance that they belong to. */
   snapshotRows(copied: CopiedInstance): readonly Unowned[] {
     return this.snapshotsOf(copied).map(({ id: _id, instanceId: _owner, ...snapshot }) => snapshot);
@@ -135,6 +145,11 @@ export class InstanceCopies {
     const known = snapshot.profiles.filter((profile) => context.database.profiles.find(project, profile));
     return { ...snapshot, devices: devicesOnPool(context, { ...snapshot, project, profiles: known }, pool) };
   }
+}
+
+export interface NotesOfCopy {
+  readonly own: VolumeNotes;
+  readonly snapshots: ReadonlyMap<string, VolumeNotes>;
 }
 
 export type Unowned = Omit<NewSnapshot, 'instanceId'>;

@@ -5,11 +5,11 @@ import { AppError, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import { NEVER_USED, type ImageRecord, type InstanceRecord, type NewInstance } from '../db/records.ts';
-import { NO_NOTES, type VolumeNotes } from '../db/root-volumes.ts';
+import { NO_NOTES } from '../db/root-volumes.ts';
 import type { InstanceRules, OperationHandle } from '../types.ts';
 import { publishNics, removeDirectories } from './changes.ts';
 import { validateExpanded } from './config-rules.ts';
-import type { CopiedInstance, InstanceCopies, Unowned } from './copy.ts';
+import type { CopiedInstance, InstanceCopies, NotesOfCopy, Unowned } from './copy.ts';
 import type { InstanceDevices } from './devices.ts';
 import { rootDisk, type RootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
@@ -66,7 +66,7 @@ export interface CreationPlan {
   /** Fills the empty root of source `none`, and the instance's directory. */
   readonly fill?: Fill;
   /** What users had written on the volume, and by name on its snapshots. */
-  readonly notes?: { readonly own: VolumeNotes; readonly snapshots: ReadonlyMap<string, VolumeNotes> };
+  readonly notes?: NotesOfCopy;
 }
 
 export interface FillPlace extends MountedRoot {
@@ -106,7 +106,9 @@ export class InstanceCreation {
     // Again: others may have been made meanwhile.
     context.gate.newInstance(plan.project, checked.instance, plan.request.config);
     this.#checkDevices(checked.instance);
-    const record = this.#insert(checked.instance, snapshots, plan.notes);
+    const { source } = plan;
+    const notes = source.type === 'copy' ? this.#parts.copies.notesOf(source) : plan.notes;
+    const record = this.#insert(checked.instance, snapshots, notes);
     revert.commit();
     await linkRoots(context, record);
     await rm(paths.transition);

@@ -34,8 +34,10 @@ export async function refreshInstance(
   await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
     for (const snapshot of missing) {
       await syncVolume(context, { from: { ...from, snapshot: snapshot.name }, to }, signal);
-      const { id: _id, ...row } = copies.onPool({ ...snapshot, instanceId: target.id }, target);
+      const { id, ...row } = copies.onPool({ ...snapshot, instanceId: target.id }, target);
       await snapshots.publish(target, row, () => to.storage.createSnapshot(to.volume, snapshot.name, signal));
+      const { id: own } = snapshots.get(target, snapshot.name);
+      context.database.rootVolumes.set('snapshot', own, context.database.rootVolumes.get('snapshot', id));
     }
     await syncVolume(context, { from, to }, signal);
   });

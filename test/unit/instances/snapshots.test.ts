@@ -29,6 +29,30 @@ async function edit(under: InstancesUnderTest, name: string, config: Record<stri
 
 afterEach(() => vi.useRealTimers());
 
+it('what users wrote on a volume and its snapshots goes along with copies', async () => {
+  await using under = await startInstances();
+  const { rootVolumes, snapshots } = under.engine.context.database;
+  const write = (a: string) => {
+    const { id } = record(under, 'c1');
+    rootVolumes.set('instance', id, { description: '', config: { 'user.a': a } });
+  };
+  const read = (name: string) => {
+    const { id } = record(under, name);
+    const kept = snapshots.list(id).map((one) => rootVolumes.get('snapshot', one.id));
+    return [rootVolumes.get('instance', id), ...kept].map(({ config }) => config['user.a']);
+  };
+  await under.create('c1');
+  write('zero');
+  await snapshot(under, 'c1', 's0');
+  write('now');
+
+  await under.create('c2', copyOf('c1'));
+  await under.create('c3', copyOf('c1/s0'));
+
+  expect(read('c2')).toEqual(['now', 'zero']);
+  expect(read('c3')).toEqual(['zero']);
+});
+
 describe('snapshots', () => {
   it('are named in order, and keep what the instance was', async () => {
     await using under = await startInstances();
