@@ -43,8 +43,17 @@ describe('after kill -9 during builds and deletes', () => {
     'round %i: every server ends, and can be deleted',
     async (round) => {
       const victim = round % 2 === 0 ? 'nova-compute-lxd' : 'lighterd';
-      const doomed = await activeServer({ name: `doomed-${round}`, network: round % 3 === 0 ? 'port' : 'none' });
-      const building = await newServer({ name: `building-${round}`, network: round % 3 === 1 ? 'port' : 'none' });
+      const options = { configDrive: round % 4 < 2 };
+      const doomed = await activeServer({
+        ...options,
+        name: `doomed-${round}`,
+        network: round % 3 === 0 ? 'port' : 'none',
+      });
+      const building = await newServer({
+        ...options,
+        name: `building-${round}`,
+        network: round % 3 === 1 ? 'port' : 'none',
+      });
       const deleting = cloud.delete(cloud.compute, `/servers/${doomed.id}`);
       const moment = Math.random() * 1200;
 

@@ -197,7 +197,6 @@ export class LxdDriver implements VirtDriver {
       setup: this.#started,
       drives: this.#drives,
       profiles: this.#context.options.profiles,
-      policy: this.#context.options.policy,
       log: this.#context.log,
     };
   }
@@ -231,15 +230,14 @@ export class LxdDriver implements VirtDriver {
   }
 
   async resize(uuid: string, flavor: SpawnFlavor, signal: AbortSignal): Promise<void> {
-    const { policy } = this.#context.options;
-    const setup = { ...this.#started, policy };
+    const setup = this.#started;
     await within(`resize of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
       const { name } = await this.#directory.get(uuid, limit);
       await changeInstance(
         this.#client,
         name,
         ({ config, devices }) => ({
-          config: withFlavor(config, flavor, policy),
+          config: withFlavor(config, flavor, setup.policy),
           devices: { ...devices, root: rootDisk(flavor, setup) },
         }),
         limit,

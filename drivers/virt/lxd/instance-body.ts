@@ -11,6 +11,7 @@ export interface BodyOptions {
   /** Give the root disk the flavor's size. */
   readonly rootQuota: boolean;
   readonly policy: FlavorPolicy;
+  readonly metadataService: boolean;
 }
 
 export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options: BodyOptions): InstancesPost {
@@ -24,7 +25,7 @@ export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options
       'boot.autostart': 'false', // Nova decides after a boot of the host (resume_guests_state_on_host_boot)
       ...flavorConfig(spec.flavor, options.policy),
       // What cloud-init looks for in the environment of init to find OpenStack's metadata service from a container.
-      'environment.product_name': 'OpenStack Nova',
+      ...(options.metadataService && { 'environment.product_name': 'OpenStack Nova' }),
       ...marksOf(spec),
     },
     devices: { root: rootDisk(spec.flavor, options), ...nicDevices(nics) },

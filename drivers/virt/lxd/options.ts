@@ -21,6 +21,8 @@ export interface LxdDriverOptions {
   readonly profiles: readonly string[];
   /** Whether root disks get the flavor's size; auto: where the engine can hold them to it. */
   readonly rootQuota: 'auto' | 'always' | 'never';
+  /** Instances reach Nova's metadata service: cloud-init is given a sign to look for it. */
+  readonly metadataService: boolean;
   /** What flavors may demand of containers. */
   readonly policy: FlavorPolicy;
   readonly requestTimeoutMs: number;
@@ -32,6 +34,7 @@ export const DEFAULT_OPTIONS = {
   storagePool: null,
   profiles: [],
   rootQuota: 'auto',
+  metadataService: true,
   policy: { allowNesting: true, allowPrivileged: false },
   requestTimeoutMs: 60_000,
   imageTimeoutMs: 3_600_000,

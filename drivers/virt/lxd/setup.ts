@@ -2,6 +2,7 @@
 import type { EngineClient } from '#src/client/client.ts';
 import type { Server, StoragePool } from '#src/client/wire.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
+import type { FlavorPolicy } from './extra-specs.ts';
 import type { LxdDriverOptions } from './options.ts';
 
 export interface EngineSetup {
@@ -14,6 +15,9 @@ export interface EngineSetup {
   readonly mapsIds: boolean;
   /** The root of a stopped instance can be a disk of another one. */
   readonly lendsRoots: boolean;
+  readonly policy: FlavorPolicy;
+  /** Instances reach Nova's metadata service. */
+  readonly metadataService: boolean;
   /** The engine's own architecture first. */
   readonly architectures: readonly string[];
 }
@@ -44,6 +48,8 @@ export async function findSetup(
     // LXD announces the ability also where its `shift` fails
     mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
     lendsRoots: extensions.has('lighter_disk_instance_root'),
+    policy: options.policy,
+    metadataService: options.metadataService,
     architectures: [own, ...(environment.architectures ?? []).filter((name) => name !== own)],
   };
 }

@@ -6,7 +6,6 @@ import type { GuestData, SpawnHooks, SpawnNic, SpawnSpec } from '../driver.ts';
 import type { Directory } from './directory.ts';
 import type { EngineCalls } from './engine-calls.ts';
 import { type EquipContext, equip } from './equip.ts';
-import type { FlavorPolicy } from './extra-specs.ts';
 import { type ImageCache, isUnpackFailure } from './image-cache.ts';
 import { instanceBody } from './instance-body.ts';
 import type { EngineSetup } from './setup.ts';
@@ -19,7 +18,6 @@ export interface SpawnContext extends EquipContext {
   readonly images: ImageCache;
   readonly setup: EngineSetup;
   readonly profiles: readonly string[];
-  readonly policy: FlavorPolicy;
 }
 
 export async function spawn(
@@ -106,11 +104,11 @@ async function create(
   { network, wired, guest, making }: Work,
   signal: AbortSignal,
 ): Promise<void> {
-  const { images, calls, setup, profiles, policy } = context;
+  const { images, calls, setup, profiles } = context;
   const { spec, revert } = making;
   const fingerprint = await images.ensure(spec.image, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
-  const body = instanceBody(spec, [], { ...setup, fingerprint, profiles, policy });
+  const body = instanceBody(spec, [], { ...setup, fingerprint, profiles });
   const { config, devices } = making;
   const whole = { ...body, config: { ...body.config, ...config }, devices: { ...body.devices, ...devices } };
   await post(context, whole, spec, signal);

@@ -259,6 +259,7 @@ function lxd(options: Options): Config.LxdConfig {
     storagePool: reader.optionalString('storage_pool') ?? null,
     profiles: reader.strings('profiles'),
     rootQuota: reader.string('root_quota') as Config.LxdConfig['rootQuota'],
+    metadataService: reader.boolean('metadata_service'),
     allowNesting: reader.boolean('allow_nesting'),
     allowPrivileged: reader.boolean('allow_privileged'),
     clientCert,

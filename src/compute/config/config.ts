@@ -148,6 +148,8 @@ export interface LxdConfig {
   readonly storagePool: string | null;
   readonly profiles: readonly string[];
   readonly rootQuota: 'auto' | 'always' | 'never';
+  /** Instances reach Nova's metadata service. */
+  readonly metadataService: boolean;
   readonly allowNesting: boolean;
   readonly allowPrivileged: boolean;
   readonly clientCert: string | null;

@@ -48,10 +48,19 @@ export function connectBroker({ messaging }: ComputeConfig, log: Log): RpcTransp
 export async function connectEngine(config: ComputeConfig, log: Log): Promise<VirtDriver> {
   const { computeDriver, host: nodeName, statePath: stateFolder, lxd } = config;
   if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
-  const { project, storagePool, profiles, rootQuota, requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs } = lxd;
+  const {
+    project,
+    storagePool,
+    profiles,
+    rootQuota,
+    metadataService,
+    requestTimeoutMs,
+    imageTimeoutMs,
+    spawnTimeoutMs,
+  } = lxd;
   const policy = { allowNesting: lxd.allowNesting, allowPrivileged: lxd.allowPrivileged };
   const timeouts = { requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs };
-  const settings = { project, storagePool, profiles, rootQuota, policy, ...timeouts };
+  const settings = { project, storagePool, profiles, rootQuota, policy, metadataService, ...timeouts };
   const endpoint = await endpointOf(lxd);
   const context = { nodeName, log, host: new LinuxHost(), stateFolder };
   return virtDrivers[computeDriver]({ ...context, lxd: { ...settings, endpoint } });

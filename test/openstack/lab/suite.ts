@@ -27,12 +27,21 @@ export interface NewServer {
   readonly network?: 'port' | 'none';
   readonly image?: string;
   readonly flavor?: string;
+  readonly configDrive?: boolean;
   readonly count?: number;
   readonly host?: string;
 }
 
 /** POST /servers with the lab's flavor, image and network; does not wait. */
-export async function newServer({ name, network = 'port', image, flavor, count, host }: NewServer): Promise<string> {
+export async function newServer({
+  name,
+  network = 'port',
+  image,
+  flavor,
+  configDrive,
+  count,
+  host,
+}: NewServer): Promise<string> {
   const refs = await lab();
   return await cloud.createServer({
     name,
@@ -40,6 +49,7 @@ export async function newServer({ name, network = 'port', image, flavor, count, 
     flavorRef: flavor ?? refs.flavor,
     networks: network === 'none' ? 'none' : [{ uuid: refs.network }],
     ...(count !== undefined && { min_count: count, max_count: count, return_reservation_id: false }),
+    ...(configDrive !== undefined && { config_drive: configDrive }),
     ...(host !== undefined && { host }),
   });
 }

@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type GuestData, GuestFileError, type SpawnHooks, type SpawnSpec } from '#drivers/virt/driver.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
-import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
+import { DEFAULT_OPTIONS, type LxdDriverOptions } from '#drivers/virt/lxd/options.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { writeTar } from '#src/lib/tar.ts';
 import { FakeHost } from '#test/fakes/fake-host.ts';
@@ -67,14 +67,17 @@ function instanceOf({ name }: SpawnSpec) {
   return instance;
 }
 
-async function begin(options: FakeLxdOptions = { extensions: ['instances', 'lighter_disk_shift'] }): Promise<void> {
+async function begin(
+  options: FakeLxdOptions = { extensions: ['instances', 'lighter_disk_shift'] },
+  changed: Partial<LxdDriverOptions> = {},
+): Promise<void> {
   await leave();
   server = await FakeLxd.start(options);
   host = new FakeHost();
   driver = new LxdDriver({
     log: silentLog,
     host,
-    options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, stateFolder: '/var/lib/nova' },
+    options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, stateFolder: '/var/lib/nova', ...changed },
   });
   await driver.start(soon());
 }
@@ -104,6 +107,13 @@ describe('cloud-init', () => {
       'user.vendor-data': '#cloud-config\n',
       'user.network-config': '{}\n',
     });
+  });
+
+  it('is sent to the metadata service, unless there is none', async () => {
+    expect(instanceOf(await spawn({})).config['environment.product_name']).toBe('OpenStack Nova');
+    await begin({}, { metadataService: false });
+
+    expect(instanceOf(await spawn({})).config).not.toHaveProperty('environment.product_name');
   });
 
   it('is told nothing of what there is not', async () => {
