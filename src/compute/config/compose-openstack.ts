@@ -1,7 +1,7 @@
 // keystoneauth's options of [placement], [neutron] … as settings of our clients (contract section 8.1).
 import type { Auth, EndpointInterface, NameInDomain } from 'keystone-client-ts';
 import type { ServiceSettings } from '#src/openstack/settings.ts';
-import type { CinderConfig, NeutronConfig, ServiceUserConfig } from './config.ts';
+import type { CinderConfig, NeutronConfig, ServiceUserConfig, VendorDataConfig, VendorTarget } from './config.ts';
 import type { Options } from './options.ts';
 import { SectionReader } from './read.ts';
 
@@ -59,6 +59,33 @@ export function composeServiceUser(options: Options): ServiceUserConfig {
   const settings = { ...authSettings(reader, options), ...sessionSettings(reader) };
   if (sendServiceUserToken && !settings.auth) reader.complain('auth_type', 'must be set to send its token');
   return { ...settings, sendServiceUserToken };
+}
+
+export function composeVendorData(options: Options): VendorDataConfig {
+  const api = new SectionReader(options, 'api');
+  const user = new SectionReader(options, 'vendordata_dynamic_auth');
+  const session = sessionSettings(user);
+  const caFile = api.optionalString('vendordata_dynamic_ssl_certfile');
+  const settings = {
+    ...authSettings(user, options),
+    tls: { ...session.tls, ...(caFile !== undefined && { caFile }) },
+    timeoutMs: api.ms('vendordata_dynamic_connect_timeout') + api.ms('vendordata_dynamic_read_timeout'),
+  };
+  return {
+    providers: api.strings('vendordata_providers'),
+    file: api.optionalString('vendordata_jsonfile_path') ?? null,
+    targets: api.strings('vendordata_dynamic_targets').flatMap((text) => vendorTarget(api, text)),
+    settings,
+    isFailureFatal: api.boolean('vendordata_dynamic_failure_fatal'),
+  };
+}
+
+/** `name@url`. */
+function vendorTarget(api: SectionReader, text: string): readonly VendorTarget[] {
+  const [, name, url] = /^([^@]+)@(https?:\/\/.+)$/.exec(text) ?? [];
+  if (name !== undefined && url !== undefined && URL.canParse(url)) return [{ name, url }];
+  api.complain('vendordata_dynamic_targets', `${text} is not name@url`);
+  return [];
 }
 
 function sessionSettings(reader: SectionReader): Pick<ServiceSettings, 'tls' | 'timeoutMs'> {

@@ -13,6 +13,7 @@ import {
   composeNeutron,
   composePlacement,
   composeServiceUser,
+  composeVendorData,
 } from './compose-openstack.ts';
 import type * as Config from './config.ts';
 import type { Options } from './options.ts';
@@ -194,8 +195,7 @@ function metadata(options: Options, main: SectionReader): Config.MetadataConfig 
     forceConfigDrive: main.boolean('force_config_drive'),
     dhcpDomain: api.optionalString('dhcp_domain') ?? '',
     skippedEc2Versions: new Set(api.string('config_drive_skip_versions').split(/\s+/)),
-    vendorDataProviders: api.strings('vendordata_providers'),
-    vendorDataFile: api.optionalString('vendordata_jsonfile_path') ?? null,
+    vendorData: composeVendorData(options),
     injectKey: own.boolean('inject_key'),
     injectPassword: own.boolean('inject_password'),
   };

@@ -70,6 +70,22 @@ export interface BuildConfig {
   readonly disableGroupPolicyCheckUpcall: boolean;
 }
 
+export interface VendorTarget {
+  readonly name: string;
+  readonly url: string;
+}
+
+/** What the operator tells all guests. */
+export interface VendorDataConfig {
+  /** StaticJSON, DynamicJSON. */
+  readonly providers: readonly string[];
+  readonly file: string | null;
+  readonly targets: readonly VendorTarget[];
+  /** Whose credentials the services get, and how long they may take. */
+  readonly settings: ServiceSettings;
+  readonly isFailureFatal: boolean;
+}
+
 /** What guests are told of themselves and given before their first boot. */
 export interface MetadataConfig {
   readonly forceConfigDrive: boolean;
@@ -77,8 +93,7 @@ export interface MetadataConfig {
   readonly dhcpDomain: string;
   /** EC2 versions that config drives lack. */
   readonly skippedEc2Versions: ReadonlySet<string>;
-  readonly vendorDataProviders: readonly string[];
-  readonly vendorDataFile: string | null;
+  readonly vendorData: VendorDataConfig;
   /** Whether the key of an instance is given to root by us. */
   readonly injectKey: boolean;
   /** Whether the administrator's password of a new instance is set by us. */

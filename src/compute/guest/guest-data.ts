@@ -27,7 +27,7 @@ export interface GuestWish {
 }
 
 interface Asking {
-  readonly services: Pick<ComputeServices, 'config' | 'conductor' | 'neutron'>;
+  readonly services: Pick<ComputeServices, 'config' | 'conductor' | 'neutron' | 'log'>;
   readonly context: RequestContext;
   readonly signal: AbortSignal;
 }
@@ -82,7 +82,7 @@ async function metadataFacts(
     hasDrive ? completed(asking, instance) : instance,
     hasDrive ? securityGroupNames(asking, instance) : [],
     blockDevices ?? (hasDrive ? blockDevicesOf(asking, instance) : []),
-    vendorData(options),
+    vendorData({ options: options.vendorData, log: asking.services.log, signal: asking.signal }, instance, hasDrive),
   ]);
   return {
     ...recordFacts(instance, options.dhcpDomain),

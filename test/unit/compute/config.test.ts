@@ -209,7 +209,14 @@ describe('the schema', () => {
       environment: {},
       machineDefaults: { host: 'h', my_ip: '1.2.3.4', tempdir: '/tmp' },
     });
-    const sections = ['placement', 'neutron', 'cinder', 'service_user', 'keystone_authtoken'];
+    const sections = [
+      'placement',
+      'neutron',
+      'cinder',
+      'service_user',
+      'vendordata_dynamic_auth',
+      'keystone_authtoken',
+    ];
     for (const type of ['password', 'v3applicationcredential', 'v3token']) {
       const scoped = sections.map((name) => `[${name}]${KEYSTONE.replace('= password', `= ${type}`)}`).join('\n');
       composeConfig(new Recording(sources(scoped)), []);
