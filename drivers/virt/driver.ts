@@ -37,6 +37,8 @@ export interface VirtInstance {
   readonly uuid: string;
   readonly name: string;
   readonly powerState: PowerState;
+  /** It was fetched from another host, and is not this host's before adopt(). */
+  readonly isArriving: boolean;
 }
 
 /** One network interface, already plugged on the host (drivers/vif). */
@@ -72,7 +74,8 @@ export interface SpawnFlavor {
   readonly extraSpecs: Readonly<Record<string, string>>;
 }
 
-export interface SpawnSpec {
+/** What an instance is, wherever its root comes from. */
+export interface GuestSpec {
   readonly uuid: string;
   /** From instance_name_template, such as instance-0000002a. */
   readonly name: string;
@@ -81,6 +84,11 @@ export interface SpawnSpec {
   readonly projectId: string;
   readonly userId: string;
   readonly flavor: SpawnFlavor;
+  /** Of the image that it was made from, in Glance. */
+  readonly imageId: string;
+}
+
+export interface SpawnSpec extends Omit<GuestSpec, 'imageId'> {
   readonly image: SpawnImage;
 }
 
@@ -159,6 +167,32 @@ export interface GuestSnapshot extends AsyncDisposable {
   open(signal: AbortSignal): Promise<Readable>;
 }
 
+/** A guest that another host may fetch, once. Disposing of it gives up a transfer that has not ended. */
+export interface GuestOffer extends AsyncDisposable {
+  /** JSON for receive() of the same driver elsewhere. It holds secrets: never logged, good for seconds. */
+  readonly ticket: unknown;
+  /** Resolves when the other end has everything, rejects when it said that it failed. */
+  fetched(signal: AbortSignal): Promise<void>;
+}
+
+/** Moves of stopped guests between hosts; what is on their disks goes from engine to engine. */
+export interface GuestMoves {
+  /** AppError 'unsupported', with what to do about it, when other hosts cannot fetch guests from here. */
+  assertOffers(): void;
+  /** `onProgress`: bytes that went. Running: 'conflict'. Absent: 'not_found'. */
+  offer(uuid: string, signal: AbortSignal, onProgress?: (bytes: number) => void): Promise<GuestOffer>;
+  /**
+   * Makes a stopped guest of what another host offers; it has no interfaces and is arriving until adopt(). One that is
+   * arriving already is replaced, another one is a 'conflict'. AppError 'invalid' for a ticket that is none. After a
+   * failure nothing is left.
+   */
+  receive(spec: GuestSpec, ticket: unknown, signal: AbortSignal): Promise<void>;
+  /** The arrived guest is this host's. Idempotent. Absent: 'not_found'. */
+  adopt(uuid: string, signal: AbortSignal): Promise<void>;
+  /** Ends offers of the guest that an earlier process left behind. Absent is success. */
+  withdraw(uuid: string, signal: AbortSignal): Promise<void>;
+}
+
 export interface Login {
   readonly user: string;
   readonly password: string;
@@ -172,6 +206,7 @@ export interface LifecycleEvent {
 /** Every method with a uuid acts only on instances that carry Nova's marks (design decision 5). */
 export interface VirtDriver {
   readonly info: VirtInfo;
+  readonly moves: GuestMoves;
   /** Verifies that the engine answers and has what is needed; AppError 'unavailable' with what to do when not. */
   start(signal: AbortSignal): Promise<void>;
   stop(): Promise<void>;

@@ -121,6 +121,9 @@ export interface InstanceSource {
   readonly server?: string;
   readonly protocol?: string;
   readonly mode?: string;
+  /** migration, pull: URL of the source's operation, and the secrets of its channels. */
+  readonly operation?: string;
+  readonly secrets?: StringMap;
   readonly instance_only?: boolean;
   readonly refresh?: boolean;
   readonly allow_inconsistent?: boolean;

@@ -9,6 +9,7 @@ import { ExternalEvents } from './events/external-events.ts';
 import { setAdminPassword } from './guest/admin-password.ts';
 import { InterfaceOperations } from './interfaces/interface-operations.ts';
 import { type BackupWish, SnapshotOperations } from './images/snapshot-operations.ts';
+import { Evacuation } from './images/evacuation.ts';
 import { RebuildOperations, type RebuildWish } from './images/rebuild-operations.ts';
 import { ShelveOperations, type ShelveWish } from './images/shelve-operations.ts';
 import { UnshelveOperations } from './images/unshelve-operations.ts';
@@ -17,13 +18,16 @@ import type { NetworkWish } from './network/request.ts';
 import { createOperationTools, type OperationTools } from './operation-tools.ts';
 import { FreezeOperations } from './power/freeze-operations.ts';
 import { PowerOperations, type RebootType } from './power/power-operations.ts';
+import { abandonMove } from './resize/abandon-move.ts';
 import { EndResize } from './resize/end-resize.ts';
 import type { Move } from './resize/failing.ts';
+import { type GuestOfPeer, GuestReceiver } from './resize/guest-receiver.ts';
 import { type PrepRequest, PrepResize } from './resize/prep-resize.ts';
+import { repeatStep } from './resize/repeat-step.ts';
 import { ResizeGuest, type ResizeRequest } from './resize/resize-guest.ts';
 import { RescueOperations, type RescueWish } from './rescue/rescue-operations.ts';
 import { TerminateOperations } from './terminate/terminate-operations.ts';
-import type { ComputeServices, InstanceOperations } from './types.ts';
+import type { ComputeServices, InstanceOperations, MoveRecords, MoveStep } from './types.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Context = RequestContext;
@@ -54,6 +58,9 @@ export interface ComputeOperations extends InstanceOperations {
   confirmResize(context: Context, move: Move): Promise<void>;
   revertResize(context: Context, move: Parameters<EndResize['revert']>[1]): Promise<void>;
   finishRevertResize(context: Context, move: Move): Promise<void>;
+  /** What another compute of this kind asks: see resize/peer.ts. */
+  receiveGuest(context: Context, guest: GuestOfPeer): Promise<string>;
+  discardGuest(context: Context, uuid: string): Promise<void>;
   readonly events: ExternalEvents;
   readonly consoles: SerialConsoles;
 }
@@ -80,6 +87,8 @@ class LockedOperations implements ComputeOperations {
   readonly #prep: PrepResize;
   readonly #resize: ResizeGuest;
   readonly #resizeEnd: EndResize;
+  readonly #evacuation: Evacuation;
+  readonly #receiver: GuestReceiver;
   /** Ends what still waits when the process does. */
   readonly #end = new AbortController();
 
@@ -100,6 +109,8 @@ class LockedOperations implements ComputeOperations {
     this.#resize = new ResizeGuest(services, tools, this.#power);
     this.#resizeEnd = new EndResize(services, tools, this.#power);
     this.consoles = tools.consoles;
+    this.#evacuation = new Evacuation(services, tools, this.#power);
+    this.#receiver = new GuestReceiver(services);
     this.events = new ExternalEvents(services, tools);
   }
 
@@ -164,7 +175,10 @@ class LockedOperations implements ComputeOperations {
   }
 
   async rebuild(context: Context, instance: Instance, wish: RebuildWish): Promise<void> {
-    await this.#locked(instance, (signal) => this.#rebuilding.rebuild(context, instance, wish, signal));
+    const operation = wish.isEvacuation
+      ? this.#evacuation.evacuate.bind(this.#evacuation)
+      : this.#rebuilding.rebuild.bind(this.#rebuilding);
+    await this.#locked(instance, (signal) => operation(context, instance, wish, signal));
   }
 
   async rescue(context: Context, instance: Instance, wish: RescueWish): Promise<void> {
@@ -202,6 +216,7 @@ class LockedOperations implements ComputeOperations {
     this.#tools.inbox.forget(uuid);
     this.#snapshots.interrupt(uuid);
     this.#shelving.interrupt(uuid);
+    this.#resize.interrupt(uuid);
     await this.#locked(instance, () => this.#terminate.terminate(context, instance));
   }
 
@@ -250,6 +265,25 @@ class LockedOperations implements ComputeOperations {
 
   async finishRevertResize(context: Context, move: Move): Promise<void> {
     await this.#locked(move.instance, (signal) => this.#resizeEnd.finishRevert(context, move, signal));
+  }
+
+  async receiveGuest(context: Context, guest: GuestOfPeer): Promise<string> {
+    return await this.#receiver.receive(context, guest, this.#end.signal);
+  }
+
+  async discardGuest(context: Context, uuid: string): Promise<void> {
+    await this.#receiver.discard(context, uuid, this.#end.signal);
+  }
+
+  async abandonMove(context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
+    await this.#locked(instance, () => abandonMove(this.#services, context, instance, signal));
+  }
+
+  async repeatMoveStep(context: Context, step: MoveStep, move: MoveRecords): Promise<void> {
+    const operations = { resize: this.#resize, end: this.#resizeEnd, evacuation: this.#evacuation };
+    await this.#locked(move.instance, (signal) =>
+      repeatStep(this.#services, operations, { context, step, move }, signal),
+    );
   }
 
   async refreshNetwork(context: Context, instance: Instance): Promise<void> {

@@ -65,6 +65,26 @@ export async function migrationsByFilters(
   return expectList(await conductor.classMethod(context, call), 'MigrationList');
 }
 
+export async function findMigration({ conductor, context }: Asking, id: number): Promise<NovaObject<'Migration'>> {
+  const call = { object: 'Migration', method: 'get_by_id', args: [id] } as const;
+  return expectObject(await conductor.classMethod(context, call), 'Migration');
+}
+
+/** Undefined when the host has no such node. */
+export async function findNode(
+  { conductor, context }: Asking,
+  host: string,
+  node: string,
+): Promise<NovaObject<'ComputeNode'> | undefined> {
+  const call = { object: 'ComputeNode', method: 'get_by_host_and_nodename', args: [host, node] } as const;
+  try {
+    return expectObject(await conductor.classMethod(context, call), 'ComputeNode');
+  } catch (error) {
+    if (isNova(error, 'ComputeHostNotFound')) return undefined;
+    throw error;
+  }
+}
+
 export async function findService(
   { conductor, context }: Asking,
   host: string,

@@ -37,11 +37,29 @@ export interface ResourceTracker {
   keepRoom(instance: NovaObject<'Instance'>, flavor: NovaObject<'Flavor'> | null): Promise<void>;
   /** Counts the instance anew after its state changed (deleted ones are dropped). */
   updateUsage(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** The instance, and the room kept for it, are not this host's any more. */
+  release(instance: NovaObject<'Instance'>): Promise<void>;
   buildSucceeded(): void;
   buildFailed(): void;
   /** Adds or removes COMPUTE_STATUS_DISABLED on the root provider at once (set_host_enabled). */
   setDisabled(disabled: boolean, signal?: AbortSignal): Promise<void>;
 }
+
+/** The two records of a move. */
+export interface MoveRecords {
+  readonly instance: NovaObject<'Instance'>;
+  readonly migration: NovaObject<'Migration'>;
+}
+
+export type MoveStep =
+  | 'give up'
+  | 'pass on'
+  | 'finish'
+  | 'confirm'
+  | 'revert'
+  | 'finish revert'
+  | 'finish evacuation'
+  | 'fail evacuation';
 
 /**
  * What start-up and the periodic tasks ask of the operations; the same code that serves the RPC methods. Each takes the
@@ -73,6 +91,10 @@ export interface InstanceOperations {
   resumeGuest(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
   /** Takes a guest that Nova knows no more (or elsewhere) off this host: interfaces, container, disks. Idempotent. */
   removeGuest(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
+  /** Of a move from this host that was interrupted before the guest had left: all is as before it, but for the task. */
+  abandonMove(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
+  /** Does again, or undoes, what a process that was killed left half done of a move. */
+  repeatMoveStep(context: RequestContext, step: MoveStep, move: MoveRecords): Promise<void>;
   /** Fails everything that waits for an external event; the last call before the process ends. */
   cancelWaits(): void;
   /** Waits for the builds that run detached from their RPC; to be called after the RPC server stopped consuming. */

@@ -84,6 +84,8 @@ export interface Host {
   start(argv: Argv, options?: Omit<RunOptions, 'input'>): RunningCommand;
   /** Rejects with AppError 'not_found' when absent. */
   readFile(path: string): Promise<string>;
+  /** The same for what is no text. */
+  readBytes(path: string): Promise<Uint8Array>;
   /** Writes atomically (temporary name, rename) unless the path is in /proc, /sys or a cgroup. */
   writeFile(path: string, data: string | Uint8Array, options?: { readonly mode?: number }): Promise<void>;
   exists(path: string): Promise<boolean>;

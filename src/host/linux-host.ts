@@ -86,6 +86,10 @@ export class LinuxHost implements Host {
     return translated('read', path, readFile(path, 'utf8'));
   }
 
+  readBytes(path: string): Promise<Uint8Array> {
+    return translated('read', path, readFile(path));
+  }
+
   writeFile(path: string, data: string | Uint8Array, options: { readonly mode?: number } = {}): Promise<void> {
     const inPlace = IN_PLACE.some((prefix) => path.startsWith(prefix));
     const work = inPlace ? writeFile(path, data, { flag: 'r+' }) : replaceFile(path, data, options.mode ?? 0o644);

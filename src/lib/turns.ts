@@ -10,9 +10,10 @@ export class Turns {
     this.#limit = limit > 0 ? limit : Number.POSITIVE_INFINITY;
   }
 
-  /** Runs `work` when fewer than the limit run. */
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#active >= this.#limit) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  /** Runs `work` when fewer than the limit run. Rejects, without having run it, when the signal aborts before its turn. */
+  async run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    signal?.throwIfAborted();
+    if (this.#active >= this.#limit) await this.#turn(signal);
     else this.#active += 1;
     try {
       return await work();
@@ -21,5 +22,20 @@ export class Turns {
       if (next === undefined) this.#active -= 1;
       else next();
     }
+  }
+
+  #turn(signal: AbortSignal | undefined): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const onAbort = (): void => {
+      this.#waiting.splice(this.#waiting.indexOf(enter), 1);
+      reject(signal?.reason as Error);
+    };
+    const enter = (): void => {
+      signal?.removeEventListener('abort', onAbort);
+      resolve();
+    };
+    this.#waiting.push(enter);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    return promise;
   }
 }

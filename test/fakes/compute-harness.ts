@@ -55,10 +55,23 @@ export class RecordingLog implements Log {
   }
 }
 
+export interface HarnessOptions {
+  readonly config?: string;
+  readonly delayMs?: number;
+  readonly host?: string;
+  readonly beside?: ComputeHarness;
+}
+
+export interface SendOptions {
+  readonly context?: Json;
+  readonly major?: string;
+  readonly namespace?: string;
+}
+
 export class ComputeHarness {
-  readonly plane = new FakeControlPlane();
-  readonly neutron = new FakeNeutron();
-  readonly placement = new FakePlacement();
+  readonly plane: FakeControlPlane;
+  readonly neutron: FakeNeutron;
+  readonly placement: FakePlacement;
   readonly glance = new FakeGlance();
   readonly vif = new FakeVif();
   readonly log = new RecordingLog();
@@ -69,7 +82,11 @@ export class ComputeHarness {
   readonly operations: ReturnType<typeof createInstanceOperations>;
   readonly endpoints: ReturnType<typeof computeEndpoints>;
 
-  constructor({ config = '', delayMs = 0, host = HOST } = {}) {
+  /** `beside`: another compute of the same cloud. */
+  constructor({ config = '', delayMs = 0, host = HOST, beside }: HarnessOptions = {}) {
+    this.plane = beside?.plane ?? new FakeControlPlane();
+    this.neutron = beside?.neutron ?? new FakeNeutron();
+    this.placement = beside?.placement ?? new FakePlacement();
     const conductor = createConductor(this.plane);
     this.virt = new FakeVirtDriver({ nodeName: host, delayMs });
     this.tracker = new FakeTracker(host, conductor);
@@ -96,8 +113,14 @@ export class ComputeHarness {
   }
 
   /** Sends a message to the endpoint of that major version, as the messaging server would. */
-  async send(method: string, args: Json, { context = userContext(), major = '6' } = {}): Promise<unknown> {
-    const endpoint = this.endpoints.find(({ version }) => version.startsWith(`${major}.`));
+  async send(
+    method: string,
+    args: Json,
+    { context = userContext(), major = '6', namespace }: SendOptions = {},
+  ): Promise<unknown> {
+    const endpoint = this.endpoints.find((one) =>
+      namespace === undefined ? one.version.startsWith(`${major}.`) : one.namespace === namespace,
+    );
     const handler = endpoint?.methods[method];
     if (handler === undefined) throw new Error(`no such method: ${method}`);
     return await handler(context, structuredClone(args), new AbortController().signal);

@@ -25,6 +25,10 @@ export class FakeControlPlane implements RpcClient {
   readonly events: { event: string; result: 'started' | 'Success' | 'Error'; details: string | null }[] = [];
   readonly virtualInterfaces: Row[] = [];
   readonly groups = new Map<string, Row>();
+  /** By id. */
+  readonly migrations = new Map<number, Row>();
+  /** Computes that are called by others, by host. */
+  readonly peers = new Map<string, (request: RpcRequest) => Promise<unknown>>();
   readonly casts: RpcRequest[] = [];
   /** Milliseconds that every answer takes. */
   delayMs = 0;
@@ -33,6 +37,11 @@ export class FakeControlPlane implements RpcClient {
   /** Keeps the row of an instance primitive. */
   add(instance: Json): void {
     this.instances.set(instance['nova_object.data'].uuid, structuredClone(instance['nova_object.data']));
+  }
+
+  addMigration(migration: Json): void {
+    const data = structuredClone(migration['nova_object.data']);
+    this.migrations.set(data.id, data);
   }
 
   /** The next answer to that message; throw for an exception. */
@@ -52,6 +61,8 @@ export class FakeControlPlane implements RpcClient {
   async call(request: RpcRequest): Promise<unknown> {
     const sent = describe(request);
     this.sent.push(sent);
+    const peer = request.target.topic === 'compute' ? this.peers.get(request.target.server ?? '') : undefined;
+    if (peer) return await peer(request);
     await new Promise((resolve) => setTimeout(resolve, this.delayMs));
     const override = this.#overrides.get(sent.what)?.shift();
     if (override) return wrap(request, await override(sent));
@@ -76,6 +87,25 @@ export class FakeControlPlane implements RpcClient {
       this.instances.delete(row['uuid']);
       return {};
     },
+    'Instance.get_by_uuid': ({ args, kwargs }) => {
+      const row = this.#row(String(kwargs['uuid'] ?? args[0]));
+      return objectOf('Instance', '2.7', structuredClone(row));
+    },
+    'Migration.save': (sent) => {
+      Object.assign(this.migrations.get(dataOf(sent)['id']) ?? {}, sent.changes);
+      return {};
+    },
+    'Migration.get_by_id': ({ args: [id] }) => {
+      const row = this.migrations.get(Number(id));
+      if (!row) throw remote('MigrationNotFound', `Migration ${String(id)} could not be found.`, { code: 404 });
+      return objectOf('Migration', '1.7', structuredClone(row));
+    },
+    'MigrationList.get_by_filters': ({ args: [filters] }) => {
+      const rows = [...this.migrations.values()].filter((row) => matches(row, filters as Json));
+      return listObject('Migration', '1.7', structuredClone(rows));
+    },
+    'ComputeNode.get_by_host_and_nodename': ({ args: [host, node] }) =>
+      objectOf('ComputeNode', '1.19', { id: 7, host, hypervisor_hostname: node, hypervisor_type: 'fake' }),
     'InstanceInfoCache.save': (sent) => {
       const { instance_uuid: uuid, network_info: info } = dataOf(sent);
       const row = this.instances.get(uuid);
@@ -90,11 +120,6 @@ export class FakeControlPlane implements RpcClient {
       const id = this.virtualInterfaces.length + 1;
       this.virtualInterfaces.push({ ...dataOf(sent), id });
       return { id };
-    },
-    'Instance.get_by_uuid': ({ args: [uuid], kwargs }) => {
-      const row = this.instances.get(String(kwargs['uuid'] ?? uuid));
-      if (row === undefined) throw remote('InstanceNotFound', 'Instance could not be found.');
-      return objectOf('Instance', '2.7', row);
     },
     'BlockDeviceMappingList.get_by_instance_uuid': () => listObject('BlockDeviceMapping', '1.21', []),
     'ConsoleAuthToken.authorize': () => new Result(`token-${this.named('ConsoleAuthToken.authorize').length}`),
@@ -165,6 +190,12 @@ export class FakeControlPlane implements RpcClient {
     for (const [field, value] of Object.entries(changes)) if (field !== 'info_cache') row[field] = value;
     return { updated_at: '2026-01-01T00:00:00Z' };
   }
+}
+
+function matches(row: Row, { host, status, ...others }: Json): boolean {
+  const isAtEnd = host === undefined || row['source_compute'] === host || row['dest_compute'] === host;
+  const hasStatus = status === undefined || [status].flat().includes(row['status']);
+  return isAtEnd && hasStatus && Object.entries(others).every(([key, value]) => [value].flat().includes(row[key]));
 }
 
 /** The result of an object action that returns something. */

@@ -93,6 +93,10 @@ export class FakeHost implements Host {
     return { pid: 4242, stdin, stdout, done };
   }
 
+  async readBytes(path: string): Promise<Uint8Array> {
+    return Buffer.from(await this.readFile(path));
+  }
+
   readFile(path: string): Promise<string> {
     const data = this.files.get(path);
     if (typeof data !== 'string') return Promise.reject(new AppError('not_found', `cannot read ${path}: no such file`));

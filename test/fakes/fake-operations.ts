@@ -1,5 +1,5 @@
 // The operations on instances as start-up and periodic tasks see them: remembers who was asked for what.
-import type { InstanceOperations } from '#src/compute/types.ts';
+import type { InstanceOperations, MoveRecords, MoveStep } from '#src/compute/types.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 
@@ -61,6 +61,14 @@ export class FakeOperations implements InstanceOperations {
 
   async removeGuest(_context: RequestContext, instance: Instance): Promise<void> {
     this.#call('removeGuest', instance);
+  }
+
+  async abandonMove(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('abandonMove', instance);
+  }
+
+  async repeatMoveStep(_context: RequestContext, step: MoveStep, { instance }: MoveRecords): Promise<void> {
+    this.#call('repeatMoveStep', instance, ` ${step}`);
   }
 
   cancelWaits(): void {

@@ -31,6 +31,10 @@ export class FakePlacement {
     if (this.consumers.delete(source)) this.consumers.add(target);
   }
 
+  async removeFromAllocations(consumer: string, providerUuid: string): Promise<void> {
+    this.#request(`PUT ${consumer} without ${providerUuid}`);
+  }
+
   /** The rest of Placement belongs to the resource tracker; using it here is a mistake. */
   asPlacement(): Placement {
     return this as unknown as Placement;

@@ -71,6 +71,11 @@ export class FakeTracker implements ResourceTracker {
     if (instance.find('vm_state') === 'deleted') this.claims.delete(instance.get('uuid'));
   }
 
+  async release(instance: NovaObject<'Instance'>): Promise<void> {
+    this.calls.push('release');
+    this.claims.delete(instance.get('uuid'));
+  }
+
   buildSucceeded(): void {
     this.calls.push('buildSucceeded');
   }

@@ -1,18 +1,18 @@
 // What goes wrong, and what the user then sees: as a stock Nova would have it, with nothing left behind.
 import { createHash } from 'node:crypto';
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Server } from './lab/cloud.ts';
 import { startAgent, startNeutronServer } from './lab/control-plane.ts';
-import { run } from './lab/commands.ts';
 import { sql, startRabbit } from './lab/infrastructure.ts';
-import { addressOf, ping, services, waitForCompute, waitForPing, waitForStatus } from './lab/first-server.ts';
-import { overrideFile, SecondNode, startCompute, startEngine } from './lab/node.ts';
+import { addressOf, ping, services, waitForPing, waitForStatus } from './lab/first-server.ts';
+import { overrideFile, startCompute, startEngine } from './lab/node.ts';
 import { httpAnswers } from './lab/processes.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { uploadImage } from './lab/resources.ts';
+import { SecondNode } from './lab/second-node.ts';
 import { PORTS } from './lab/settings.ts';
 import { actionsOf, activeServer, cloud, deleteServer, lab, newServer, paths, processes } from './lab/suite.ts';
 
@@ -197,10 +197,8 @@ describe('the node', () => {
 
 describe('a second host', () => {
   it('with a full disk hands the build over to the first', async () => {
-    await using second = new SecondNode(paths, processes, 'node2');
-    await second.start(400);
-    await waitForCompute(cloud, second.host);
-    await mapHosts();
+    await using second = new SecondNode(cloud, { paths, processes }, 'node2');
+    await second.start({ gibibytes: 400 });
     await second.fillDisk();
 
     // it has more memory, processors and (as it reported) disk free, so the scheduler takes it first
@@ -214,20 +212,6 @@ describe('a second host', () => {
     const builds = create?.events.filter(({ event }) => event === 'compute__do_build_and_run_instance') ?? [];
     expect(builds.map(({ host }) => host).toSorted()).toEqual(['node1', 'node2']);
     await Promise.all(created.splice(0).map((id) => deleteServer(id)));
-    await removeHost(second.host);
+    await second.forget();
   });
 });
-
-/** Maps a new host to its cell, as an operator does who does not wait for the scheduler to do it. */
-async function mapHosts(): Promise<void> {
-  await run(['nova-manage', '--config-file', paths.novaConf, 'cell_v2', 'discover_hosts']);
-}
-
-/** Forgets the second host, as an operator would. */
-async function removeHost(host: string): Promise<void> {
-  await processes.stop(`compute-${host}`);
-  const rows = await services(cloud);
-  const row = rows.find((service) => service.host === host && service.binary === 'nova-compute');
-  if (row) await cloud.delete(cloud.compute, `/os-services/${row.id}`);
-  appendFileSync(processes.logFile(`compute-${host}`), '--- host removed\n');
-}

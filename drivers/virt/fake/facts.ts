@@ -1,5 +1,5 @@
 // The host that the driver in memory says it runs on.
-import type { HostFacts, SpawnFlavor } from '../driver.ts';
+import type { HostFacts, VirtInfo, SpawnFlavor } from '../driver.ts';
 
 export interface FakeOptions {
   /** hypervisor_hostname. */
@@ -26,3 +26,10 @@ export function fakeFacts(options: Required<FakeOptions>, flavors: readonly Spaw
     uptime: 'up 1 day, 0:00, load average: 0.00, 0.00, 0.00',
   };
 }
+
+export const FAKE_INFO: VirtInfo = {
+  name: 'fake',
+  hypervisorType: 'fake',
+  capabilities: new Set(['supports_evacuate']),
+  diskFormats: ['raw'],
+};

@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
 import {
   type GuestData,
+  type GuestMoves,
   type GuestSnapshot,
   type GuestUsage,
   type HostFacts,
@@ -17,30 +18,24 @@ import {
   type SpawnNic,
   type SpawnSpec,
   type VirtDriver,
-  type VirtInfo,
   type VirtInstance,
 } from '../driver.ts';
 import { freeName } from '../nic-names.ts';
 import { EchoConsoles } from './echo-consoles.ts';
-import { fakeFacts, type FakeOptions } from './facts.ts';
+import { FAKE_INFO, fakeFacts, type FakeOptions } from './facts.ts';
 import type { FakeInstance } from './instance.ts';
+import { FakeMoves } from './moves.ts';
 
 export type { FakeOptions } from './facts.ts';
 export type { FakeInstance } from './instance.ts';
 
 type Prepared = Pick<FakeInstance, 'nics' | 'guest'>;
 
-const INFO: VirtInfo = {
-  name: 'fake',
-  hypervisorType: 'fake',
-  capabilities: new Set([]),
-  diskFormats: ['raw'],
-};
-
 export class FakeVirtDriver implements VirtDriver {
-  readonly info = INFO;
+  readonly info = FAKE_INFO;
   /** What there is, by uuid; tests read and change it. */
   readonly instances = new Map<string, FakeInstance>();
+  readonly moves = new FakeMoves(this.instances, (method) => this.#failOnDemand(method));
   /** Taken, and not yet disposed of. */
   openSnapshots = 0;
   /** By uuid. */
@@ -66,7 +61,7 @@ export class FakeVirtDriver implements VirtDriver {
   }
 
   /** The next call of `method` rejects with `error`. */
-  failNext(method: keyof VirtDriver, error: Error): void {
+  failNext(method: keyof VirtDriver | keyof GuestMoves, error: Error): void {
     this.#failures.set(method, error);
   }
 
@@ -99,7 +94,12 @@ export class FakeVirtDriver implements VirtDriver {
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
     signal.throwIfAborted();
     this.#failOnDemand('listInstances');
-    return [...this.instances].map(([uuid, { spec, powerState }]) => ({ uuid, name: spec.name, powerState }));
+    return [...this.instances].map(([uuid, { spec, powerState, isArriving = false }]) => ({
+      uuid,
+      name: spec.name,
+      powerState,
+      isArriving,
+    }));
   }
 
   async powerState(uuid: string, signal: AbortSignal): Promise<PowerState> {
@@ -113,7 +113,7 @@ export class FakeVirtDriver implements VirtDriver {
     if (this.instances.has(uuid) || this.#spawning.has(uuid)) {
       throw new AppError('conflict', `instance ${uuid} exists`);
     }
-    if (!INFO.diskFormats.includes(image.diskFormat)) {
+    if (!FAKE_INFO.diskFormats.includes(image.diskFormat)) {
       throw new AppError('invalid', `image ${image.id}: disk format ${image.diskFormat} is not supported`);
     }
     this.#spawning.add(uuid);
@@ -339,7 +339,7 @@ export class FakeVirtDriver implements VirtDriver {
     });
   }
 
-  #failOnDemand(method: keyof VirtDriver): void {
+  #failOnDemand(method: string): void {
     const failure = this.#failures.get(method);
     this.#failures.delete(method);
     if (failure) throw failure;

@@ -10,4 +10,6 @@ export interface FakeInstance {
   console: string;
   /** What it stands for. */
   rescued?: FakeInstance;
+  /** Fetched from another engine and not adopted yet. */
+  isArriving?: boolean;
 }

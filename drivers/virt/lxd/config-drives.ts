@@ -45,6 +45,25 @@ export class ConfigDrives {
     await this.#host.rename(fresh, drive);
   }
 
+  /** null: the instance has none. */
+  async read(uuid: string): Promise<readonly GuestFile[] | null> {
+    const drive = this.#driveOf(uuid);
+    return (await this.#host.exists(drive)) ? await this.#filesBelow(drive, '') : null;
+  }
+
+  async #filesBelow(drive: string, folder: string): Promise<readonly GuestFile[]> {
+    const names = await this.#host.list(join(drive, folder));
+    const files = await Promise.all(
+      names.map(async (name) => {
+        const path = join(folder, name);
+        const { kind } = await this.#host.status(join(drive, path));
+        if (kind === 'directory') return await this.#filesBelow(drive, path);
+        return [{ path, content: await this.#host.readBytes(join(drive, path)) }];
+      }),
+    );
+    return files.flat();
+  }
+
   /** None is success. */
   async remove(uuid: string): Promise<void> {
     await this.#removeIfThere(this.#driveOf(uuid));

@@ -1,9 +1,11 @@
 // The virt driver of everything that speaks LXD's REST API: our engine, LXD and Incus.
+/* oxlint-disable max-lines -- a method for each of the contract; what they do is in the files beside */
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { EngineClient } from '#src/client/client.ts';
 import { AppError, asError } from '#src/lib/errors.ts';
 import {
+  type GuestMoves,
   type GuestSnapshot,
   type GuestUsage,
   type HostFacts,
@@ -31,11 +33,14 @@ import { ImageCache } from './image-cache.ts';
 import { rootDisk, withFlavor } from './instance-body.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { within } from './limit.ts';
+import { isArriving } from './marks.ts';
+import { LxdMoves } from './moves.ts';
 import type { LxdDriverContext } from './options.ts';
 import { attachNic, detachNic } from './nics.ts';
 import { setPassword } from './password.ts';
 import { Power } from './power.ts';
 import { powerStateOf } from './power-state.ts';
+import { findReach, type Reach } from './reach.ts';
 import { rescue, unrescue } from './rescue.ts';
 import { type EngineSetup, findSetup } from './setup.ts';
 import { EngineSnapshot } from './snapshot.ts';
@@ -50,7 +55,12 @@ export class LxdDriver implements VirtDriver {
   readonly info: VirtInfo = {
     name: 'lxd',
     hypervisorType: 'lxd',
-    capabilities: new Set(['has_imagecache', 'supports_attach_interface', 'supports_image_type_raw']),
+    capabilities: new Set([
+      'has_imagecache',
+      'supports_attach_interface',
+      'supports_evacuate',
+      'supports_image_type_raw',
+    ]),
     diskFormats: ['raw', 'root-tar', 'squashfs'],
   };
   readonly #context: LxdDriverContext;
@@ -65,7 +75,9 @@ export class LxdDriver implements VirtDriver {
   readonly #snapshots = new Set<string>();
   readonly #ending = new AbortController();
   #sweep: Promise<void> = Promise.resolve();
+  readonly moves: GuestMoves;
   #setup: EngineSetup | undefined;
+  #reach: Reach = { reason: 'the engine has not been found yet' };
 
   constructor(context: LxdDriverContext) {
     const { options, log, host } = context;
@@ -98,16 +110,33 @@ export class LxdDriver implements VirtDriver {
       log,
       timeoutMs: options.spawnTimeoutMs,
     });
+    this.moves = this.#createMoves();
+  }
+
+  #createMoves(): GuestMoves {
+    const { options, log } = this.#context;
+    return new LxdMoves({
+      client: this.#client,
+      directory: this.#directory,
+      calls: this.#calls,
+      log,
+      options,
+      setup: () => this.#started,
+      reach: () => this.#reach,
+      drives: () => this.#drives,
+    });
   }
 
   async start(signal: AbortSignal): Promise<void> {
     await this.#request('start of the driver', signal, async (limit) => {
       this.#setup = await findSetup(this.#client, this.#context.options, limit);
+      this.#reach = await findReach(this.#client, this.#context.options, limit);
       await this.#lifecycle.start(limit);
     });
     const { server, pool, rootQuota } = this.#started;
     const { server: engine, server_version: version } = server.environment ?? {};
-    this.#context.log.info('engine found', { engine, version, pool, rootQuota });
+    const moves = 'address' in this.#reach ? this.#reach.address : this.#reach.reason;
+    this.#context.log.info('engine found', { engine, version, pool, rootQuota, moves });
   }
 
   async stop(): Promise<void> {
@@ -150,7 +179,12 @@ export class LxdDriver implements VirtDriver {
 
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
     const ours = await this.#request('list of instances', signal, async (limit) => this.#directory.list(limit));
-    return ours.map(([uuid, { name, status_code }]) => ({ uuid, name, powerState: powerStateOf(status_code) }));
+    return ours.map(([uuid, instance]) => ({
+      uuid,
+      name: instance.name,
+      powerState: powerStateOf(instance.status_code),
+      isArriving: isArriving(instance),
+    }));
   }
 
   async powerState(uuid: string, signal: AbortSignal): Promise<PowerState> {

@@ -35,7 +35,8 @@ export async function equip(
   if (guest !== undefined) await giveFiles(context, spec, guest, signal);
 }
 
-async function giveDrive(
+/** The device that shows it; for the configuration of the guest. */
+export async function giveDrive(
   { client, drives }: EquipContext,
   { spec, revert }: { readonly spec: Pick<SpawnSpec, 'uuid' | 'name'>; readonly revert: Reverter },
   tree: readonly GuestFile[] | null,

@@ -1,11 +1,11 @@
-// A spawn as the body of the request that creates the instance.
-import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
-import type { CloudInitData, SpawnFlavor, SpawnNic, SpawnSpec } from '../driver.ts';
+// A new instance as the body of the request that creates the instance.
+import type { DeviceMap, InstancesPost, InstanceSource, StringMap } from '#src/client/wire.ts';
+import type { CloudInitData, GuestSpec, SpawnFlavor, SpawnNic } from '../driver.ts';
 import { FLAVOR_KEYS, type FlavorPolicy, flavorSettings } from './extra-specs.ts';
 import { marksOf } from './marks.ts';
 
 export interface BodyOptions {
-  readonly fingerprint: string;
+  readonly source: InstanceSource;
   readonly pool: string;
   readonly profiles: readonly string[];
   /** Give the root disk the flavor's size. */
@@ -14,7 +14,7 @@ export interface BodyOptions {
   readonly metadataService: boolean;
 }
 
-export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options: BodyOptions): InstancesPost {
+export function instanceBody(spec: GuestSpec, nics: readonly SpawnNic[], options: BodyOptions): InstancesPost {
   return {
     name: spec.name,
     type: 'container',
@@ -29,7 +29,7 @@ export function instanceBody(spec: SpawnSpec, nics: readonly SpawnNic[], options
       ...marksOf(spec),
     },
     devices: { root: rootDisk(spec.flavor, options), ...nicDevices(nics) },
-    source: { type: 'image', fingerprint: options.fingerprint },
+    source: options.source,
   };
 }
 

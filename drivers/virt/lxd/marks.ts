@@ -1,17 +1,20 @@
 // The marks on instances that Nova owns. What does not carry them is never listed and never touched.
 import type { Instance, StringMap } from '#src/client/wire.ts';
-import type { SpawnSpec } from '../driver.ts';
+import type { GuestSpec } from '../driver.ts';
 
 const UUID = 'user.nova.uuid';
 
-export function marksOf(spec: SpawnSpec): StringMap {
+/** On a guest that was fetched from another host, until it is this host's. */
+const ARRIVING = 'user.nova.arriving';
+
+export function marksOf(spec: GuestSpec): StringMap {
   return {
     [UUID]: spec.uuid,
     'user.nova.name': spec.displayName,
     'user.nova.hostname': spec.hostname,
     'user.nova.project_id': spec.projectId,
     'user.nova.user_id': spec.userId,
-    'user.nova.image': spec.image.id,
+    'user.nova.image': spec.imageId,
   };
 }
 
@@ -35,4 +38,14 @@ export function rescuedName(instance: Pick<Instance, 'config'>): string | undefi
 /** Nova's uuid of an instance; undefined when it is not Nova's. */
 export function novaUuid(instance: Pick<Instance, 'config'>): string | undefined {
   return instance.config[UUID];
+}
+
+export const arrivingMark: StringMap = { [ARRIVING]: 'true' };
+
+export function isArriving(instance: Pick<Instance, 'config'>): boolean {
+  return instance.config[ARRIVING] === 'true';
+}
+
+export function withoutArriving({ [ARRIVING]: _mark, ...config }: StringMap): StringMap {
+  return config;
 }

@@ -25,6 +25,12 @@ export interface LxdDriverOptions {
   readonly metadataService: boolean;
   /** What flavors may demand of containers. */
   readonly policy: FlavorPolicy;
+  /** HOST:PORT at which other hosts fetch guests from the engine; null: `myIp`, if the engine listens there. */
+  readonly migrationAddress: string | null;
+  /** Address of this host. */
+  readonly myIp?: string;
+  /** For all of the data of one guest. */
+  readonly migrationTimeoutMs: number;
   readonly requestTimeoutMs: number;
   readonly imageTimeoutMs: number;
   readonly spawnTimeoutMs: number;
@@ -36,6 +42,8 @@ export const DEFAULT_OPTIONS = {
   rootQuota: 'auto',
   metadataService: true,
   policy: { allowNesting: true, allowPrivileged: false },
+  migrationAddress: null,
+  migrationTimeoutMs: 14_400_000,
   requestTimeoutMs: 60_000,
   imageTimeoutMs: 3_600_000,
   spawnTimeoutMs: 600_000,

@@ -108,7 +108,8 @@ async function create(
   const { spec, revert } = making;
   const fingerprint = await images.ensure(spec.image, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
-  const body = instanceBody(spec, [], { ...setup, fingerprint, profiles });
+  const source = { type: 'image', fingerprint } as const;
+  const body = instanceBody({ ...spec, imageId: spec.image.id }, [], { ...setup, source, profiles });
   const { config, devices } = making;
   const whole = { ...body, config: { ...body.config, ...config }, devices: { ...body.devices, ...devices } };
   await post(context, whole, spec, signal);

@@ -21,7 +21,10 @@ export interface BuildRequest {
 }
 
 /** Scheduler hints: the request spec's, where it has some, as lists; else those of the filter properties. */
-export function groupHint({ requestSpec, filterProperties }: BuildRequest): string | null {
+export function groupHint({
+  requestSpec,
+  filterProperties,
+}: Pick<BuildRequest, 'requestSpec' | 'filterProperties'>): string | null {
   const fromSpec = requestSpec?.find('scheduler_hints');
   const hints: Plain | null | undefined =
     fromSpec !== undefined && fromSpec !== null && Object.keys(fromSpec).length > 0

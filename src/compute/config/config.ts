@@ -167,6 +167,10 @@ export interface LxdConfig {
   readonly metadataService: boolean;
   readonly allowNesting: boolean;
   readonly allowPrivileged: boolean;
+  /** HOST:PORT at which other hosts fetch guests; null: my_ip, if the engine listens there. */
+  readonly migrationAddress: string | null;
+  readonly migrationTimeoutMs: number;
+  readonly maxConcurrentMigrations: number;
   readonly clientCert: string | null;
   readonly clientKey: string | null;
   readonly serverCert: string | null;

@@ -9,7 +9,6 @@ import { refuseUnsupported } from '../build/refusals.ts';
 import { injectPassword } from '../guest/admin-password.ts';
 import { guestData } from '../guest/guest-data.ts';
 import { guestFiles, type InjectedFile } from '../guest/injected-files.ts';
-import { NotImplementedError } from '../not-implemented.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import type { PowerOperations } from '../power/power-operations.ts';
 import { transition } from '../transition.ts';
@@ -28,8 +27,12 @@ export interface RebuildWish {
     readonly imageId: string | null;
     readonly metadata: Readonly<Record<string, string | null>> | null;
   };
-  /** Another host's guest, which is gone with its host. */
+  /** Another host's guest, which is gone with its host: see evacuation.ts. */
   readonly isEvacuation: boolean;
+  /** Of an evacuation. */
+  readonly migration: NovaObject<'Migration'> | null;
+  /** The vm_state that an evacuation is to end in; null: the one it had. */
+  readonly targetState: string | null;
   readonly preserveEphemeral: boolean;
   readonly injectedFiles: readonly InjectedFile[];
   readonly adminPassword: string | null;
@@ -77,7 +80,6 @@ export class RebuildOperations {
   ): Promise<SpawnImage> {
     const { glance, virt, conductor } = this.#services;
     try {
-      if (wish.isEvacuation) throw new NotImplementedError('evacuation');
       if (wish.preserveEphemeral) throw novaException('PreserveEphemeralNotSupported', {});
       const image = await spawnImage(glance, context, { id: wish.imageId }, signal);
       refuseUnsupported(

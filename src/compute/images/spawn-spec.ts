@@ -1,13 +1,21 @@
 // All that the virt driver must know to make an instance.
 import type { NovaObject } from '#src/nova/objects/object.ts';
-import type { SpawnFlavor, SpawnImage, SpawnSpec } from '#drivers/virt/driver.ts';
+import type { GuestSpec, SpawnFlavor, SpawnImage, SpawnSpec } from '#drivers/virt/driver.ts';
 import { instanceName } from './instance-name.ts';
 
-export function spawnSpec(
+type Naming = { readonly instanceNameTemplate: string };
+
+export function spawnSpec(instance: NovaObject<'Instance'>, image: SpawnImage, naming: Naming): SpawnSpec {
+  const { imageId: _id, ...guest } = guestSpec(instance, instance.get('flavor'), naming);
+  return { ...guest, image };
+}
+
+/** Of an instance whose root is there already. */
+export function guestSpec(
   instance: NovaObject<'Instance'>,
-  image: SpawnImage,
-  { instanceNameTemplate }: { readonly instanceNameTemplate: string },
-): SpawnSpec {
+  flavor: NovaObject<'Flavor'>,
+  { instanceNameTemplate }: Naming,
+): GuestSpec {
   const name = instanceName(instance, instanceNameTemplate);
   return {
     uuid: instance.get('uuid'),
@@ -16,8 +24,8 @@ export function spawnSpec(
     hostname: instance.find('hostname') ?? name,
     projectId: instance.find('project_id') ?? '',
     userId: instance.find('user_id') ?? '',
-    flavor: spawnFlavor(instance.get('flavor')),
-    image,
+    flavor: spawnFlavor(flavor),
+    imageId: instance.find('image_ref') ?? '',
   };
 }
 

@@ -3,6 +3,7 @@ import { RequestContext } from '#src/nova/context.ts';
 import { createSchedulerClient, type SchedulerClient } from '#src/nova/scheduler.ts';
 import { VM_STATES } from '#src/nova/states.ts';
 import { instancesByFilters } from '../records.ts';
+import { removeStrays } from '../recovery/stray-guests.ts';
 import type { ComputeServices, InstanceOperations } from '../types.ts';
 import {
   cleanUpRunningDeleted,
@@ -60,8 +61,20 @@ export function periodicTasks(parts: TaskParts): readonly PeriodicTask[] {
         await conductor.classMethod(RequestContext.admin(), call);
       },
     },
+    strayGuestsTask(services),
     ...optionalTasks(services, deleted, operations),
   ];
+}
+
+function strayGuestsTask({ config, conductor, virt, locks, log }: ComputeServices): PeriodicTask {
+  return {
+    name: '_cleanup_incomplete_migrations',
+    spacingMs: config.periodic.instanceDeleteIntervalMs,
+    run: (signal) => {
+      const asking = { conductor, context: RequestContext.admin() };
+      return removeStrays({ asking, log, host: config.host, virt, locks }, signal);
+    },
+  };
 }
 
 /** Tasks that the configuration switches on; without it they would ask Nova for nothing. */

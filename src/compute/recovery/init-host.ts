@@ -2,11 +2,13 @@
 import { kindOf } from '#src/lib/errors.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { createSchedulerClient } from '#src/nova/scheduler.ts';
-import { instancesOfHost } from '../records.ts';
-import type { ComputeServices, InstanceOperations } from '../types.ts';
+import { type Asking, type Instance, instancesOfHost } from '../records.ts';
+import type { ComputeServices, InstanceOperations, MoveRecords } from '../types.ts';
 import { removeEvacuated } from './evacuated.ts';
 import { failInterruptedBuilds } from './interrupted-builds.ts';
+import { recoverMove, recoverMoves } from './interrupted-moves.ts';
 import { recoverInstances } from './recover-instances.ts';
+import { removeStrays } from './stray-guests.ts';
 
 const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
 
@@ -16,7 +18,7 @@ export async function initHost(
   operations: InstanceOperations,
   context: RequestContext,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly Instance[]> {
   const { config, conductor, log, placement, virt, tracker, rpc } = services;
   const asking = { conductor, context };
   const providerUuid = tracker.computeNodeUuid;
@@ -35,16 +37,41 @@ export async function initHost(
   if (instances.length > 0 && config.periodic.trackInstanceChanges) {
     await createSchedulerClient(rpc).updateInstanceInfo(context, config.host, instances);
   }
+  return instances;
 
   /** These need Placement; a compute must be able to start without it. */
   async function attempt(what: string, work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      signal.throwIfAborted();
-      // no provider yet: a first start
-      if (kindOf(error) === 'not_found') return;
-      log.error(`${what} not looked after`, { error });
-    }
+    await attempted(services, { what, work, signal });
+  }
+}
+
+/** The last part, when the compute node is known: moves between hosts. `instances`: this host's, as initHost() found them. */
+export async function resumeMoves(
+  services: ComputeServices,
+  operations: InstanceOperations,
+  { asking, instances }: { readonly asking: Asking; readonly instances: readonly Instance[] },
+  signal: AbortSignal,
+): Promise<void> {
+  const { config, log, virt, locks } = services;
+  const parts = { asking, operations, log, host: config.host };
+  const work = async (): Promise<void> => {
+    await recoverMoves(parts, instances, signal);
+    const recover = (move: MoveRecords, limit: AbortSignal): Promise<void> => recoverMove(parts, move, limit);
+    await removeStrays({ ...parts, virt, locks, recover }, signal);
+  };
+  await attempted(services, { what: 'interrupted moves', work, signal });
+}
+
+async function attempted(
+  { log }: ComputeServices,
+  { what, work, signal }: { readonly what: string; readonly work: () => Promise<void>; readonly signal: AbortSignal },
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    signal.throwIfAborted();
+    // no provider yet: a first start
+    if (kindOf(error) === 'not_found') return;
+    log.error(`${what} not looked after`, { error });
   }
 }

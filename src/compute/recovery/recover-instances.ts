@@ -97,6 +97,7 @@ const STEPS: Readonly<Record<RecoveryStep, Step>> = {
     }
   },
   'fail live migration': failLiveMigration,
+  'abandon move': ({ operations, context }, instance, signal) => operations.abandonMove(context, instance, signal),
   'resume guest': ({ operations, context }, instance, signal) => operations.resumeGuest(context, instance, signal),
 };
 

@@ -18,6 +18,7 @@ export type RecoveryStep =
   | 'offload'
   | 'plug'
   | 'fail live migration'
+  | 'abandon move'
   | 'resume guest';
 
 export interface RecoveryView {
@@ -138,8 +139,12 @@ export function recoveryPlan(view: RecoveryView): readonly RecoveryStep[] {
 /** Of what goes on living here. */
 function lastSteps(view: RecoveryView): readonly RecoveryStep[] {
   const { vmState, oldVmState, taskState, recordedPower, power, resumesGuests } = view;
-  if (taskState === TASK.resizeMigrating)
-    return (oldVmState ?? vmState) === VM.stopped ? ['clear task'] : ['resume guest', 'clear task'];
+  if (taskState === TASK.resizeMigrating) {
+    const isOff = (oldVmState ?? vmState) === VM.stopped;
+    return isOff ? ['abandon move', 'clear task'] : ['abandon move', 'resume guest', 'clear task'];
+  }
+  // the move goes on, and starts the guest when it is time
+  if (isIn(taskState, TASK.resizeMigrated, TASK.resizeFinish, TASK.resizeReverting)) return [];
   const migration: readonly RecoveryStep[] = taskState === TASK.migrating ? ['fail live migration', 'clear task'] : [];
   const isDown = recordedPower === POWER_STATES.running && power !== POWER_STATES.running;
   return isDown && resumesGuests ? [...migration, 'resume guest'] : migration;

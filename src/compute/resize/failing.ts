@@ -1,9 +1,13 @@
 // What a failed step of a move leaves: the instance in error, or as it was before when nothing had been done to it yet.
+import { limited } from '#src/lib/wait.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { isNova, novaException } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { MIGRATION_STATUSES, VM_STATES } from '#src/nova/states.ts';
+import { findMigration } from '../records.ts';
 import type { ComputeServices } from '../types.ts';
+
+const PLACEMENT_LIMIT_MS = 60_000;
 
 export interface Move {
   readonly instance: NovaObject<'Instance'>;
@@ -38,11 +42,45 @@ export async function orError(
   }
 }
 
-/** Moves to and from other hosts are not served: a container's disk does not travel. */
-export function refuseOtherHost({ instance, migration }: Move, host: string): void {
-  const places = [instance.get('host'), migration.get('source_compute'), migration.get('dest_compute') ?? host];
-  if (places.every((place) => place === host)) return;
-  throw new Refusal(novaException('MigrationPreCheckError', { reason: 'this host resizes instances only on itself' }));
+/** Whether the guest goes to another host, or only gets another size on its own. */
+export function isBetweenHosts({ migration }: Pick<Move, 'migration'>): boolean {
+  return migration.get('source_compute') !== migration.get('dest_compute');
+}
+
+/** The message is for the host at that end of the move: a compute that was renamed, or a broken sender. */
+export function refuseElsewhere({ migration }: Move, end: 'source_compute' | 'dest_compute', host: string): void {
+  if (migration.get(end) === host) return;
+  throw new Refusal(novaException('MigrationPreCheckError', { reason: `${host} is not an end of this migration` }));
+}
+
+/** What Nova knows of a move by now: messages are delivered late, and a step may have been done by a recovery. */
+export async function statusNow(
+  { conductor }: Pick<ComputeServices, 'conductor'>,
+  context: RequestContext,
+  migration: NovaObject<'Migration'>,
+): Promise<string | null> {
+  return (await findMigration({ conductor, context: context.elevated() }, migration.get('id'))).get('status');
+}
+
+/** Until the guest has left, the conductor's exchange of allocations can be taken back. */
+export async function takeBackAllocation(
+  { placement, log }: Pick<ComputeServices, 'placement' | 'log'>,
+  { instance, migration }: Move,
+): Promise<void> {
+  const uuid = instance.get('uuid');
+  await placement.moveAllocations(migration.get('uuid'), uuid, limited(PLACEMENT_LIMIT_MS)).catch((error: unknown) => {
+    log.error('cannot move back the allocation of an instance', { instance: uuid, error });
+  });
+}
+
+/** The way back of the move is closed: its claim and its context go. */
+export async function dropClaim(
+  { conductor, tracker }: Pick<ComputeServices, 'conductor' | 'tracker'>,
+  context: RequestContext,
+  instance: NovaObject<'Instance'>,
+): Promise<void> {
+  await tracker.keepRoom(instance, null);
+  await conductor.objectMethod(context, instance, { method: 'drop_migration_context' });
 }
 
 /** The outcome of a move, unless it has been told already. */

@@ -1,22 +1,22 @@
 // The first step of a resize (section 5.7, prep_resize): is it possible here, the claim, and the word to the source, which
-// is this host as well. The callers hold the instance's lock.
-import { messageOf } from '#src/lib/errors.ts';
-import { limited } from '#src/lib/wait.ts';
+// may be this host as well. The callers hold the instance's lock.
+import { asError, messageOf } from '#src/lib/errors.ts';
 import { createComputeTask } from '#src/nova/compute-task.ts';
 import type { RequestContext } from '#src/nova/context.ts';
-import { novaException } from '#src/nova/exceptions.ts';
+import { isNova, novaException } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES } from '#src/nova/states.ts';
 import { tracebackOf } from '../build/failure.ts';
+import { checkGroupPolicy } from '../build/group-policy.ts';
 import { flavorComplaint } from '../build/refusals.ts';
+import { groupHint } from '../build/request.ts';
 import { recordFault } from '../faults.ts';
 import type { ComputeServices } from '../types.ts';
-import { type Move, orError, Refusal, refuseOtherHost } from './failing.ts';
+import { findNode } from '../records.ts';
 import { castStep } from './cast-step.ts';
+import { dropClaim, type Move, orError, Refusal, takeBackAllocation } from './failing.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
-
-const UNDO_LIMIT_MS = 60_000;
 
 export interface PrepRequest extends Move {
   readonly flavor: NovaObject<'Flavor'>;
@@ -45,7 +45,7 @@ export class PrepResize {
       try {
         await this.#claim(context, request);
       } catch (error) {
-        await this.#takeBack(request);
+        await takeBackAllocation(this.#services, request);
         if (!(await this.#tryElsewhere(context, request, error))) throw error;
       }
       notifications.moment(context, instance, { ...moment, phase: 'end', extra });
@@ -55,8 +55,8 @@ export class PrepResize {
   async #claim(context: RequestContext, request: PrepRequest): Promise<void> {
     const { config, conductor, tracker, virt, rpc } = this.#services;
     const { instance, migration, flavor } = request;
-    refuseOtherHost(request, config.host);
-    const isSame = flavor.get('id') === instance.get('flavor').get('id');
+    const source = await this.#source(context, request);
+    const isSame = source === config.host && flavor.get('id') === instance.get('flavor').get('id');
     if (isSame && !virt.info.capabilities.has('supports_migrate_to_same_host')) {
       const params = { instance_id: instance.get('uuid'), host: config.host };
       throw new Refusal(novaException('UnableToMigrateToSelf', params));
@@ -69,7 +69,7 @@ export class PrepResize {
     await conductor.save(context, instance);
     await tracker.resizeClaim(context, instance, { migration, flavor });
     try {
-      await castStep({ rpc, host: config.host }, context, 'resize_instance', {
+      await castStep({ rpc, host: source }, context, 'resize_instance', {
         instance,
         image: request.image,
         migration,
@@ -78,19 +78,31 @@ export class PrepResize {
         request_spec: request.requestSpec,
       });
     } catch (error) {
-      await tracker.keepRoom(instance, null);
-      await conductor.objectMethod(context, instance, { method: 'drop_migration_context' });
+      await dropClaim(this.#services, context, instance);
       throw error;
     }
   }
 
-  /** The conductor had moved the instance's allocation to the migration. */
-  async #takeBack({ instance, migration }: Move): Promise<void> {
-    const { placement, log } = this.#services;
-    const uuid = instance.get('uuid');
-    await placement.moveAllocations(migration.get('uuid'), uuid, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
-      log.error('cannot move back the allocation of an instance', { instance: uuid, error });
-    });
+  /** The host that has the guest. Another one must run the same kind of guests, and no server group may forbid the move. */
+  async #source(context: RequestContext, request: PrepRequest): Promise<string> {
+    const { config, virt, conductor } = this.#services;
+    const { instance } = request;
+    const host = instance.get('host');
+    if (host === null) throw novaException('MigrationError', { reason: 'the instance has no source host' });
+    if (host === config.host) return host;
+    const node = await findNode({ conductor, context: context.elevated() }, host, instance.get('node') ?? '');
+    const type = node?.get('hypervisor_type');
+    if (type !== virt.info.hypervisorType) {
+      const reason = `${host} runs instances of another kind (${type ?? 'unknown'})`;
+      throw new Refusal(novaException('MigrationPreCheckError', { reason }));
+    }
+    const hint = config.build.disableGroupPolicyCheckUpcall ? null : groupHint(request);
+    if (hint !== null) {
+      await checkGroupPolicy(this.#services, context, instance, hint).catch((error: unknown) => {
+        throw isNova(error, 'GroupAffinityViolation') ? new Refusal(asError(error)) : error;
+      });
+    }
+    return host;
   }
 
   /** True: the conductor tries the next host. */

@@ -126,6 +126,13 @@ export class HostResourceTracker implements ResourceTracker {
     await this.#saveSoon();
   }
 
+  async release(instance: Instance): Promise<void> {
+    const uuid = instance.get('uuid');
+    this.#ledger.set(uuid, undefined);
+    this.#ledger.set(moveKey(uuid), undefined);
+    await this.#saveSoon();
+  }
+
   buildSucceeded(): void {
     this.#failedBuilds = 0;
   }

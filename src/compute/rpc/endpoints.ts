@@ -1,12 +1,15 @@
 // All that a control plane may ask of this service, as endpoints of the messaging server (table 5.1).
 import type { RpcEndpoint, RpcHandler } from '#src/messaging/types.ts';
 import type { ComputeOperations } from '../operations.ts';
+import { RECEIVE_GUEST } from '../resize/peer.ts';
 import type { ComputeServices } from '../types.ts';
 import { consoleMethods } from './console-methods.ts';
 import { hostMethods } from './host-methods.ts';
 import { instanceMethods } from './instance-methods.ts';
+import { peerMethods } from './peer-methods.ts';
 import { rescueMethods } from './rescue-methods.ts';
 import { resizeMethods } from './resize-methods.ts';
+import type { RpcMethod } from './method.ts';
 import { unsupportedMethods } from './unsupported-methods.ts';
 
 export { createInstanceOperations } from '../operations.ts';
@@ -24,8 +27,14 @@ export function computeEndpoints(services: ComputeServices, operations: ComputeO
     ...consoleMethods(operations),
     ...unsupportedMethods(),
   ];
-  const handlers: Readonly<Record<string, RpcHandler>> = Object.fromEntries(
-    methods.map((method) => [method.name, method.handler(services)]),
-  );
-  return VERSIONS.map((version) => ({ version, methods: handlers }));
+  const handlers = handlersOf(services, methods);
+  const { target } = RECEIVE_GUEST;
+  return [
+    ...VERSIONS.map((version) => ({ version, methods: handlers })),
+    { ...target, methods: handlersOf(services, peerMethods(operations)) },
+  ];
+}
+
+function handlersOf(services: ComputeServices, methods: readonly RpcMethod[]): Readonly<Record<string, RpcHandler>> {
+  return Object.fromEntries(methods.map((method) => [method.name, method.handler(services)]));
 }

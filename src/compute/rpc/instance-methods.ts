@@ -21,7 +21,7 @@ import {
   optional,
   text,
 } from './params.ts';
-import { F, X, XEF, XF, XTEF, XTEFM, XTF } from './wrappers.ts';
+import { F, X, XEF, XF, XTEF, XTF } from './wrappers.ts';
 
 const instance = object('Instance');
 const instances = listOr(instance, object('InstanceList'), (list) => expectList(list, 'InstanceList'));
@@ -64,6 +64,7 @@ const rebuildArgs = {
   migration: optional(object('Migration')),
   recreate: optional(flag()),
   preserve_ephemeral: optional(flag()),
+  target_state: optional(text()),
 };
 
 function rebuildWish(args: ArgsOf<typeof rebuildArgs>): RebuildWish {
@@ -74,6 +75,8 @@ function rebuildWish(args: ArgsOf<typeof rebuildArgs>): RebuildWish {
       metadata: args.orig_sys_metadata as Readonly<Record<string, string | null>> | null,
     },
     isEvacuation: args.recreate ?? false,
+    migration: args.migration,
+    targetState: args.target_state,
     preserveEphemeral: args.preserve_ephemeral ?? false,
     injectedFiles: args.injected_files ?? [],
     adminPassword: args.new_pass,
@@ -201,7 +204,7 @@ function renewalMethods(operations: ComputeOperations): readonly RpcMethod[] {
     rpcMethod({
       name: 'rebuild_instance',
       args: rebuildArgs,
-      wrappers: XTEFM,
+      wrappers: XTEF,
       handle: ({ context }, args) => operations.rebuild(context, args.instance, rebuildWish(args)),
     }),
     rpcMethod({

@@ -27,6 +27,8 @@ function plain<T>(schema: Schema): Param<T> {
 export const text = (): Param<string> => plain({ type: 'string', maxLength: 65_535 });
 export const flag = (): Param<boolean> => plain({ type: 'boolean' });
 export const dict = (): Param<Readonly<Record<string, unknown>>> => plain({ type: 'object' });
+/** The id of a row. */
+export const whole = (): Param<number> => plain({ type: 'integer', minimum: 1 });
 export const list = (): Param<readonly unknown[]> => plain({ type: 'array', maxItems: 10_000 });
 /** Personality: [path, base64] pairs. */
 export const files = (): Param<readonly InjectedFile[]> =>

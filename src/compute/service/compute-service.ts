@@ -18,7 +18,7 @@ import { PowerSync } from '../periodic/power-sync.ts';
 import { PeriodicRunner } from '../periodic/runner.ts';
 import { periodicTasks } from '../periodic/tasks.ts';
 import { type Asking, findService } from '../records.ts';
-import { initHost } from '../recovery/init-host.ts';
+import { initHost, resumeMoves } from '../recovery/init-host.ts';
 import { readProviderAdditions } from '../resources/provider-config.ts';
 import { HostResourceTracker } from '../resources/tracker.ts';
 import type { ComputeOperations } from '../operations.ts';
@@ -88,10 +88,12 @@ class ComputeService implements Service {
     const services = this.#services(tracker);
     const operations = createInstanceOperations(services);
     this.#operations = operations;
-    await initHost(services, operations, this.#asking.context, signal);
+    const instances = await initHost(services, operations, this.#asking.context, signal);
     const record = await this.#register(identified.record);
     tracker.useService(record.get('id'));
     await this.#firstUpdate(tracker, signal);
+    // a host that Nova did not know has no moves
+    if (identified.record) await resumeMoves(services, operations, { asking: this.#asking, instances }, signal);
     this.#servers = this.#createServers(services, operations);
     for (const server of this.#servers) await server.start(signal);
     this.#background = this.#createBackground({ services, operations, tracker, record });

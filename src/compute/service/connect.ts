@@ -46,24 +46,14 @@ export function connectBroker({ messaging }: ComputeConfig, log: Log): RpcTransp
 }
 
 export async function connectEngine(config: ComputeConfig, log: Log): Promise<VirtDriver> {
-  const { computeDriver, host: nodeName, statePath: stateFolder, lxd } = config;
+  const { computeDriver, host: nodeName, statePath: stateFolder, myIp, lxd } = config;
   if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
-  const {
-    project,
-    storagePool,
-    profiles,
-    rootQuota,
-    metadataService,
-    requestTimeoutMs,
-    imageTimeoutMs,
-    spawnTimeoutMs,
-  } = lxd;
+  const { clientCert: _cert, clientKey: _key, serverCert: _server, maxConcurrentMigrations: _bound, ...options } = lxd;
   const policy = { allowNesting: lxd.allowNesting, allowPrivileged: lxd.allowPrivileged };
-  const timeouts = { requestTimeoutMs, imageTimeoutMs, spawnTimeoutMs };
-  const settings = { project, storagePool, profiles, rootQuota, policy, metadataService, ...timeouts };
+  const settings = { ...options, policy };
   const endpoint = await endpointOf(lxd);
   const context = { nodeName, log, host: new LinuxHost(), stateFolder };
-  return virtDrivers[computeDriver]({ ...context, lxd: { ...settings, endpoint } });
+  return virtDrivers[computeDriver]({ ...context, lxd: { ...settings, endpoint, myIp } });
 }
 
 function isDriverName(name: string): name is VirtDriverName {

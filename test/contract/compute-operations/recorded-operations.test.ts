@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { NovaException, novaException } from '#src/nova/exceptions.ts';
 import { withoutChanges } from '#src/nova/objects/primitive.ts';
+import { FakeVirtDriver } from '#drivers/virt/fake/fake.ts';
 import type { ComputeHarness } from '#test/fakes/compute-harness.ts';
 import { compared, harnessFor, type Received, recordingOf, type Step, stepsOf, surplus } from './replay.ts';
 
@@ -377,16 +378,33 @@ function partOf(steps: readonly Step[], method: string): readonly Step[] {
   return steps.slice(steps.findIndex(isEvent), steps.findLastIndex(isEvent) + 1);
 }
 
-async function playMove(name: string, method: string) {
+async function playMove(name: string, method: string, hosts: 'one host' | 'two hosts') {
   const recording = recordingOf(name);
   const recorded = recording.received.find((message) => message.method === method);
   if (!recorded) throw new Error(`${name} has no ${method}`);
-  const received = onOneHost(recorded);
+  const received = hosts === 'one host' ? onOneHost(recorded) : recorded;
   const harness = harnessFor(received);
+  harness.plane.addMigration(received.args['migration']);
   await bringUp(harness, received);
+  if (hosts === 'two hosts') await moveData(harness, received);
   harness.plane.next('Instance.get_by_uuid', () => received.args['instance']);
   await harness.send(method, received.args, { context: received.context });
   return { recorded, ours: stepsOf(harness.plane.sent), theirs: partOf(recording.stepsOf(recorded), method) };
+}
+
+/** What the other host and the engines do, which a stock Nova does not see. */
+async function moveData(harness: ComputeHarness, { method, args }: Received): Promise<void> {
+  const { uuid } = args['instance']['nova_object.data'];
+  const guest = harness.virt.instances.get(uuid);
+  if (method === 'prep_resize') harness.virt.instances.delete(uuid);
+  if (method === 'finish_resize' && guest) Object.assign(guest, { powerState: 4, isArriving: true });
+  const other = new FakeVirtDriver({ nodeName: 'fake2' });
+  harness.plane.peers.set('fake2', async (request) => {
+    if (!guest) throw new Error('no guest');
+    const spec = { ...guest.spec, imageId: 'i' };
+    await other.moves.receive(spec, (request.args as Json)['ticket'], AbortSignal.timeout(1000));
+    return 'received';
+  });
 }
 
 const MOVE_STATES = ['vm_state', 'task_state', 'status'] as const;
@@ -404,20 +422,29 @@ function moveStates(steps: readonly Step[], { args }: Received): readonly Json[]
 }
 
 describe.each([
-  ['resize', 'prep_resize', 'resize_instance'],
-  ['resize', 'resize_instance', 'finish_resize'],
-  ['resize', 'finish_resize', undefined],
-  ['resize_again', 'prep_resize', 'resize_instance'],
-  ['resize_again', 'resize_instance', 'finish_resize'],
-  ['resize_again', 'finish_resize', undefined],
-  ['resize_confirm', 'confirm_resize', undefined],
-  ['resize_revert', 'revert_resize', 'finish_revert_resize'],
-  ['resize_revert', 'finish_revert_resize', undefined],
-] as const)('%s: %s', (name, method, next) => {
+  ['resize', 'prep_resize', 'resize_instance', 'one host'],
+  ['resize', 'resize_instance', 'finish_resize', 'one host'],
+  ['resize', 'finish_resize', undefined, 'one host'],
+  ['resize_again', 'prep_resize', 'resize_instance', 'one host'],
+  ['resize_again', 'resize_instance', 'finish_resize', 'one host'],
+  ['resize_again', 'finish_resize', undefined, 'one host'],
+  ['resize_confirm', 'confirm_resize', undefined, 'one host'],
+  ['resize_revert', 'revert_resize', 'finish_revert_resize', 'one host'],
+  ['resize_revert', 'finish_revert_resize', undefined, 'one host'],
+  ['cold_migrate', 'prep_resize', 'resize_instance', 'two hosts'],
+  ['cold_migrate', 'resize_instance', 'finish_resize', 'two hosts'],
+  ['cold_migrate', 'finish_resize', undefined, 'two hosts'],
+  ['cold_migrate_confirm', 'confirm_resize', undefined, 'two hosts'],
+  ['resize_revert', 'revert_resize', 'finish_revert_resize', 'two hosts'],
+  ['resize_revert', 'finish_revert_resize', undefined, 'two hosts'],
+] as const)('%s: %s, %4$s', (name, method, next, hosts) => {
   it('goes through the recorded states, with the recorded event, and casts the next step as recorded', async () => {
-    const { recorded, ours, theirs } = await playMove(name, method);
+    const { recorded, ours, theirs } = await playMove(name, method, hosts);
 
-    expect(moveStates(ours, recorded)).toEqual(moveStates(theirs, recorded));
+    // ours is confirmed only when all of it is done, so that a restart finds what is not
+    const states = (steps: readonly Step[]) =>
+      method === 'confirm_resize' ? moveStates(steps, recorded).slice(-1) : moveStates(steps, recorded);
+    expect(states(ours)).toEqual(states(theirs));
     expectSame({ ours, theirs });
     const castOf = (steps: readonly Step[]) => steps.find(({ what }) => what === next)?.kwargs ?? {};
     expect(Object.keys(castOf(ours)).toSorted()).toEqual(Object.keys(castOf(theirs)).toSorted());
@@ -425,7 +452,7 @@ describe.each([
   });
 
   it('writes the flavors and numbers that the stock compute wrote', async () => {
-    const { recorded, ours, theirs } = await playMove(name, method);
+    const { recorded, ours, theirs } = await playMove(name, method, hosts);
 
     const fields = ['instance_type_id', 'memory_mb', 'vcpus', 'root_gb', 'ephemeral_gb'] as const;
     const written = (steps: readonly Step[]) => {
@@ -443,10 +470,36 @@ describe.each([
   });
 
   it('sends no more messages than the stock compute', async () => {
-    const { ours, theirs } = await playMove(name, method);
+    const { ours, theirs } = await playMove(name, method, hosts);
 
     const names = (steps: readonly Step[]) => compared(steps).map(({ what }) => what);
+    // what only computes of our kind say to each other
+    expect(surplus(names(ours), names(theirs)).filter((what) => what !== 'receive_guest')).toEqual([]);
+  });
+});
+
+describe('evacuate', () => {
+  it('goes through the recorded states, with the recorded event, and sends no more messages', async () => {
+    const recording = recordingOf('evacuate');
+    const received = recording.received.find(({ method }) => method === 'rebuild_instance');
+    if (!received) throw new Error('nothing recorded');
+    const harness = harnessFor(received);
+    const { image_ref: image, uuid } = received.args['instance']['nova_object.data'];
+    harness.glance.addActive(image);
+    harness.plane.addMigration(received.args['migration']);
+
+    await harness.send(received.method, received.args, { context: received.context });
+
+    const ours = stepsOf(harness.plane.sent);
+    const theirs = recording.stepsOf(received);
+    expect(mergedStates(compared(ours), received)).toEqual(mergedStates(compared(theirs), received));
+    const statuses = (steps: readonly Step[]) =>
+      steps.flatMap(({ what, changes }) => (what === 'Migration.save' ? [changes['status']] : []));
+    expect(statuses(ours).at(-1)).toBe(statuses(theirs).at(-1));
+    expectSame({ ours, theirs });
+    const names = (steps: readonly Step[]) => compared(steps).map(({ what }) => what);
     expect(surplus(names(ours), names(theirs))).toEqual([]);
+    expect(harness.virt.instances.get(uuid)?.powerState).toBe(1);
   });
 });
 

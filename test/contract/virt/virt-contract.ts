@@ -119,6 +119,7 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
         uuid: spec.uuid,
         name: spec.name,
         powerState: POWER_STATE.running,
+        isArriving: false,
       });
       expect(await under.driver.powerState(spec.uuid, signal())).toBe(POWER_STATE.running);
     });
@@ -458,6 +459,7 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
         uuid,
         name: spec.name,
         powerState: POWER_STATE.running,
+        isArriving: false,
       });
     });
 

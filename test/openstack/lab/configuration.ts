@@ -184,7 +184,10 @@ function novaCompute(paths: LabPaths): Ini {
       state_path: join(paths.data, 'compute'),
       cpu_allocation_ratio: 16,
     },
-    lxd: { endpoint: `unix://${join(paths.lighter, 'unix.socket')}` },
+    lxd: {
+      endpoint: `unix://${join(paths.lighter, 'unix.socket')}`,
+      migration_address: `127.0.0.1:${PORTS.engine}`,
+    },
   };
 }
 

@@ -155,6 +155,17 @@ export function startAgent(paths: LabPaths, processes: Processes, name: keyof ty
   processes.start({ name, argv: [name, ...neutronFiles(paths, AGENTS[name])], env: { PATH: AGENT_PATH } });
 }
 
+/** `file` comes after the configuration of the first host's agent. */
+export function startSecondAgent(
+  paths: LabPaths,
+  processes: Processes,
+  { name, file: extra }: { readonly name: string; readonly file: string },
+): void {
+  const agent = 'neutron-linuxbridge-agent';
+  const argv = [agent, ...neutronFiles(paths, AGENTS[agent]), '--config-file', extra] as const;
+  processes.start({ name, argv, env: { PATH: AGENT_PATH } });
+}
+
 export function startNeutronServer(paths: LabPaths, processes: Processes): void {
   processes.start({ name: 'neutron-server', argv: ['neutron-server', ...neutronFiles(paths, 'ml2_conf.ini')] });
 }

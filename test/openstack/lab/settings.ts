@@ -19,6 +19,9 @@ export const PORTS = {
   nova: 8774,
   metadata: 8775,
   serialProxy: 6083,
+  /** Where the engines of the two hosts offer containers to each other. */
+  engine: 18_443,
+  secondEngine: 18_444,
 } as const;
 
 export interface LabPaths {

@@ -65,7 +65,6 @@ describe('rebuild_instance', () => {
 
   it.each([
     ['preserve_ephemeral', { preserve_ephemeral: true }, 'Preserving ephemeral disks is not supported'],
-    ['an evacuation', { recreate: true }, 'evacuation is not supported'],
     ['an image that is not there', { image_ref: 'gone' }, 'gone'],
   ])('refuses %s, and keeps guest, image and state', async (_what, args, complaint) => {
     await using harness = new ComputeHarness();

@@ -212,13 +212,12 @@ describe('a resize', () => {
     expect(harness.plane.faults[0]?.['message']).toContain(reason);
   });
 
-  it.each([
-    ['from another host', { source_compute: 'other' }, {}],
-    ['of an instance of another host', {}, { host: 'other' }],
-  ])('%s is refused, and its allocation goes back', async (_name, migrationFields, instanceFields) => {
+  it('of a guest of another kind is refused, and its allocation goes back', async () => {
     await using harness = new ComputeHarness();
-    const instance = await guest(harness, instanceFields);
-    const migration = migrationOf(instance, migrationFields);
+    const instance = await guest(harness, { host: 'other', node: 'other' });
+    const migration = migrationOf(instance, { source_compute: 'other' });
+    const node = object('ComputeNode', '1.19', { id: 9, host: 'other', hypervisor_type: 'QEMU' });
+    harness.plane.next('ComputeNode.get_by_host_and_nodename', () => node);
 
     const failure = await failureOf(harness.send('prep_resize', prepArgs(instance, flavorOf(2), { migration })));
 
@@ -233,9 +232,9 @@ describe('a resize', () => {
     await using harness = new ComputeHarness();
     const instance = await guest(harness);
     const hostList = [object('Selection', '1.1', { service_host: 'other', nodename: 'other' })];
-    const migration = migrationOf(instance, { source_compute: 'other' });
+    const args = prepArgs(instance, flavorOf(2, { root_gb: 0 }), { host_list: hostList });
 
-    await harness.send('prep_resize', prepArgs(instance, flavorOf(2), { migration, host_list: hostList }));
+    await harness.send('prep_resize', args);
 
     expect(harness.plane.casts.map(({ method }) => method)).toEqual(['migrate_server']);
     expect(harness.plane.faults).toHaveLength(1);

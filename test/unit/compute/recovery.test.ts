@@ -63,9 +63,12 @@ describe('the recovery plan', () => {
     ['suspended', 'reboot_pending_hard', ['reboot hard']],
     ['active', 'powering-off', ['stop']],
     ['stopped', 'powering-on', ['start']],
-    ['active', 'resize_migrating', ['plug', 'resume guest', 'clear task']],
-    ['stopped', 'resize_migrating', ['plug', 'clear task']],
-    ['error', 'resize_migrating', ['plug', 'resume guest', 'clear task']],
+    ['active', 'resize_migrating', ['plug', 'abandon move', 'resume guest', 'clear task']],
+    ['stopped', 'resize_migrating', ['plug', 'abandon move', 'clear task']],
+    ['active', 'resize_migrated', ['plug']],
+    ['active', 'resize_finish', ['plug']],
+    ['resized', 'resize_reverting', ['plug']],
+    ['error', 'resize_migrating', ['plug', 'abandon move', 'resume guest', 'clear task']],
     ['active', 'migrating', ['plug', 'fail live migration', 'clear task']],
     ['active', null, ['plug']],
   ])('of %s with task %s while the guest runs is %j', (vmState, taskState, steps) => {
@@ -73,9 +76,9 @@ describe('the recovery plan', () => {
   });
 
   it.each([
-    ['error', 'stopped', ['plug', 'clear task']],
-    ['error', 'active', ['plug', 'resume guest', 'clear task']],
-    ['active', 'stopped', ['plug', 'clear task']],
+    ['error', 'stopped', ['plug', 'abandon move', 'clear task']],
+    ['error', 'active', ['plug', 'abandon move', 'resume guest', 'clear task']],
+    ['active', 'stopped', ['plug', 'abandon move', 'clear task']],
   ])('of %s in an interrupted resize that began %s is %j', (vmState, oldVmState, steps) => {
     expect(plan(vmState, 'resize_migrating', { oldVmState })).toEqual(steps);
   });
