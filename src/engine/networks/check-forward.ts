@@ -16,9 +16,9 @@ export function checkForward(network: ConfigMap, forward: WantedForward): Networ
     const reason = `invalid CIDR address: ${forward.listenAddress}/32`;
     throw refusal(`Failed parsing address forward listen address "${forward.listenAddress}": ${reason}`);
   }
-  checkConfig(network, forward.config, listen);
+  const rest = checkConfig(network, forward.config, listen);
   const taken = new Set<string>();
-  const checked = forward.ports.map((port, index) => checkPort(port, { network, listen, index, taken }));
+  const checked = forward.ports.map((port, index) => checkPort(port, { network, listen, rest, index, taken }));
   return { ...forward, listenAddress: ipText(listen), ports: checked };
 }
 
@@ -26,18 +26,20 @@ function refusal(text: string): AppError {
   return new AppError('internal', text);
 }
 
-function checkConfig(network: ConfigMap, config: ConfigMap, listen: IpAddress): void {
+/** The default target; undefined: there is none. */
+function checkConfig(network: ConfigMap, config: ConfigMap, listen: IpAddress): IpAddress | undefined {
   for (const key of Object.keys(config)) {
     if (key !== 'target_address' && !key.startsWith('user.')) throw refusal(`Invalid option "${key}"`);
   }
   const text = config['target_address'] ?? '';
-  if (text === '') return;
+  if (text === '') return undefined;
   const target = parseIp(text);
   if (!target) throw refusal('Invalid default target address');
   if (target.family !== listen.family) {
     throw refusal('Cannot mix IP versions in listen address and default target address');
   }
   if (!isInside(network, target)) throw refusal('Default target address is not within the network subnet');
+  return target;
 }
 
 function isInside(network: ConfigMap, address: IpAddress): boolean {
@@ -48,6 +50,8 @@ function isInside(network: ConfigMap, address: IpAddress): boolean {
 interface PortPlace {
   readonly network: ConfigMap;
   readonly listen: IpAddress;
+  /** Where all other ports go. */
+  readonly rest: IpAddress | undefined;
   readonly index: number;
   /** Of the ports before: "tcp/80". */
   readonly taken: Set<string>;
@@ -75,9 +79,12 @@ function checkPort(port: WantedPort, place: PortPlace): ForwardPort {
   return { ...port, protocol, targetAddress: ipText(target) };
 }
 
-function checkTarget({ targetAddress }: WantedPort, { network, listen, index }: PortPlace): IpAddress {
+function checkTarget({ targetAddress }: WantedPort, { network, listen, rest, index }: PortPlace): IpAddress {
   const target = parseIp(targetAddress);
   if (!target) throw refusal(`Invalid target address in port specification ${index}`);
+  if (rest && ipText(rest) === ipText(target)) {
+    throw refusal(`Target address is same as default target address in port specification ${index}`);
+  }
   if (target.family !== listen.family) {
     throw refusal(`Cannot mix IP versions in listen address and port specification ${index} target address`);
   }
