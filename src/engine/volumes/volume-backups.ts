@@ -8,7 +8,7 @@ import type { Service } from '#src/lib/service.ts';
 import { tarMembers } from '#src/lib/tar.ts';
 import { BackupFiles } from '../backups/backup-files.ts';
 import type { BackupRequest } from '../backups/instance-backups.ts';
-import { parseIndex } from '../backups/read-index.ts';
+import { type BackupIndex, parseIndex } from '../backups/read-index.ts';
 import type { EngineContext } from '../context.ts';
 import type { BackupRecord, VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
 import type { VolumeKey } from '../db/volumes.ts';
@@ -16,6 +16,7 @@ import { type Compression, parseCompression } from '../images/compression.ts';
 import { packImage, packMembers } from '../images/pack.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import { type CustomVolumes, refOf, urlOf } from './custom-volumes.ts';
+import { acceptableConfig } from './volume-config.ts';
 import { volumeDocuments } from './volume-documents.ts';
 
 const HOUR_MS = 3600_000;
@@ -174,7 +175,7 @@ export class VolumeBackups implements Service {
         await using file = received;
         await this.#volumes.createFilled(
           wanted,
-          index.snapshots.map((name) => ({ name, ...index.volume })),
+          index.snapshots.map((name) => this.#snapshotOf(index, name, key.pool)),
           { fill: (root, snapshot) => this.#unpack(file.path, root, { snapshot, signal: operation.signal }) },
           operation.signal,
         );
@@ -183,6 +184,12 @@ export class VolumeBackups implements Service {
       await received[Symbol.asyncDispose]();
       throw new AppError(error instanceof AppError ? error.kind : 'internal', messageOf(error), { cause: error });
     }
+  }
+
+  /** What the backup says of a snapshot, as far as it means something here; of one that it does not tell of, what the volume has. */
+  #snapshotOf({ volume, volumeSnapshots }: BackupIndex, name: string, pool: string) {
+    const { description, config } = volumeSnapshots.get(name) ?? volume;
+    return { name, description, config: acceptableConfig(config, this.#context.pools.volumeKeys(pool)) };
   }
 
   async #unpack(

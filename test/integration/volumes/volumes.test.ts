@@ -93,8 +93,12 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'rsync'] },
     await volume('attach', 'default', 'v1', NAME, 'data', '/data');
     await sh('chown 5:6 /data; chmod 750 /data');
     await volume('detach', 'default', 'v1', NAME);
+    await volume('set', 'default', 'v1', 'user.a=c');
     await volume('export', 'default', 'v1', 'v1.tar.gz', '-q');
+    await volume('set', 'default', 'v1', 'user.a=b');
     await volume('import', 'default', 'v1.tar.gz', 'v7', '-q');
+    expect(await volume('get', 'default', 'v7', 'user.a')).toBe('c\n');
+    expect(await volume('get', 'default', 'v7/s1', 'user.a')).toBe('b\n');
     await volume('attach', 'default', 'v7', NAME, 'data', '/data');
 
     expect(await sh('cat /data/f; stat -c %u:%a /data /data/f')).toBe('one\n5:750\n1000:644\n');
@@ -102,7 +106,6 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'rsync'] },
     await volume('restore', 'default', 'v7', 's1');
     await volume('attach', 'default', 'v7', NAME, 'data', '/data');
     expect(await sh('cat /data/f')).toBe('two\n');
-    expect(await volume('get', 'default', 'v7', 'user.a')).toBe('b\n');
     await volume('detach', 'default', 'v7', NAME);
     await volume('delete', 'default', 'v7');
     expect(await readdir(join(daemon.root, 'backups/custom'))).toEqual([]);
