@@ -25,7 +25,9 @@ import { changeInstance } from './change-instance.ts';
 import { ConfigDrives } from './config-drives.ts';
 import { ConsoleLogs } from './console-log.ts';
 import { sitAtConsole } from './console-session.ts';
+import { DISK_FORMATS } from './declared-format.ts';
 import { Directory } from './directory.ts';
+import { DiskImages } from './disk-image/disk-images.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
 import { flavorSettings } from './extra-specs.ts';
 import { hostFacts, uptimeOf } from './facts.ts';
@@ -48,6 +50,7 @@ import { type SpawnContext, spawn } from './spawn.ts';
 import { removeStaleSnapshots } from './stale-snapshots.ts';
 import { usageOf } from './usage.ts';
 
+const GIB = 1024 ** 3;
 /** The API waits for 60 seconds. */
 const PASSWORD_LIMIT_MS = 30_000;
 
@@ -60,14 +63,16 @@ export class LxdDriver implements VirtDriver {
       'supports_attach_interface',
       'supports_evacuate',
       'supports_image_type_raw',
+      'supports_image_type_qcow2',
     ]),
-    diskFormats: ['raw', 'root-tar', 'squashfs'],
+    diskFormats: DISK_FORMATS,
   };
   readonly #context: LxdDriverContext;
   readonly #client: EngineClient;
   readonly #directory: Directory;
   readonly #calls: EngineCalls;
   readonly #lifecycle: Lifecycle;
+  readonly #disks: DiskImages;
   readonly #images: ImageCache;
   readonly #power: Power;
   readonly #consoles: ConsoleLogs;
@@ -96,9 +101,16 @@ export class LxdDriver implements VirtDriver {
       recovered: (limit) => this.#calls.removeOwed(limit),
     });
     this.#consoles = new ConsoleLogs(this.#client, this.#directory);
+    this.#disks = new DiskImages({
+      host,
+      log,
+      folder: join(options.stateFolder, 'disk-images'),
+      maxDiskBytes: options.maxDiskImageGib * GIB,
+    });
     this.#images = new ImageCache({
       client: this.#client,
       host,
+      disks: this.#disks,
       log,
       timeoutMs: options.imageTimeoutMs,
       architectures: () => this.#started.architectures,
@@ -153,6 +165,7 @@ export class LxdDriver implements VirtDriver {
       if (this.#ending.signal.aborted) return;
       this.#context.log.warn('leftovers of snapshots are not looked for', { error: asError(error) });
     });
+    await this.#disks.removeLeftovers();
     const drives = this.#drives;
     if (!drives) return;
     const uuids = new Set((await this.listInstances(signal)).map(({ uuid }) => uuid));

@@ -7,6 +7,8 @@ import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { Host } from '#src/host/host.ts';
 import type { SpawnImage } from '../driver.ts';
+import { requireDeclared } from './declared-format.ts';
+import type { DiskImages } from './disk-image/disk-images.ts';
 import { inspectImage, type InspectedImage } from './image-content.ts';
 import { architectureOf, CACHE_KEY_PROPERTY, metadataTarball } from './image-metadata.ts';
 import { within } from './limit.ts';
@@ -16,10 +18,15 @@ const CLEANUP_LIMIT_MS = 60_000;
 export interface ImageCacheContext {
   readonly client: EngineClient;
   readonly host: Host;
+  readonly disks: DiskImages;
   readonly log: Log;
   readonly timeoutMs: number;
   /** Architectures that the engine runs, its own first. */
   readonly architectures: () => readonly string[];
+}
+
+interface EngineImage extends InspectedImage {
+  readonly kind: 'unified' | 'rootfs';
 }
 
 /** A fetch that several spawns wait for: it is given up when none of them does any more. */
@@ -91,15 +98,31 @@ export class ImageCache {
     const architecture = architectureOf(image, architectures());
     const began = performance.now();
     const inspected = await inspectImage(await image.open(signal), host, signal);
-    const fingerprint = await this.#upload(image, inspected, { architecture, signal });
+    const fingerprint = await this.#upload(image, await this.#bootable(image, inspected, signal), {
+      architecture,
+      signal,
+    });
     const seconds = Math.round(performance.now() - began) / 1000;
     log.info('image cached', { image: image.id, fingerprint, kind: inspected.kind, seconds });
     return fingerprint;
   }
 
+  /** The image as the engine takes it. */
+  async #bootable(image: SpawnImage, inspected: InspectedImage, signal: AbortSignal): Promise<EngineImage> {
+    const { kind, extension, content } = inspected;
+    try {
+      requireDeclared(kind, image.diskFormat);
+    } catch (error) {
+      content.destroy();
+      throw error;
+    }
+    if (kind === 'unified' || kind === 'rootfs') return { kind, extension, content };
+    return { kind: 'rootfs', extension: 'tar.zst', content: await this.#context.disks.open(content, kind, signal) };
+  }
+
   async #upload(
     image: SpawnImage,
-    { kind, extension, content }: InspectedImage,
+    { kind, extension, content }: EngineImage,
     { architecture, signal }: { readonly architecture: string; readonly signal: AbortSignal },
   ): Promise<string> {
     const hash = createHash('sha256');
@@ -152,7 +175,7 @@ export function aliasOf(cacheKey: string): string {
   return `nova-${createHash('sha256').update(cacheKey).digest('hex')}`;
 }
 
-function contentOf(kind: InspectedImage['kind'], metadata: Buffer, content: Readable, hash: Hash): ImageContent {
+function contentOf(kind: EngineImage['kind'], metadata: Buffer, content: Readable, hash: Hash): ImageContent {
   if (kind === 'unified') return { kind: 'unified', tarball: content };
   hash.update(metadata); // the fingerprint of a split image is that of both parts in a row; no byte of content was read yet
   return { kind: 'split', metadata, rootfs: content };

@@ -4,13 +4,14 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import type { Host } from '#src/host/host.ts';
 import { AppError, asError } from '#src/lib/errors.ts';
 import { tarNames } from '#src/lib/tar.ts';
+import type { DiskFormat } from './disk-image/reader.ts';
 
-export type ImageKind = 'unified' | 'rootfs';
+export type ImageKind = 'unified' | 'rootfs' | DiskFormat;
 
 export interface InspectedImage {
-  /** unified: LXD's tarball with metadata; rootfs: the root file system alone, a tarball or squashfs. */
+  /** unified: LXD's tarball with metadata; rootfs: the root file system alone, a tarball or squashfs; else a disk with one. */
   readonly kind: ImageKind;
-  /** File name ending: tar.xz, squashfs … */
+  /** File name ending: tar.xz, squashfs, qcow2 … */
   readonly extension: string;
   /** The whole content, the inspected head included. */
   readonly content: Readable;
@@ -40,15 +41,19 @@ const SQUASHFS = signature(0, 'hsqs');
 
 /** Well-known things that are not containers: the reason says what the image is. */
 const FOREIGN: readonly (Signature & { readonly what: string })[] = [
-  { ...signature(0, 'QFI\xfb'), what: 'a qcow2 disk image' },
   { ...signature(0, 'KDMV'), what: 'a VMDK disk image' },
   { ...signature(0, 'vhdxfile'), what: 'a VHDX disk image' },
   { ...signature(0, 'conectix'), what: 'a VHD disk image' },
   { ...signature(0, '\x7fELF'), what: 'an ELF executable' },
   { ...signature(0, 'PK\x03\x04'), what: 'a ZIP archive' },
   { ...signature(0x8001, 'CD001'), what: 'an ISO 9660 image' },
-  { ...signature(0x438, '\x53\xef'), what: 'an ext file system image' },
-  { ...signature(510, '\x55\xaa'), what: 'a disk image with a partition table' },
+];
+
+/** Disks that are read for their root file system: with a partition table, or without one. */
+const DISKS: readonly (Signature & { readonly kind: DiskFormat })[] = [
+  { ...signature(0, 'QFI\xfb'), kind: 'qcow2' },
+  { ...signature(0x438, '\x53\xef'), kind: 'raw' },
+  { ...signature(510, '\x55\xaa'), kind: 'raw' },
 ];
 
 function has(head: Buffer, { at, bytes }: Signature): boolean {
@@ -98,7 +103,7 @@ async function recognise(head: Buffer, host: Host, signal: AbortSignal): Promise
   const compression = COMPRESSIONS.find((candidate) => has(head, candidate));
   const plain = compression ? await compression.unpack(head, host, signal) : head;
   const names = tarNames(plain.subarray(0, UNPACKED_HEAD_BYTES));
-  if (names === undefined) throw unacceptable(describe(head, compression?.extension));
+  if (names === undefined) return diskOf(head, compression?.extension);
   if (names.length === 0) throw unacceptable('the image is an archive without files');
   return { kind: isUnified(names) ? 'unified' : 'rootfs', extension: compression?.extension ?? 'tar' };
 }
@@ -108,10 +113,18 @@ function isUnified(names: readonly string[]): boolean {
   return names.includes('metadata.yaml') || names.find((name) => name !== '' && name !== '.') === 'rootfs';
 }
 
+/** Only what is nothing else is a disk: its first sector is free for anything. */
+function diskOf(head: Buffer, compression: string | undefined): Omit<InspectedImage, 'content'> {
+  const isForeign = FOREIGN.some((candidate) => has(head, candidate));
+  const disk = compression === undefined && !isForeign ? DISKS.find((candidate) => has(head, candidate)) : undefined;
+  if (!disk) throw unacceptable(describe(head, compression));
+  return { kind: disk.kind, extension: disk.kind };
+}
+
 function describe(head: Buffer, extension: string | undefined): string {
   if (extension !== undefined) return `the image is compressed (${extension.slice(4)}) but holds no tar archive`;
   const what = FOREIGN.find((candidate) => has(head, candidate))?.what ?? 'of an unknown format';
-  return `the image is ${what}; containers boot from root file systems as tar (plain, gz, xz, zst, bz2), squashfs or LXD tarballs`;
+  return `the image is ${what}; containers boot from root file systems as tar (plain, gz, xz, zst, bz2), squashfs or LXD tarballs, and from qcow2 and raw disks`;
 }
 
 function unacceptable(reason: string): AppError {

@@ -31,6 +31,8 @@ export interface LxdDriverOptions {
   readonly myIp?: string;
   /** For all of the data of one guest. */
   readonly migrationTimeoutMs: number;
+  /** Largest virtual size of a disk image. */
+  readonly maxDiskImageGib: number;
   readonly requestTimeoutMs: number;
   readonly imageTimeoutMs: number;
   readonly spawnTimeoutMs: number;
@@ -44,6 +46,7 @@ export const DEFAULT_OPTIONS = {
   policy: { allowNesting: true, allowPrivileged: false },
   migrationAddress: null,
   migrationTimeoutMs: 14_400_000,
+  maxDiskImageGib: 100,
   requestTimeoutMs: 60_000,
   imageTimeoutMs: 3_600_000,
   spawnTimeoutMs: 600_000,
@@ -52,6 +55,6 @@ export const DEFAULT_OPTIONS = {
 export interface LxdDriverContext {
   readonly options: LxdDriverOptions;
   readonly log: Log;
-  /** This machine: unpacks the heads of xz and bzip2 images to look at them. */
+  /** This machine: unpacks the heads of xz and bzip2 images to look at them, and reads disk images. */
   readonly host: Host;
 }

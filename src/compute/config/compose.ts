@@ -265,6 +265,7 @@ function lxd(options: Options): Config.LxdConfig {
     migrationAddress: reader.optionalString('migration_address') ?? null,
     migrationTimeoutMs: reader.ms('migration_timeout'),
     maxConcurrentMigrations: reader.number('max_concurrent_migrations'),
+    maxDiskImageGib: reader.number('max_disk_image'),
     clientCert,
     clientKey,
     serverCert: reader.optionalString('server_cert') ?? null,

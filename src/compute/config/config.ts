@@ -171,6 +171,7 @@ export interface LxdConfig {
   readonly migrationAddress: string | null;
   readonly migrationTimeoutMs: number;
   readonly maxConcurrentMigrations: number;
+  readonly maxDiskImageGib: number;
   readonly clientCert: string | null;
   readonly clientKey: string | null;
   readonly serverCert: string | null;

@@ -36,6 +36,9 @@ describe('an image is known by its content', () => {
     ['LXD tarball', UNIFIED, 'unified', 'tar'],
     ['LXD tarball, gzip', gzipSync(UNIFIED), 'unified', 'tar.gz'],
     ['LXD tarball with rootfs first', writeTar([{ name: 'rootfs/', content: '' }]), 'unified', 'tar'],
+    ['qcow2', withBytes(0, 'QFI\xfb'), 'qcow2', 'qcow2'],
+    ['disk with a partition table', withBytes(510, '\x55\xaa'), 'raw', 'raw'],
+    ['disk with a file system alone', withBytes(0x438, '\x53\xef'), 'raw', 'raw'],
   ] as const)('%s', async (_what, content, kind, extension) => {
     const image = await inspect(content);
 
@@ -66,10 +69,14 @@ describe('an image is known by its content', () => {
 describe('what is no container image is refused with a reason', () => {
   it.each([
     ['nothing', Buffer.alloc(0), 'empty'],
-    ['qcow2', withBytes(0, 'QFI\xfb'), 'qcow2'],
     ['VMDK', withBytes(0, 'KDMV'), 'VMDK'],
     ['ISO', withBytes(0x8001, 'CD001'), 'ISO 9660'],
-    ['partitions', withBytes(510, '\x55\xaa'), 'partition table'],
+    [
+      'ISO that is a disk as well',
+      Buffer.concat([withBytes(510, '\x55\xaa', 0x8001), Buffer.from('CD001')]),
+      'ISO 9660',
+    ],
+    ['gzip of a disk', gzipSync(withBytes(510, '\x55\xaa')), 'no tar archive'],
     ['garbage', withBytes(0, 'garbage'), 'unknown format'],
     ['a few bytes', Buffer.from('hi'), 'unknown format'],
     ['gzip of garbage', gzipSync(Buffer.alloc(4096, 1)), 'no tar archive'],
@@ -82,9 +89,9 @@ describe('what is no container image is refused with a reason', () => {
   });
 
   it('and its source is released', async () => {
-    const source = Readable.from([withBytes(0, 'QFI\xfb')]);
+    const source = Readable.from([withBytes(0, 'KDMV')]);
 
-    await expect(inspectImage(source, new FakeHost(), signal)).rejects.toThrow('qcow2');
+    await expect(inspectImage(source, new FakeHost(), signal)).rejects.toThrow('VMDK');
 
     expect(source.destroyed).toBe(true);
   });
