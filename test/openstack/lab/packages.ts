@@ -12,7 +12,7 @@ const CONTROL_PLANE =
   'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping';
 /** For the integration tests only: file systems, the stock client, peers. */
 const TESTS =
-  'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap libcap2-bin acl openssl nova-consoleproxy';
+  'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap libcap2-bin acl openssl nova-consoleproxy qemu-utils';
 
 const words = (text: string) => text.split(/\s+/).filter((word) => word !== '');
 
