@@ -7,7 +7,7 @@ import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { Host } from '#src/host/host.ts';
 import type { SpawnImage } from '../driver.ts';
-import { requireDeclared } from './declared-format.ts';
+import { declaredKey, requireDeclared, requireTaken } from './declared-format.ts';
 import type { DiskImages } from './disk-image/disk-images.ts';
 import { inspectImage, type InspectedImage } from './image-content.ts';
 import { architectureOf, CACHE_KEY_PROPERTY, metadataTarball } from './image-metadata.ts';
@@ -45,8 +45,14 @@ export class ImageCache {
   }
 
   /** Fingerprint of the image in the engine. AppError 'invalid' when the content is no container image. */
-  async ensure(image: SpawnImage, signal: AbortSignal): Promise<string> {
+  async ensure(wanted: SpawnImage, signal: AbortSignal): Promise<string> {
     signal.throwIfAborted();
+    requireTaken(wanted.diskFormat);
+    const image: SpawnImage = {
+      ...wanted,
+      cacheKey: declaredKey(wanted.cacheKey, wanted.diskFormat),
+      open: (limit) => wanted.open(limit),
+    };
     const fetch = this.#fetches.get(image.cacheKey) ?? this.#begin(image);
     fetch.waiting += 1;
     const { promise: cancelled, reject } = Promise.withResolvers<never>();

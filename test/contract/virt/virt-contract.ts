@@ -23,7 +23,7 @@ export interface VirtUnderTest extends AsyncDisposable {
   readonly limitMs: number;
 }
 
-const QCOW2 = Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(4096)]);
+const VMDK = Buffer.concat([Buffer.from('KDMV', 'latin1'), Buffer.alloc(4096)]);
 const GUEST: GuestData = {
   cloudInit: {
     metaData: 'instance-id: "x"\n',
@@ -215,11 +215,11 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
     });
 
     it('refuses what is no container image, saying so', async () => {
-      const spec = specOf(imageOf(() => Readable.from([QCOW2]), 'qcow2'));
+      const spec = specOf(imageOf(() => Readable.from([VMDK]), 'vmdk'));
 
       await expect(under.driver.spawn(spec, noNetwork, signal())).rejects.toMatchObject({
         kind: 'invalid',
-        message: expect.stringContaining('qcow2') as string,
+        message: expect.stringContaining('vmdk') as string,
       });
 
       expect(await uuids()).not.toContain(spec.uuid);

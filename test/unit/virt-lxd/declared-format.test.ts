@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { requireDeclared } from '#drivers/virt/lxd/declared-format.ts';
+import { declaredKey, requireDeclared, requireTaken } from '#drivers/virt/lxd/declared-format.ts';
 
 it.each([
   ['qcow2', 'qcow2'],
@@ -21,10 +21,18 @@ describe('refused', () => {
     ['raw', 'squashfs', 'is a raw disk'],
     ['rootfs', 'qcow2', 'declared as qcow2 and is an archive'],
     ['unified', 'qcow2', 'is an archive'],
-    ['raw', 'ami', 'disk format ami are not taken: raw, qcow2'],
-    ['rootfs', 'vmdk', 'disk format vmdk are not taken'],
-    ['raw', 'iso', 'disk format iso are not taken'],
   ] as const)('%s declared as %j', (kind, diskFormat, reason) => {
     expect(() => requireDeclared(kind, diskFormat)).toThrow(reason);
   });
+});
+
+it.each(['ami', 'aki', 'ari', 'iso', 'vmdk', 'vhd', 'vdi'])('%s is no format of containers', (diskFormat) => {
+  expect(() => requireTaken(diskFormat)).toThrow(`disk format ${diskFormat} are not taken: raw, qcow2`);
+});
+
+it('what was cached under one declaration does not pass under another', () => {
+  const keys = ['raw', 'qcow2', 'squashfs'].map((diskFormat) => declaredKey('sha512:1', diskFormat));
+
+  expect(new Set(keys).size).toBe(3);
+  expect(keys[0]).toBe('sha512:1');
 });
