@@ -264,7 +264,8 @@ export interface VirtDriver {
   consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;
   /**
    * Joins `terminal` to the console, bytes as they are, none kept beyond what the streams hold. Resolves when the console
-   * ended or `leave` aborted; the terminal stays open. Not running, or somebody is there: 'conflict'. Absent: 'not_found'.
+   * ended or `leave` aborted; the terminal stays open. Not running: 'conflict'. Absent: 'not_found'.
+   * Somebody is there: 'conflict', or it ends at once where the engine does not tell why.
    */
   openConsole(uuid: string, terminal: Duplex, leave: AbortSignal): Promise<void>;
   /** Not running: 'conflict'. Absent: 'not_found'. A guest that cannot: 'unsupported', one that refuses: 'invalid'. */

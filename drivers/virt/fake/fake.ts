@@ -3,7 +3,6 @@ import { type Duplex, Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
 import {
-  type GuestData,
   type GuestMoves,
   type GuestSnapshot,
   type GuestUsage,

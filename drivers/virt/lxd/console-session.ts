@@ -24,10 +24,12 @@ export async function sitAtConsole(
       },
     });
   } catch (error) {
-    // LXD tells the end as an error of the operation: that of the guest, and that of its client
-    if (leave.aborted || isJoined) return;
-    // engines say so of consoles that are taken, and of guests that have stopped meanwhile
-    if (kindOf(error) !== 'invalid') throw error;
-    throw new AppError('conflict', `the console of ${name} is not to be had`, { cause: error });
+    if (leave.aborted) return;
+    // our engine says so of consoles that are taken, all of guests that have stopped meanwhile
+    if (kindOf(error) === 'invalid') {
+      throw new AppError('conflict', `the console of ${name} is not to be had`, { cause: error });
+    }
+    // LXD tells the end of a guest, and that somebody else was there, as the same error of an operation that has begun
+    if (!isJoined) throw error;
   }
 }
