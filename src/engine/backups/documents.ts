@@ -22,14 +22,15 @@ export function backupConfig(
   snapshots: readonly SnapshotRecord[],
 ): BackupConfig {
   const pool = database.pools.get(record.pool);
+  const expand = expander(database); // once: it reads the profiles
   const profiles = record.profiles.flatMap((name) => {
     const { config, description, devices } = database.profiles.find(record.project, name) ?? {};
     return config ? [{ config, description, devices, name, used_by: [] }] : [];
   });
   return {
-    container: instanceDocument(record, expander(database)(record)),
+    container: instanceDocument(record, expand(record)),
     snapshots: snapshots.map((snapshot) => {
-      const expanded = expander(database)({ ...snapshot, project: record.project });
+      const expanded = expand({ ...snapshot, project: record.project });
       return snapshotDocument(snapshot, expanded);
     }),
     pool: poolDocument(pool),
