@@ -3,6 +3,7 @@
 import { AppError } from '#src/lib/errors.ts';
 import { cron } from '../snapshots/cron.ts';
 import { expressionsOf } from '../snapshots/schedule.ts';
+import { idMapFromJson } from './idmap.ts';
 import {
   isCpuCount,
   parseBoolean,
@@ -35,6 +36,13 @@ const uint32: ValueCheck = (value) => {
     );
   }
 };
+
+const idMapSize: ValueCheck = (value) => {
+  if (value !== 'auto') uint32(value);
+};
+
+/** What an instance has on the host is read back from these. */
+const idMap: ValueCheck = (value) => void idMapFromJson(value);
 
 function oneOf(...allowed: readonly string[]): ValueCheck {
   return (value) => {
@@ -134,7 +142,7 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'security.devlxd.images': boolean,
   'security.idmap.base': uint32,
   'security.idmap.isolated': boolean,
-  'security.idmap.size': uint32,
+  'security.idmap.size': idMapSize,
   'security.nesting': boolean,
   'security.privileged': boolean,
   'security.protection.delete': boolean,
@@ -175,10 +183,10 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'volatile.base_image': any,
   'volatile.cloud-init.instance-id': any,
   'volatile.evacuate.origin': any,
-  'volatile.idmap.base': any,
-  'volatile.idmap.current': any,
-  'volatile.idmap.next': any,
-  'volatile.last_state.idmap': any,
+  'volatile.idmap.base': uint32,
+  'volatile.idmap.current': idMap,
+  'volatile.idmap.next': idMap,
+  'volatile.last_state.idmap': idMap,
   'volatile.last_state.power': any,
   'volatile.uuid': any,
   'volatile.vsock_id': any,

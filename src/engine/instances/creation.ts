@@ -1,6 +1,6 @@
 // Makes an instance: from an image, empty, or as a copy. The row comes last; until then a note on disk tells what to undo.
 import { rm } from 'node:fs/promises';
-import type { MountedRoot, StorageDriver } from '#drivers/storage/driver.ts';
+import type { IdMapRange, MountedRoot, StorageDriver } from '#drivers/storage/driver.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
@@ -13,7 +13,7 @@ import type { CopiedInstance, InstanceCopies, NotesOfCopy, Unowned } from './cop
 import type { InstanceDevices } from './devices.ts';
 import { rootDisk, type RootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
-import { idMapJson } from './idmap.ts';
+import { idMapBase, idMapJson } from './idmap.ts';
 import { instancePaths, type InstancePaths } from './instance-paths.ts';
 import { writeImageFiles } from './image-metadata-file.ts';
 import {
@@ -82,6 +82,8 @@ export interface Checked {
   readonly instance: NewInstance;
   readonly root: RootDisk;
   readonly storage: StorageDriver;
+  /** Nobody else's until it is in the record of the instance. */
+  readonly idMap: IdMapRange | null;
 }
 
 export class InstanceCreation {
@@ -93,6 +95,14 @@ export class InstanceCreation {
 
   /** The caller holds the lock of the name. */
   async create(plan: CreationPlan, operation: OperationHandle): Promise<InstanceRecord> {
+    try {
+      return await this.#create(plan, operation);
+    } finally {
+      this.#parts.lifecycle.ids.release(plan);
+    }
+  }
+
+  async #create(plan: CreationPlan, operation: OperationHandle): Promise<InstanceRecord> {
     const { context } = this.#parts;
     const { signal } = operation;
     const checked = await this.#check(plan);
@@ -161,12 +171,12 @@ export class InstanceCreation {
     context.gate.newInstance(project, { ...draft, name }, request.config);
     const { root, storage, expanded } = this.#checkDevices(draft);
     await this.#parts.devices.check(expanded.devices, 'Failed initialising instance: Failed add validation for');
-    const idMap = await lifecycle.idMap({ id: -1 }, expanded.config);
+    const idMap = await lifecycle.ids.claim(plan, expanded.config);
     const config = {
       ...own,
       ...missingVolatile(expanded.devices, own),
       ...freshVolatile(plan),
-      'volatile.idmap.base': idMap && own['security.idmap.isolated'] ? String(idMap.uidBase) : '0',
+      'volatile.idmap.base': idMapBase(expanded.config, idMap),
       'volatile.idmap.next': idMapJson(idMap),
     };
     const now = new Date().toISOString();
@@ -184,7 +194,7 @@ export class InstanceCreation {
       createdAt: now,
       lastUsedAt: NEVER_USED,
     };
-    return { instance, root, storage };
+    return { instance, root, storage, idMap };
   }
 
   #checkDevices(draft: Pick<NewInstance, 'project' | 'profiles' | 'config' | 'devices'>) {

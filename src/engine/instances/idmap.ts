@@ -26,47 +26,94 @@ function rangeIn(text: string): { readonly base: number; readonly size: number }
     .find(({ base, size }) => Number.isSafeInteger(base) && size >= MIN_SIZE);
 }
 
+/** A stretch of the host's range: where it begins, counted from the range's begin, and how many ids it has. */
+export interface IdPiece {
+  readonly offset: number;
+  readonly size: number;
+}
+
 export interface IdMapRequest {
   readonly config: ConfigMap;
   /** Expanded configurations of all other instances. */
   readonly others: () => readonly ConfigMap[];
+  /** Of instances that have no record yet. */
+  readonly claims?: readonly IdPiece[];
 }
 
-/** null: privileged. `volatile.idmap.base` is kept when the instance has one. */
-export function idMapFor(range: IdMapRange, { config, others }: IdMapRequest): IdMapRange | null {
+/**
+ * null: privileged. An isolated instance keeps the piece at `volatile.idmap.base` as long as it is nobody else's.
+ * `security.idmap.base` is taken at its word, as LXD takes it. AppError 'invalid' when the host has no such piece.
+ */
+export function idMapFor(range: IdMapRange, { config, others, claims = [] }: IdMapRequest): IdMapRange | null {
   if (parseBoolean(config['security.privileged'])) return null;
   if (!parseBoolean(config['security.idmap.isolated'])) return range;
   const size = isolatedSize(config);
   const wanted = config['security.idmap.base'] ?? '';
-  const known = config['volatile.idmap.base'] ?? '';
-  if (wanted !== '') return piece(range, Number(wanted) - range.uidBase, size);
-  if (known !== '' && known !== '0') return piece(range, Number(known) - range.uidBase, size);
-  return piece(range, firstHole(range, size, others()), size);
+  if (wanted !== '') return rangeOf(range, { offset: Number(wanted) - range.uidBase, size });
+  const taken = [...claims, ...others().flatMap((other) => piecesOf(range, other))];
+  const known = { offset: Number(config['volatile.idmap.base'] ?? 0) - range.uidBase, size };
+  return rangeOf(range, isUsable(range, known, taken) ? known : { offset: firstHole(size, taken), size });
+}
+
+/** The map's place in the host's range. */
+export function pieceOf(range: IdMapRange, map: IdMapRange): IdPiece {
+  return { offset: map.uidBase - range.uidBase, size: map.size };
+}
+
+/** volatile.idmap.base: LXD writes 0 for the shared map. */
+export function idMapBase(config: ConfigMap, map: IdMapRange | null): string {
+  return map !== null && parseBoolean(config['security.idmap.isolated']) ? String(map.uidBase) : '0';
 }
 
 function isolatedSize(config: ConfigMap): number {
-  const size = config['security.idmap.size'] ?? '';
-  return size === '' || size === 'auto' ? MIN_SIZE : Number(size);
+  const text = config['security.idmap.size'] ?? '';
+  const size = text === '' || text === 'auto' ? MIN_SIZE : Number(text);
+  if (size === 0) throw new AppError('invalid', 'security.idmap.size must be at least 1');
+  return size;
 }
 
-function piece(range: IdMapRange, offset: number, size: number): IdMapRange {
+function rangeOf(range: IdMapRange, { offset, size }: IdPiece): IdMapRange {
   if (offset < 0 || offset + size > range.size) {
     throw new AppError('invalid', 'Not enough uid/gid available for the container');
   }
   return { uidBase: range.uidBase + offset, gidBase: range.gidBase + offset, size };
 }
 
+/** What an instance has of the range for itself: by its configuration, and while it runs by what it was started with. */
+function piecesOf(range: IdMapRange, config: ConfigMap): readonly IdPiece[] {
+  const runs = config['volatile.last_state.power'] === 'RUNNING';
+  const running = runs ? idMapFromJson(config['volatile.idmap.current']) : null;
+  const bases = [config['security.idmap.base'], config['volatile.idmap.base']].map((base) => Number(base ?? 0));
+  const own = isIsolated(config) ? bases.filter((base) => base > 0) : [];
+  const pieces = own.map((base) => ({ offset: base - range.uidBase, size: reservedSize(config) }));
+  // A running one may have the whole range: that is the shared map, which is nobody's own.
+  return running && running.size < range.size ? [...pieces, pieceOf(range, running)] : pieces;
+}
+
+function isIsolated(config: ConfigMap): boolean {
+  return parseBoolean(config['security.idmap.isolated']) && !parseBoolean(config['security.privileged']);
+}
+
+/** Of another instance: one that cannot start for its size is no reason that this one cannot. */
+function reservedSize(config: ConfigMap): number {
+  return config['security.idmap.size'] === '0' ? 0 : isolatedSize(config);
+}
+
+function isUsable(range: IdMapRange, piece: IdPiece, taken: readonly IdPiece[]): boolean {
+  const isInside = piece.offset >= MIN_SIZE && piece.offset + piece.size <= range.size;
+  return isInside && taken.every((other) => !overlap(piece, other));
+}
+
+function overlap(one: IdPiece, other: IdPiece): boolean {
+  return one.offset < other.offset + other.size && other.offset < one.offset + one.size;
+}
+
 /** The first piece is everybody's: shared maps begin there. */
-function firstHole(range: IdMapRange, size: number, others: readonly ConfigMap[]): number {
-  const taken = others
-    .filter((config) => parseBoolean(config['security.idmap.isolated']) && !parseBoolean(config['security.privileged']))
-    .map((config) => ({ at: Number(config['volatile.idmap.base'] ?? 0) - range.uidBase, size: isolatedSize(config) }))
-    .filter(({ at }) => at >= 0)
-    .sort((left, right) => left.at - right.at);
+function firstHole(size: number, taken: readonly IdPiece[]): number {
   let offset = MIN_SIZE;
-  for (const other of taken) {
-    if (offset + size <= other.at) break;
-    offset = Math.max(offset, other.at + other.size);
+  for (const other of taken.toSorted((left, right) => left.offset - right.offset)) {
+    if (offset + size <= other.offset) break;
+    offset = Math.max(offset, other.offset + other.size);
   }
   return offset;
 }

@@ -12,7 +12,8 @@ import type { ConfigMap } from '../types.ts';
 import { deviceOwner, type InstanceDevices } from './devices.ts';
 import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
 import { expander, type Expanded } from './expansion.ts';
-import { hostIdRange, idMapFor, idMapFromJson, idMapJson } from './idmap.ts';
+import { idMapBase, idMapFromJson, idMapJson } from './idmap.ts';
+import { InstanceIds } from './instance-ids.ts';
 import { hostName, instancePaths, rootVolume, type InstancePaths } from './instance-paths.ts';
 import { refuseLent } from './lent-roots.ts';
 import { loadKernelModules } from './kernel-modules.ts';
@@ -50,25 +51,17 @@ interface Preparation {
 
 export class InstanceLifecycle {
   readonly #parts: LifecycleParts;
-  #range: Promise<IdMapRange> | undefined;
+  readonly ids: InstanceIds;
   #cpus: Promise<readonly number[]> | undefined;
 
   constructor(parts: LifecycleParts) {
     this.#parts = parts;
+    this.ids = new InstanceIds(parts.context);
   }
 
   /** Id map of an instance by its expanded configuration; null: privileged. */
-  async idMap(record: Pick<InstanceRecord, 'id'>, config: ConfigMap): Promise<IdMapRange | null> {
-    const { database, host } = this.#parts.context;
-    this.#range ??= hostIdRange(host);
-    const others = () => {
-      const expand = expander(database);
-      return database.instances
-        .list()
-        .filter(({ id }) => id !== record.id)
-        .map((other) => expand(other).config);
-    };
-    return idMapFor(await this.#range, { config, others });
+  idMap(record: Pick<InstanceRecord, 'id'>, config: ConfigMap): Promise<IdMapRange | null> {
+    return this.ids.of(record, config);
   }
 
   /** The id map that a running instance was started with; null: privileged. */
@@ -129,15 +122,16 @@ export class InstanceLifecycle {
     }
   }
 
-  async #prepare(record: InstanceRecord): Promise<Preparation> {
+  async #prepare(stopped: InstanceRecord): Promise<Preparation> {
     const { database, paths } = this.#parts.context;
+    const { record, idMap } = await this.ids.assign(stopped);
     const expanded = expander(database)(record);
     const pending = record.config['volatile.apply_template'];
     return {
       record,
       expanded,
       paths: instancePaths(paths, record),
-      idMap: await this.idMap(record, expanded.config),
+      idMap,
       triggers: [...(isTrigger(pending) ? [pending] : []), 'start'],
     };
   }
@@ -202,14 +196,14 @@ export class InstanceLifecycle {
   }
 
   /** Before the container runs: a daemon killed in between finds its traces at its next start. */
-  #recordStart({ record, idMap }: Preparation, volatile: ConfigMap, revert: Reverter): void {
+  #recordStart({ record, expanded, idMap }: Preparation, volatile: ConfigMap, revert: Reverter): void {
     const { instances } = this.#parts.context.database;
     const { 'volatile.apply_template': _applied, ...kept } = record.config;
     const map = idMapJson(idMap);
     const config = {
       ...kept,
       ...volatile,
-      'volatile.idmap.base': String(baseOf(record.config, idMap)),
+      'volatile.idmap.base': idMapBase(expanded.config, idMap),
       'volatile.idmap.current': map,
       'volatile.idmap.next': map,
       'volatile.last_state.power': 'RUNNING',
@@ -335,10 +329,4 @@ function isTrigger(text: string | undefined): text is TemplateTrigger {
 
 function cpusOf({ limits }: RuntimeSpec): readonly number[] {
   return limits.cpuSet === undefined ? [] : parseCpuList(limits.cpuSet);
-}
-
-/** LXD writes 0 for the shared map. */
-function baseOf(config: ConfigMap, idMap: IdMapRange | null): number {
-  const isolated = (config['security.idmap.isolated'] ?? '') !== '' && idMap !== null;
-  return isolated ? idMap.uidBase : 0;
 }

@@ -4,7 +4,6 @@ import { Reverter } from '#src/lib/reverter.ts';
 import type { OperationHandle } from '../types.ts';
 import type { Unowned } from './copy.ts';
 import type { Checked, CreationParts, CreationPlan, Fill, MigratingSource } from './creation.ts';
-import { expander } from './expansion.ts';
 import { instancePaths, rootVolume } from './instance-paths.ts';
 
 const UNDO_LIMIT_MS = 120_000;
@@ -24,9 +23,8 @@ export async function makeRootVolume(
   wanted: Wanted,
   making: Making,
 ): Promise<readonly Unowned[]> {
-  const { context, lifecycle, copies } = parts;
-  const { plan, instance, storage, root } = wanted;
-  const idMap = await lifecycle.idMap({ id: -1 }, expander(context.database)(instance).config);
+  const { copies } = parts;
+  const { plan, storage, root, idMap } = wanted;
   const size = storage.info.quotas && root.sizeBytes !== undefined ? { sizeBytes: root.sizeBytes } : {};
   const volume = { ...rootVolume(plan), idMap, ...size };
   const { source } = plan;

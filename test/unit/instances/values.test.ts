@@ -126,6 +126,49 @@ describe('id maps', () => {
     expect(idMapFor(range, { config: isolated(500_000), others })?.uidBase).toBe(500_000);
   });
 
+  it('moves an isolated instance that has grown into another, or whose ids another runs with', () => {
+    const first = 100_000 + 65_536;
+    const grown = { ...isolated(first), 'security.idmap.size': '100000' };
+    const running = { 'volatile.last_state.power': 'RUNNING' };
+    const current = idMapJson({ uidBase: first, gidBase: first + 100_000, size: 65_536 });
+
+    const beside = (other: Record<string, string>, config: Record<string, string> = isolated(first)) =>
+      idMapFor(range, { config, others: () => [other] })?.uidBase;
+
+    expect(beside(isolated(first + 65_536), grown)).toBe(first + 2 * 65_536);
+    expect(beside({ ...running, 'volatile.idmap.current': current })).toBe(first + 65_536);
+    expect(beside({ 'volatile.idmap.current': current })).toBe(first);
+    expect(beside({ ...running, 'volatile.idmap.current': idMapJson(range) })).toBe(first);
+    expect(beside({ 'security.idmap.isolated': 'true', 'security.idmap.base': String(first) })).toBe(first + 65_536);
+  });
+
+  it('leaves alone what was only claimed, and holds the place of no instance without a range', () => {
+    const config = { 'security.idmap.isolated': 'true' };
+    const claims = [{ offset: 65_536, size: 65_536 }];
+    const without = { ...config, 'security.idmap.size': '400000', 'volatile.idmap.base': '0' };
+
+    expect(idMapFor(range, { config, others: () => [without], claims })?.uidBase).toBe(100_000 + 2 * 65_536);
+    expect(idMapFor(range, { config, others: () => [without] })?.uidBase).toBe(100_000 + 65_536);
+  });
+
+  it('takes the base that was asked for, if the host has it', () => {
+    const at = (base: number) => ({ 'security.idmap.isolated': 'true', 'security.idmap.base': String(base) });
+
+    expect(idMapFor(range, { config: at(300_000), others: () => [] })).toEqual({
+      uidBase: 300_000,
+      gidBase: 400_000,
+      size: 65_536,
+    });
+    expect(() => idMapFor(range, { config: at(99_999), others: () => [] })).toThrow('Not enough uid/gid available');
+  });
+
+  it('knows automatic sizes, and that none is too small', () => {
+    const sized = (size: string) => ({ 'security.idmap.isolated': 'true', 'security.idmap.size': size });
+
+    expect(idMapFor(range, { config: sized('auto'), others: () => [sized('0')] })?.size).toBe(65_536);
+    expect(() => idMapFor(range, { config: sized('0'), others: () => [] })).toThrow('must be at least 1');
+  });
+
   it('never lets two isolated instances overlap', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 65_536, max: 200_000 }), { maxLength: 6 }), (sizes) => {
