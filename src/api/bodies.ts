@@ -1,5 +1,6 @@
 // Request bodies: JSON of bounded size whatever the content type says, or a stream for the routes that want one.
 import type { IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import type { ApiApp } from './app.ts';
 import { ApiError } from './envelope.ts';
@@ -8,6 +9,9 @@ import { ApiError } from './envelope.ts';
 const MAX_JSON_BYTES = 4 << 20;
 /** Of strangers: a certificate, nothing larger. */
 const MAX_STRANGERS_BYTES = 64 << 10;
+
+/** How long a client may go on sending what nobody wants, after it was answered; then its connection is closed. */
+const LINGER_MS = 30_000;
 
 function isStream(request: FastifyRequest): boolean {
   const { rawBody = 'json' } = request.routeOptions.config;
@@ -49,8 +53,25 @@ function withoutNulls(value: unknown, inMap = false): unknown {
   );
 }
 
+/** The body without its connection: whoever stops reading it, for an error, must not keep the answer from the client. */
+function lent(payload: IncomingMessage): Readable {
+  return Readable.from(piecesOf(payload), { objectMode: false });
+}
+
+async function* piecesOf(payload: IncomingMessage): AsyncGenerator<Buffer> {
+  for await (const piece of payload.iterator({ destroyOnReturn: false })) yield piece as Buffer;
+}
+
+/** Many clients look for the answer only when they have sent everything. */
+function discardRest(payload: IncomingMessage): void {
+  if (payload.complete || payload.destroyed) return;
+  payload.resume();
+  const tooLong = setTimeout(() => payload.socket.destroy(), LINGER_MS).unref();
+  payload.once('close', () => clearTimeout(tooLong));
+}
+
 async function parse(request: FastifyRequest, payload: IncomingMessage): Promise<unknown> {
-  if (isStream(request)) return payload;
+  if (isStream(request)) return lent(payload);
   const bytes = await readAll(payload, request.caller.trusted ? MAX_JSON_BYTES : MAX_STRANGERS_BYTES);
   return bytes.length === 0 ? undefined : parseJson(bytes.toString('utf8'));
 }
@@ -64,6 +85,7 @@ export function useBodies(app: ApiApp): void {
     const { rawBody = 'json' } = request.routeOptions.config;
     request.headers['content-type'] = rawBody === 'stream' ? 'application/x-unknown' : 'application/json';
   });
+  app.addHook('onResponse', async ({ raw }) => discardRest(raw));
 }
 
 function hasBody({ headers }: FastifyRequest): boolean {
