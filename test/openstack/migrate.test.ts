@@ -12,7 +12,8 @@ import { actionsOf, activeServer, cloud, deleteServer, engine, lab, paths, proce
 import type { EngineClient } from '#src/client/client.ts';
 
 const FIRST = 'node1';
-const SECOND = 'lightervisor-2';
+/** A new name each time: nova-api finds the deleted service of an earlier host of the name, and takes the host for down. */
+const SECOND = `second-${Date.now().toString(36)}`;
 const SMALL = { id: '2', memoryMib: 512 };
 
 let before: Residue;

@@ -66,9 +66,23 @@ export const PEERS: readonly {
   readonly start: () => Promise<Peer>;
   /** Single snapshots of custom volumes are sent to other servers. */
   readonly hasSnapshotCopies: boolean;
+  /** A file that was changed twice in one second, to the same size, arrives as it was last; LXD compares whole seconds. */
+  readonly seesFastChanges: boolean;
 }[] = [
-  { name: 'another lighterd', commands: [], start: () => TestDaemon.start('dir'), hasSnapshotCopies: true },
-  { name: 'a real LXD', commands: ['lxd'], start: () => StockLxd.start(), hasSnapshotCopies: false },
+  {
+    name: 'another lighterd',
+    commands: [],
+    start: () => TestDaemon.start('dir'),
+    hasSnapshotCopies: true,
+    seesFastChanges: true,
+  },
+  {
+    name: 'a real LXD',
+    commands: ['lxd'],
+    start: () => StockLxd.start(),
+    hasSnapshotCopies: false,
+    seesFastChanges: false,
+  },
 ];
 
 /** Both with their pools `default`, as remotes `a` (ours) and `b` of one stock client. */

@@ -1,15 +1,19 @@
 // Custom volumes that go between two engines by the stock client and by ours, and copies that are brought up to date.
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { describeWith } from '../support.ts';
 import { Pair, PEERS } from './pair.ts';
 
-for (const { name, commands, start, hasSnapshotCopies } of PEERS) {
+for (const { name, commands, start, hasSnapshotCopies, seesFastChanges } of PEERS) {
   describeWith({ root: true, commands: ['lxc', 'lxc-start', 'rsync', ...commands] }, `volumes to ${name}`, () => {
     let pair: Pair;
     const volume = (...args: string[]): Promise<string> => pair.lxc('storage', 'volume', ...args);
-    const sh = (script: string): Promise<string> => pair.lxc('exec', 'a:user', '--', 'sh', '-c', script);
+    const sh = async (script: string): Promise<string> => {
+      if (!seesFastChanges) await sleep(1100);
+      return await pair.lxc('exec', 'a:user', '--', 'sh', '-c', script);
+    };
     const held = async (remote: string): Promise<string[]> => {
       const lines = (await volume('list', `${remote}:default`, '-f', 'csv')).trim().split('\n');
       return lines.filter((line) => line.startsWith('custom')).map((line) => line.split(',')[1] ?? '');
