@@ -223,7 +223,7 @@ describe('a host that is down', () => {
   });
 });
 
-const ROUNDS = Number(process.env['MOVE_ROUNDS'] ?? 8);
+const ROUNDS = Number(process.env['MOVE_ROUNDS'] ?? 4);
 
 /** Waits until that compute takes work again. */
 async function waitForReport(host: string): Promise<void> {
