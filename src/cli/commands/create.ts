@@ -7,6 +7,7 @@ import { type Cli, keyValue, repeated, type Target } from '../cli.ts';
 import { parseMap } from '../editing.ts';
 import { imageSource } from '../image-source.ts';
 import { attachConsole } from './console.ts';
+import { addPreseedOptions, type PreseedOptions, setUpEngine } from './preseed.ts';
 
 interface CreateOptions {
   readonly config?: readonly string[];
@@ -23,10 +24,11 @@ interface CreateOptions {
 }
 
 export function addCreateCommands(program: Command, cli: Cli): void {
-  addCreate(program, 'init', 'Create instances from images')
+  addPreseedOptions(addCreate(program, 'init', 'Create instances from images; set up the engine (--preseed, --auto)'))
     .alias('create')
-    .action(async (image: string | undefined, name: string | undefined, options: CreateOptions) => {
-      await create(cli, [image, name], options);
+    .addHelpText('after', '  lighter init --auto\n  lighter init --preseed < engine.yaml')
+    .action(async (image: string | undefined, name: string | undefined, options: CreateOptions & PreseedOptions) => {
+      if (!(await setUpEngine(cli, [image, name], options))) await create(cli, [image, name], options);
     });
   addCreate(program, 'launch', 'Create and start instances from images')
     .option('--console [type]', 'Immediately attach to the console')

@@ -35,6 +35,29 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'tar', 'cmp
   });
   afterAll(() => daemon[Symbol.asyncDispose]());
 
+  it('init: a preseed document is applied once, and undone when a part of it fails', async () => {
+    const document = `
+storage_pools: [{name: seeded, driver: dir}]
+profiles:
+- {name: seeded, config: {limits.memory: 64MB}, devices: {root: {type: disk, path: /, pool: seeded}}}`;
+    const preseed = async (text: string) => own.ends(['init', '--preseed'], text);
+
+    expect((await preseed(document)).out).toBe('Storage pool seeded created\nProfile seeded created\n');
+    expect(await preseed(document)).toEqual({ code: 0, out: '', err: '' });
+    const dump = await lighter('init', '--dump');
+    expect(await preseed(dump)).toMatchObject({ code: 0, err: '' });
+    const failed = await preseed(`
+config: {images.auto_update_interval: 15}
+storage_pools: [{name: undone, driver: dir}]
+profiles:
+- {name: seeded, description: changed}
+- {name: bad, config: {nonsense: 1}}`);
+    expect(failed).toMatchObject({ code: 1, err: expect.stringContaining('nonsense') as string });
+    expect(await lighter('init', '--dump')).toBe(dump);
+    await lighter('profile', 'delete', 'seeded');
+    await lighter('storage', 'delete', 'seeded');
+  });
+
   it('files: trees go in and come out as they are', async () => {
     await writeFile(join(work, 'tree/a'), 'one\n');
     await writeFile(join(work, 'tree/sub/b'), 'two\n');
