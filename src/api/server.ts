@@ -1,7 +1,9 @@
 // / and /1.0: what this server is and how it is configured; /1.0/resources
+import { DEFAULT_PROJECT } from '#src/engine/db/projects.ts';
 import type { Engine } from '#src/engine/engine.ts';
 import type { ApiApp, Caller } from './app.ts';
 import { checkIfMatch, sync, syncWithEtag } from './envelope.ts';
+import { ProjectQuery } from './schema.ts';
 import { Type } from './type.ts';
 
 const Value = Type.Union([Type.String(), Type.Boolean(), Type.Number()]);
@@ -26,7 +28,7 @@ export function registerServerRoutes(app: ApiApp, { config, environment, resourc
     async () => sync(['/1.0']),
   );
 
-  const view = ({ trusted }: Caller) => ({
+  const view = ({ trusted }: Caller, project: string) => ({
     ...(trusted && { config: config.view() }),
     api_extensions: extensions,
     api_status: 'stable',
@@ -34,14 +36,20 @@ export function registerServerRoutes(app: ApiApp, { config, environment, resourc
     auth: trusted ? 'trusted' : 'untrusted',
     public: false,
     auth_methods: ['tls'],
-    ...(trusted && { environment: environment() }),
+    ...(trusted && { environment: { ...environment(), project } }),
   });
 
   app.get(
     '/1.0',
-    { schema: { summary: 'Get the server' }, config: { answer: Server, untrusted: true, always: true } },
-    async ({ caller }, reply) => {
-      return caller.trusted ? syncWithEtag(reply, view(caller), [config.view()]) : sync(view(caller));
+    {
+      schema: { summary: 'Get the server', querystring: ProjectQuery },
+      config: { answer: Server, untrusted: true, always: true },
+    },
+    async (request, reply) => {
+      const { caller, query } = request;
+      if (!caller.trusted) return sync(view(caller, DEFAULT_PROJECT));
+      // As LXD does: the name that was asked with, though there be no such project, and none is refused.
+      return syncWithEtag(reply, view(caller, query.project ?? DEFAULT_PROJECT), [config.view()]);
     },
   );
 

@@ -108,7 +108,6 @@ export function environmentOf({
     lxc_features: {},
     os_name: facts.osName,
     os_version: facts.osVersion,
-    project: 'default',
     server: 'lxd',
     server_clustered: false,
     server_event_mode: 'full-mesh',

@@ -50,6 +50,13 @@ it('that are restricted see the networks that their instances may use, and no ot
   expect(await seen({ restricted: 'false', 'restricted.devices.nic': 'block' })).toEqual([true, true, 200, 200]);
 });
 
+it('are named by the server as they were asked with', async () => {
+  const named = async (url: string): Promise<unknown> => (await call('GET', url)).metadata.environment.project;
+
+  expect(await named('/1.0')).toBe('default');
+  expect(await named('/1.0?project=foo')).toBe('foo');
+});
+
 describe('projects', () => {
   it('are made with their own images, profiles and volumes, and a default profile', async () => {
     const made = await make('foo');
