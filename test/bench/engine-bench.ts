@@ -141,7 +141,7 @@ export async function benchEngine(): Promise<readonly Row[]> {
   const paths = labPaths(scratch);
   const processes = new Processes(paths);
   await startEngine(paths, processes);
-  const engine = new EngineClient({ endpoint: { kind: 'unix', socketPath: join(paths.lighter, 'unix.socket') } });
+  const engine = new EngineClient({ endpoint: { kind: 'unix', socketPath: join(paths.engineFolder, 'unix.socket') } });
   try {
     const image = await uploadBusybox(engine, scratch);
     const raw = await rawStart(scratch);

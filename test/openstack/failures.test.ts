@@ -6,9 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Server } from './lab/cloud.ts';
 import { startAgent, startNeutronServer } from './lab/control-plane.ts';
-import { sql, startRabbit } from './lab/infrastructure.ts';
+import { rabbitctl, sql, startRabbit } from './lab/infrastructure.ts';
 import { addressOf, ping, services, waitForPing, waitForStatus } from './lab/first-server.ts';
-import { overrideFile, startCompute, startEngine } from './lab/node.ts';
+import { overrideFile, startCompute, startEngine, waitForConsumer } from './lab/node.ts';
 import { httpAnswers } from './lab/processes.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { uploadImage } from './lab/resources.ts';
@@ -61,10 +61,10 @@ async function createWhileStopped(name: string): Promise<string> {
 async function restartCompute(extra: readonly string[] = []): Promise<void> {
   await processes.stop('nova-compute-lxd');
   startCompute(paths, processes, extra);
-  await computeReports();
+  await waitForConsumer(processes);
 }
 
-/** Waits for a heartbeat later than now. */
+/** Waits for a heartbeat later than now; the time of one is cut to seconds. */
 async function computeReports(): Promise<void> {
   const since = Date.now();
   await expect
@@ -72,7 +72,7 @@ async function computeReports(): Promise<void> {
       async () => {
         const rows = await services(cloud);
         const row = rows.find(({ host, binary }) => host === 'node1' && binary === 'nova-compute');
-        return row?.state === 'up' && Date.parse(`${row.updated_at}Z`) >= since - 1000;
+        return row?.state === 'up' && Date.parse(`${row.updated_at}Z`) >= since;
       },
       { timeout: 60_000, interval: 500 },
     )
@@ -190,6 +190,9 @@ describe('the node', () => {
     await processes.stop('rabbitmq', 40_000);
     await startRabbit(paths, processes);
     await computeReports();
+    // a cast to a queue that nobody has made yet is lost
+    const consumers = async () => await rabbitctl(paths, 'list_queues', 'name', 'consumers');
+    await expect.poll(consumers, { timeout: 60_000, interval: 1000 }).toMatch(/^compute\.node1\s+1$/mu);
 
     created.push((await activeServer({ name: 'rabbit-back' })).id);
   });

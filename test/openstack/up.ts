@@ -4,7 +4,7 @@ import { writeConfiguration } from './lab/configuration.ts';
 import { Cloud, type Server } from './lab/cloud.ts';
 import { bootFirstServer, consoleLog, services, waitForAgents, waitForCompute } from './lab/first-server.ts';
 import { once } from './lab/infrastructure.ts';
-import { startCompute, startEngine } from './lab/node.ts';
+import { startCompute, startEngine, waitForConsumer } from './lab/node.ts';
 import { installPackages, PACKAGES } from './lab/packages.ts';
 import { Processes } from './lab/processes.ts';
 import { say, step } from './lab/progress.ts';
@@ -14,17 +14,19 @@ import { defaultPaths, type LabPaths } from './lab/settings.ts';
 const USAGE = `usage: npm run up [-- --engine]
 
   (nothing)   OpenStack, lighterd and nova-compute-lxd on this machine, and a first server
-  --engine    lighterd alone
+  --engine    the engine alone
+
+LIGHTERVISOR_ENGINE=lxd, or incus, takes a stock one in the place of lighterd; it must be installed.
 
 State, logs and configuration: $LIGHTERVISOR_LAB (default /var/lib/lightervisor-lab). npm run down stops it all.`;
 
 async function upEngine(paths: LabPaths): Promise<void> {
   await installPackages([...PACKAGES.engine, 'lxd-client']);
-  await step('lighterd', () => startEngine(paths, new Processes(paths)));
+  await step(paths.engine, () => startEngine(paths, new Processes(paths)));
   console.log(`
 The engine is up. Next:
 
-  export LIGHTER_DIR=${paths.lighter} LXD_DIR=${paths.lighter}
+  export LIGHTER_DIR=${paths.engineFolder} LXD_DIR=${paths.engineFolder}
   bin/lighter info
   lxc list                      # Debian's own client works as well
 `);
@@ -77,13 +79,16 @@ async function upAll(paths: LabPaths): Promise<void> {
   await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane]);
   writeConfiguration(paths);
   const processes = new Processes(paths);
-  const engine = step('lighterd', () => startEngine(paths, processes));
+  const engine = step(paths.engine, () => startEngine(paths, processes));
   await startControlPlane(paths, processes);
   await engine;
   await once(paths, 'resources', () => step('flavors, network, image', () => ensureResources(paths)));
   const cloud = new Cloud();
   startCompute(paths, processes);
-  await step('nova-compute-lxd', () => waitForCompute(cloud));
+  await step('nova-compute-lxd', async () => {
+    await waitForConsumer(processes);
+    await waitForCompute(cloud);
+  });
   await step('Neutron agents', () => waitForAgents(cloud, Date.now()));
   const server = await step('first server', () => bootFirstServer(cloud));
   await report(paths, cloud, server);

@@ -2,7 +2,7 @@
 import type { Duplex } from 'node:stream';
 import type { EngineClient } from '#src/client/client.ts';
 import { instancePath } from '#src/client/instances.ts';
-import { AppError, kindOf } from '#src/lib/errors.ts';
+import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 
 /** Serial lines tell no size; this is what programs expect of one. */
 const SIZE = { width: 80, height: 24 };
@@ -25,8 +25,8 @@ export async function sitAtConsole(
     });
   } catch (error) {
     if (leave.aborted) return;
-    // our engine says so of consoles that are taken, all of guests that have stopped meanwhile
-    if (kindOf(error) === 'invalid') {
+    // our engine says so of consoles that are taken, all of guests that have stopped meanwhile; Incus calls it an error of its own
+    if (kindOf(error) === 'invalid' || /already connected/i.test(messageOf(error))) {
       throw new AppError('conflict', `the console of ${name} is not to be had`, { cause: error });
     }
     // LXD tells the end of a guest, and that somebody else was there, as the same error of an operation that has begun

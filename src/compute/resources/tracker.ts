@@ -9,7 +9,7 @@ import type { Conductor } from '#src/nova/types.ts';
 import type { Placement } from '#src/openstack/types.ts';
 import type { HostFacts, VirtDriver } from '#drivers/virt/driver.ts';
 import type { ResourcesConfig } from '../config/config.ts';
-import { findService, type Instance } from '../records.ts';
+import { type Asking, findService, type Instance } from '../records.ts';
 import type { Claim, ResourceTracker } from '../types.ts';
 import {
   assignFields,
@@ -148,7 +148,12 @@ export class HostResourceTracker implements ResourceTracker {
 
   /** Everything anew from Nova and the engine; the periodic task, and once at start. */
   async update(context: RequestContext, signal: AbortSignal): Promise<void> {
-    const { conductor, identity, virt, placement, log } = this.#options;
+    await (await this.read(context, signal))();
+  }
+
+  /** The first part of update(), after which claims can be made; what it resolves with is the other one, for Placement. */
+  async read(context: RequestContext, signal: AbortSignal): Promise<() => Promise<void>> {
+    const { conductor, identity, virt } = this.#options;
     const asking = { conductor, context };
     this.#facts = await virt.hostFacts(signal);
     this.#checkName(this.#facts);
@@ -157,9 +162,17 @@ export class HostResourceTracker implements ResourceTracker {
     this.#ledger.replace(usages, begunAt);
     this.#node ??= await this.#findOrCreate(context);
     this.#isDisabled = (await findService(asking, identity.host))?.get('disabled') ?? false;
+    const isKnown = (uuid: string): boolean => this.#ledger.has(uuid) || migrationUuids.has(uuid);
+    return async () => this.#reportAll({ asking, isKnown }, signal);
+  }
+
+  async #reportAll(
+    { asking, isKnown }: { readonly asking: Asking; readonly isKnown: (uuid: string) => boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { identity, placement, log } = this.#options;
     await this.#reportProvider(signal);
     await this.#save.run();
-    const isKnown = (uuid: string): boolean => this.#ledger.has(uuid) || migrationUuids.has(uuid);
     await removeOrphanAllocations({ asking, placement, log }, { providerUuid: identity.uuid, isKnown }, signal);
   }
 

@@ -5,7 +5,7 @@ import { AppError, kindOf } from '#src/lib/errors.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { Service } from '#src/lib/service.ts';
-import { limited } from '#src/lib/wait.ts';
+import { limited, sleep } from '#src/lib/wait.ts';
 import type { RpcTransport } from '#src/messaging/types.ts';
 import { createConductor } from '#src/nova/conductor.ts';
 import { RequestContext } from '#src/nova/context.ts';
@@ -47,6 +47,8 @@ export interface ComputeParts {
 const TOPICS = ['compute', 'compute-alt'] as const;
 /** Of the shutdown, kept for what comes after the operations. */
 const CLEAN_UP_MS = 5000;
+/** At start, for the first report. */
+const PLACEMENT_PATIENCE_MS = 3000;
 
 export function createComputeService(config: ComputeConfig, parts: ComputeParts): Service {
   return new ComputeService(config, parts);
@@ -177,14 +179,20 @@ class ComputeService implements Service {
     );
   }
 
-  /** What fails here is tried again every minute. */
+  /** What fails here is tried again every minute. A slow Placement does not keep this host from working for long. */
   async #firstUpdate(tracker: HostResourceTracker, signal: AbortSignal): Promise<void> {
-    try {
-      await tracker.update(this.#asking.context, signal);
-    } catch (error) {
-      signal.throwIfAborted();
+    const until = AbortSignal.any([signal, this.#following.signal]);
+    const failed = (error: unknown): void => {
+      if (until.aborted) return;
       this.#parts.log.error('resources not reported, trying again later', { error });
+    };
+    try {
+      const report = await tracker.read(this.#asking.context, until);
+      await withPatience(report().catch(failed), PLACEMENT_PATIENCE_MS);
+    } catch (error) {
+      failed(error);
     }
+    signal.throwIfAborted();
   }
 
   #createServers(services: ComputeServices, operations: ComputeOperations): readonly Service[] {
@@ -222,6 +230,14 @@ class ComputeService implements Service {
     const tasks = periodicTasks({ services, operations, powerSync, updateResources });
     return [heartbeat, new PeriodicRunner(tasks, { log, fuzzyDelayMs: service.periodicFuzzyDelayMs })];
   }
+}
+
+/** Resolves with the work or without it. */
+async function withPatience(work: Promise<void>, patienceMs: number): Promise<void> {
+  const done = new AbortController();
+  const patience = sleep(patienceMs, done.signal).catch(() => undefined);
+  await Promise.race([work, patience]);
+  done.abort();
 }
 
 async function checkWritable(folder: string): Promise<void> {

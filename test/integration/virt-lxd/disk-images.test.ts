@@ -20,18 +20,14 @@ import { DISK_TOOLS, type DiskOptions, makeQcow2, makeRawDisk } from '../disk-im
 import { execIn } from '../guest-exec.ts';
 import { debianSystemdRoot, makeBusyboxRoot } from '../images.ts';
 import { describeWith } from '../support.ts';
-import { type EngineName, type RunningEngine, startEngine } from './engines.ts';
+import { chosenEngines, type EngineName, PROGRAMS, type RunningEngine, startEngine } from './engines.ts';
 
 const run = promisify(execFile);
 const GIB = 1024 ** 3;
-const ENGINES: readonly (readonly [EngineName, string])[] = [
-  ['lxd', 'lxd'],
-  ['lighterd', 'lxc-start'],
-];
 const soon = (): AbortSignal => AbortSignal.timeout(110_000);
 
-for (const [name, command] of ENGINES)
-  describeWith({ root: true, commands: [command, 'busybox', ...DISK_TOOLS] }, `disk images on ${name}`, () =>
+for (const name of chosenEngines(['lighterd', 'lxd']))
+  describeWith({ root: true, commands: [PROGRAMS[name], 'busybox', ...DISK_TOOLS] }, `disk images on ${name}`, () =>
     suite(name),
   );
 

@@ -22,6 +22,10 @@ interface Engine {
   readonly setUp: (client: EngineClient) => Promise<unknown>;
 }
 
+const makePool = async (client: EngineClient): Promise<void> => {
+  await client.request('POST', '/1.0/storage-pools', { body: { name: 'default', driver: 'dir', config: {} } });
+};
+
 const LIGHTERD = join(import.meta.dirname, '../../../bin/lighterd');
 
 const ENGINES = {
@@ -29,9 +33,13 @@ const ENGINES = {
     argv: (directory) => ['lxd', '--group', 'root', '--logfile', join(directory, 'lxd.log')],
     directoryVariable: 'LXD_DIR',
     endSignal: 'SIGPWR',
-    setUp: async (client) => {
-      await client.request('POST', '/1.0/storage-pools', { body: { name: 'default', driver: 'dir', config: {} } });
-    },
+    setUp: makePool,
+  },
+  incus: {
+    argv: (directory) => ['incusd', '--group', 'root', '--logfile', join(directory, 'incus.log')],
+    directoryVariable: 'INCUS_DIR',
+    endSignal: 'SIGPWR',
+    setUp: makePool,
   },
   lighterd: {
     argv: (directory) => [LIGHTERD, '--group', 'root', '--logfile', join(directory, 'lighterd.log')],
@@ -42,6 +50,22 @@ const ENGINES = {
 } as const satisfies Record<string, Engine>;
 
 export type EngineName = keyof typeof ENGINES;
+
+/** The program that tests on an engine need. */
+export const PROGRAMS = { lighterd: 'lxc-start', lxd: 'lxd', incus: 'incusd' } as const satisfies Record<
+  EngineName,
+  string
+>;
+
+const named = process.env['TEST_ENGINES']?.split(',');
+
+/** Those that TEST_ENGINES names, comma-separated; else `usual`, since engines of others take long. */
+export function chosenEngines(usual: readonly EngineName[]): readonly EngineName[] {
+  const all = Object.keys(PROGRAMS) as EngineName[];
+  const unknown = named?.find((name) => !all.some((known) => known === name));
+  if (unknown !== undefined) throw new Error(`TEST_ENGINES names ${unknown}: there are ${all.join(', ')}`);
+  return all.filter((name) => (named ?? usual).includes(name));
+}
 
 /** Ready, with a storage pool and no network. */
 export async function startEngine(name: EngineName): Promise<RunningEngine> {

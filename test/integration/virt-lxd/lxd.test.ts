@@ -1,4 +1,4 @@
-// The LXD driver on a real LXD and on our engine: the contract, the image formats, what happens when the engine goes away.
+// The LXD driver on our engine, and on a real LXD and Incus where they are wanted: the contract, the image formats, what happens when the engine goes away.
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { access, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
@@ -19,14 +19,10 @@ import { virtContract } from '../../contract/virt/virt-contract.ts';
 import { execIn } from '../guest-exec.ts';
 import { makeBusyboxImage, makeBusyboxRootTarball } from '../images.ts';
 import { describeWith } from '../support.ts';
-import { type EngineName, type RunningEngine, startEngine } from './engines.ts';
+import { chosenEngines, type EngineName, PROGRAMS, type RunningEngine, startEngine } from './engines.ts';
 
 const run = promisify(execFile);
 const TOOLS = ['busybox', 'xz', 'bzip2', 'zstd', 'mksquashfs'];
-const ENGINES: readonly (readonly [EngineName, readonly string[]])[] = [
-  ['lxd', ['lxd', ...TOOLS]],
-  ['lighterd', ['lxc-start', ...TOOLS]],
-];
 
 function driverOn(socketPath: string, stateFolder: string): LxdDriver {
   return new LxdDriver({
@@ -36,10 +32,12 @@ function driverOn(socketPath: string, stateFolder: string): LxdDriver {
   });
 }
 
-for (const [name, commands] of ENGINES)
-  describeWith({ root: true, commands }, `LXD driver on ${name}`, () => suite(name));
+for (const name of chosenEngines(['lighterd', 'lxd']))
+  describeWith({ root: true, commands: [PROGRAMS[name], ...TOOLS] }, `LXD driver on ${name}`, () => contract(name));
+for (const name of chosenEngines(['lighterd']))
+  describeWith({ root: true, commands: [PROGRAMS[name], ...TOOLS] }, `LXD driver on ${name}`, () => images(name));
 
-function suite(name: EngineName): void {
+function contract(name: EngineName): void {
   virtContract(`lxd, on ${name}`, async () => {
     const lxd = await startEngine(name);
     const folder = await mkdtemp(join(tmpdir(), 'virt-lxd-'));
@@ -54,7 +52,9 @@ function suite(name: EngineName): void {
       },
     };
   });
+}
 
+function images(name: EngineName): void {
   describe('images', () => {
     let lxd: RunningEngine;
     let folder: string;

@@ -185,7 +185,7 @@ function novaCompute(paths: LabPaths): Ini {
       cpu_allocation_ratio: 16,
     },
     lxd: {
-      endpoint: `unix://${join(paths.lighter, 'unix.socket')}`,
+      endpoint: `unix://${join(paths.engineFolder, 'unix.socket')}`,
       migration_address: `127.0.0.1:${PORTS.engine}`,
     },
   };
@@ -254,6 +254,6 @@ export function writeConfiguration(paths: LabPaths): void {
     mkdirSync(dirname(path), { recursive: true });
     writeFileSync(path, text, { mode: 0o600 });
   }
-  const local = `export LIGHTER_DIR=${paths.lighter} LXD_DIR=${paths.lighter}\n`;
+  const local = `export LIGHTER_DIR=${paths.engineFolder} LXD_DIR=${paths.engineFolder}\n`;
   writeFileSync(paths.openrc, OPENRC + local, { mode: 0o600 });
 }

@@ -12,7 +12,7 @@ export async function stopContainers(paths: LabPaths): Promise<void> {
 
 async function ask(paths: LabPaths, method: string, path: string, body?: unknown): Promise<unknown> {
   return await new Promise((resolve, reject) => {
-    const socketPath = join(paths.lighter, 'unix.socket');
+    const socketPath = join(paths.engineFolder, 'unix.socket');
     const headers = { 'content-type': 'application/json' };
     const asked = request({ socketPath, path, method, headers, timeout: 90_000 }, (response) => {
       let text = '';

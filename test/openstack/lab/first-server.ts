@@ -119,8 +119,8 @@ export async function consoleLog(cloud: Cloud, id: string, length = 20): Promise
 }
 
 /** A server of that name that is still good, started again when it was stopped; one in ERROR is deleted. */
-async function findFirst(cloud: Cloud): Promise<string | undefined> {
-  const { servers } = await cloud.get<{ servers: readonly Server[] }>(cloud.compute, '/servers/detail?name=^first$');
+async function findFirst(cloud: Cloud, name: string): Promise<string | undefined> {
+  const { servers } = await cloud.get<{ servers: readonly Server[] }>(cloud.compute, `/servers/detail?name=^${name}$`);
   const [server] = servers;
   if (server?.status === 'SHUTOFF') await cloud.action(server.id, { 'os-start': null });
   if (server?.status !== 'ERROR') return server?.id;
@@ -167,12 +167,15 @@ export async function bootFirstServer(cloud: Cloud): Promise<Server> {
   const { image, flavor, network } = await references(cloud);
   await scheduleDhcp(cloud, network);
   await waitForDhcp(cloud, network);
-  const fresh = { name: 'first', imageRef: image, flavorRef: flavor, networks: [{ uuid: network }] };
-  const id = (await findFirst(cloud)) ?? (await cloud.createServer(fresh));
+  // a server is on the engine that it was made on
+  const { engine } = defaultPaths();
+  const name = engine === 'lighterd' ? 'first' : `first-${engine}`;
+  const fresh = { name, imageRef: image, flavorRef: flavor, networks: [{ uuid: network }] };
+  const id = (await findFirst(cloud, name)) ?? (await cloud.createServer(fresh));
   const server = await waitForStatus(cloud, id, 'ACTIVE');
   const address = server && addressOf(server);
   if (!server || address === undefined) throw new Error('the first server has no address');
-  say(`server "first" is ACTIVE with address ${address}`);
+  say(`server "${name}" is ACTIVE with address ${address}`);
   await waitForPing(address, network);
   say(`${address} answers ping`);
   return server;

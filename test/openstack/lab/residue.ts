@@ -25,7 +25,7 @@ export interface Residue {
 }
 
 async function engineInstances(paths: LabPaths): Promise<readonly string[]> {
-  const socketPath = join(paths.lighter, 'unix.socket');
+  const socketPath = join(paths.engineFolder, 'unix.socket');
   const body = await new Promise<string>((resolve, reject) => {
     get({ socketPath, path: '/1.0/instances' }, (response) => {
       let text = '';
@@ -42,11 +42,13 @@ function list(path: string): readonly string[] {
   return existsSync(path) ? readdirSync(path).map((name) => join(path, name)) : [];
 }
 
-function instanceFolders({ lighter, data }: LabPaths): readonly string[] {
-  const pools = list(join(lighter, 'storage-pools')).flatMap((pool) =>
+function instanceFolders({ engine, engineFolder, data }: LabPaths): readonly string[] {
+  // LXD and Incus keep the logs of those that are gone
+  const kinds = ['containers', 'devices', 'shmounts', ...(engine === 'lighterd' ? ['logs'] : [])];
+  const pools = list(join(engineFolder, 'storage-pools')).flatMap((pool) =>
     ['containers', 'containers-snapshots'].flatMap((kind) => list(join(pool, kind))),
   );
-  return [...pools, ...['containers', 'devices', 'shmounts', 'logs'].flatMap((name) => list(join(lighter, name)))]
+  return [...pools, ...kinds.flatMap((name) => list(join(engineFolder, name)))]
     .filter((path) => /instance-/.test(path))
     .concat(list(join(data, 'compute/config-drives')))
     .toSorted();
@@ -60,13 +62,13 @@ function instanceCgroups(): readonly string[] {
 }
 
 /** Processes of the runtime, by command line. */
-function runtimeProcesses({ lighter }: LabPaths): readonly string[] {
+function runtimeProcesses({ engineFolder }: LabPaths): readonly string[] {
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
     .flatMap((pid) => {
       try {
         const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
-        return line.includes(lighter) && line.includes('instance-') ? [line] : [];
+        return line.includes(engineFolder) && line.includes('instance-') ? [line] : [];
       } catch {
         return [];
       }
@@ -97,7 +99,7 @@ export async function takeResidue(cloud: Cloud, paths: LabPaths): Promise<Residu
     // Neutron's own agents make and remove these as networks come and go
     interfaces: interfaces().filter((name) => !name.startsWith('brq')),
     // the engine makes its folder of devices a mount with the first one, and keeps it
-    mounts: mounts().filter((path) => !path.startsWith('/run/netns') && path !== join(paths.lighter, 'devices')),
+    mounts: mounts().filter((path) => !path.startsWith('/run/netns') && path !== join(paths.engineFolder, 'devices')),
     instances,
     folders: instanceFolders(paths),
     cgroups: instanceCgroups(),

@@ -1,5 +1,6 @@
 // Where the all-in-one OpenStack lives, and its ports; everything listens on loopback.
 import { join } from 'node:path';
+import { type LabEngine, labEngine } from './stock-engines.ts';
 
 export const PASSWORD = 'lightervisor';
 export const REGION = 'RegionOne';
@@ -31,15 +32,17 @@ export interface LabPaths {
   readonly log: string;
   readonly data: string;
   readonly openrc: string;
-  /** $LIGHTER_DIR of the lab's engine. */
-  readonly lighter: string;
+  readonly engine: LabEngine;
+  /** Directory of the lab's engine, such as $LIGHTER_DIR. */
+  readonly engineFolder: string;
   readonly novaConf: string;
   readonly computeConf: string;
 }
 
-/** `state` comes from LIGHTERVISOR_LAB; default /var/lib/lightervisor-lab. */
+/** `state` comes from LIGHTERVISOR_LAB; default /var/lib/lightervisor-lab. The engine is LIGHTERVISOR_ENGINE. */
 export function labPaths(state: string): LabPaths {
   const etc = join(state, 'etc');
+  const engine = labEngine();
   return {
     state,
     etc,
@@ -47,7 +50,8 @@ export function labPaths(state: string): LabPaths {
     log: join(state, 'log'),
     data: join(state, 'data'),
     openrc: join(state, 'openrc'),
-    lighter: join(state, 'lighter'),
+    engine,
+    engineFolder: join(state, engine === 'lighterd' ? 'lighter' : engine),
     novaConf: join(etc, 'nova', 'nova.conf'),
     computeConf: join(etc, 'nova', 'nova-compute.conf'),
   };

@@ -12,7 +12,7 @@ export const cloud = new Cloud();
 
 /** The engine of the first node. */
 export const engine = new EngineClient({
-  endpoint: { kind: 'unix', socketPath: join(paths.lighter, 'unix.socket') },
+  endpoint: { kind: 'unix', socketPath: join(paths.engineFolder, 'unix.socket') },
 });
 
 let known: Promise<Reference> | undefined;

@@ -68,10 +68,10 @@ export async function tearDown(paths: LabPaths): Promise<void> {
   const processes = new Processes(paths);
   const ours = processes.names();
   const children = agentChildren(paths);
-  const onTop = ours.filter((name) => ![...SERVICES, ...LAST, 'epmd', 'lighterd'].includes(name));
+  const onTop = ours.filter((name) => ![...SERVICES, ...LAST, 'epmd', paths.engine].includes(name));
   await step('computes', () => Promise.all(onTop.map((name) => processes.stop(name))));
-  if (processes.pid('lighterd') !== undefined) await step('containers', () => stopContainers(paths));
-  await processes.stop('lighterd');
+  if (processes.pid(paths.engine) !== undefined) await step('containers', () => stopContainers(paths));
+  await processes.stop(paths.engine);
   await step('OpenStack services', () => Promise.all(SERVICES.map((name) => processes.stop(name))));
   await step('infrastructure', () => Promise.all(LAST.map((name) => processes.stop(name, 40_000))));
   await processes.stop('epmd');
