@@ -114,6 +114,18 @@ export class GuestFileError extends AppError {
   }
 }
 
+/** The disk of the image has more room than the root disk of the flavor. */
+export class DiskTooSmallError extends AppError {
+  readonly flavorBytes: number;
+  readonly imageBytes: number;
+
+  constructor({ flavorBytes, imageBytes }: { readonly flavorBytes: number; readonly imageBytes: number }) {
+    super('invalid', `the image is a disk of ${imageBytes} bytes, the root disk of the flavor has ${flavorBytes}`);
+    this.flavorBytes = flavorBytes;
+    this.imageBytes = imageBytes;
+  }
+}
+
 /** What a guest is told of itself and given before its first boot. */
 export interface GuestData {
   readonly cloudInit: CloudInitData;
@@ -220,9 +232,12 @@ export interface VirtDriver {
   powerState(uuid: string, signal: AbortSignal): Promise<PowerState>;
   /**
    * Creates and starts. After a failure nothing is left, except the cached image. Rejects with AppError:
-   * 'invalid' (image unacceptable, flavor too small: no other host would do better), 'conflict' (exists), or others.
+   * 'invalid' (image unacceptable, flavor too small (DiskTooSmallError): no other host would do better), 'conflict' (exists),
+   * or others.
    */
   spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void>;
+  /** Has the image ready for spawn(). AppError 'invalid' when it is none that spawn() takes. */
+  cacheImage(image: SpawnImage, signal: AbortSignal): Promise<'cached' | 'existing'>;
   /** Whether rescue() is possible; known once start() is done. */
   readonly canRescue: boolean;
   /**

@@ -90,6 +90,12 @@ export const exceptionTable = {
   BuildAbortException: { code: 500, message: 'Build of instance {instance_uuid} aborted: {reason}' },
   InstanceDeployFailure: { code: 400, message: 'Failed to deploy the instance: {reason}' },
   InstanceUnacceptable: { code: 400, message: 'Instance {instance_id} is unacceptable: {reason}' },
+  FlavorDiskSmallerThanImage: {
+    code: 500,
+    message:
+      "Flavor's disk is too small for requested image. Flavor disk is {flavor_size} bytes, image is {image_size} bytes.",
+    extends: 'FlavorDiskTooSmall',
+  },
   FlavorDiskTooSmall: { code: 500, message: 'The disk of the flavor is too small for the image' },
   FlavorMemoryTooSmall: { code: 500, message: 'The memory of the flavor is too small for the image' },
   ImageNotFound: { code: 404, message: 'Image {image_id} could not be found' },

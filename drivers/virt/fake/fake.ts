@@ -112,9 +112,7 @@ export class FakeVirtDriver implements VirtDriver {
     if (this.instances.has(uuid) || this.#spawning.has(uuid)) {
       throw new AppError('conflict', `instance ${uuid} exists`);
     }
-    if (!FAKE_INFO.diskFormats.includes(image.diskFormat)) {
-      throw new AppError('invalid', `image ${image.id}: disk format ${image.diskFormat} is not supported`);
-    }
+    this.#requireFormat(image);
     this.#spawning.add(uuid);
     try {
       const { nics, guest } = await this.#prepare(image, hooks, signal);
@@ -137,6 +135,14 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     this.#failOnDemand('destroy');
     if (this.instances.delete(uuid)) this.#notify(uuid, 'stopped');
+  }
+
+  async cacheImage(image: SpawnImage, signal: AbortSignal): Promise<'cached' | 'existing'> {
+    this.#failOnDemand('cacheImage');
+    this.#requireFormat(image);
+    if (this.#images.has(image.cacheKey)) return 'existing';
+    await this.#fetch(image, signal);
+    return 'cached';
   }
 
   canRescue = true;
@@ -323,6 +329,11 @@ export class FakeVirtDriver implements VirtDriver {
     let sizeBytes = 0;
     for await (const chunk of await image.open(signal)) sizeBytes += (chunk as Uint8Array).length;
     this.#images.set(image.cacheKey, sizeBytes);
+  }
+
+  #requireFormat({ id, diskFormat }: SpawnImage): void {
+    if (FAKE_INFO.diskFormats.includes(diskFormat)) return;
+    throw new AppError('invalid', `image ${id}: disk format ${diskFormat} is not supported`);
   }
 
   #existing(uuid: string): FakeInstance {

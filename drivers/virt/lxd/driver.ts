@@ -15,6 +15,7 @@ import {
   type PowerState,
   type SpawnFlavor,
   type SpawnHooks,
+  type SpawnImage,
   type SpawnNic,
   type SpawnSpec,
   type VirtDriver,
@@ -210,6 +211,15 @@ export class LxdDriver implements VirtDriver {
     await this.#spawning(`spawn of instance ${spec.uuid}`, signal, (limit) =>
       spawn(this.#spawnContext(), spec, hooks, limit),
     );
+  }
+
+  async cacheImage(image: SpawnImage, signal: AbortSignal): Promise<'cached' | 'existing'> {
+    const { imageTimeoutMs } = this.#context.options;
+    return within(`image ${image.id}`, imageTimeoutMs, signal, async (limit) => {
+      if (await this.#images.has(image, limit)) return 'existing';
+      await this.#images.ensure(image, limit);
+      return 'cached';
+    });
   }
 
   get canRescue(): boolean {

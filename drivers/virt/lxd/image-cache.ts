@@ -10,7 +10,7 @@ import type { SpawnImage } from '../driver.ts';
 import { declaredKey, requireDeclared, requireTaken } from './declared-format.ts';
 import type { DiskImages } from './disk-image/disk-images.ts';
 import { inspectImage, type InspectedImage } from './image-content.ts';
-import { architectureOf, CACHE_KEY_PROPERTY, metadataTarball } from './image-metadata.ts';
+import { architectureOf, CACHE_KEY_PROPERTY, DISK_BYTES_PROPERTY, metadataTarball } from './image-metadata.ts';
 import { within } from './limit.ts';
 
 const CLEANUP_LIMIT_MS = 60_000;
@@ -27,11 +27,19 @@ export interface ImageCacheContext {
 
 interface EngineImage extends InspectedImage {
   readonly kind: 'unified' | 'rootfs';
+  readonly diskBytes: number | null;
+}
+
+/** An image in the engine. */
+export interface CachedImage {
+  readonly fingerprint: string;
+  /** Of a disk image: the room that the disk has. */
+  readonly diskBytes: number | null;
 }
 
 /** A fetch that several spawns wait for: it is given up when none of them does any more. */
 interface Fetch {
-  readonly fingerprint: Promise<string>;
+  readonly image: Promise<CachedImage>;
   readonly abandon: AbortController;
   waiting: number;
 }
@@ -44,8 +52,14 @@ export class ImageCache {
     this.#context = context;
   }
 
-  /** Fingerprint of the image in the engine. AppError 'invalid' when the content is no container image. */
-  async ensure(wanted: SpawnImage, signal: AbortSignal): Promise<string> {
+  /** Whether ensure() would fetch nothing. */
+  async has({ cacheKey, diskFormat }: SpawnImage, signal: AbortSignal): Promise<boolean> {
+    const alias = aliasOf(declaredKey(cacheKey, diskFormat));
+    return (await this.#context.client.images.findAlias(alias, signal)) !== undefined;
+  }
+
+  /** The image in the engine, fetched when it is not there. AppError 'invalid' when the content is no container image. */
+  async ensure(wanted: SpawnImage, signal: AbortSignal): Promise<CachedImage> {
     signal.throwIfAborted();
     requireTaken(wanted.diskFormat);
     const image: SpawnImage = {
@@ -59,7 +73,7 @@ export class ImageCache {
     const cancel = (): void => reject(signal.reason as Error);
     signal.addEventListener('abort', cancel, { once: true });
     try {
-      return await Promise.race([fetch.fingerprint, cancelled]);
+      return await Promise.race([fetch.image, cancelled]);
     } finally {
       signal.removeEventListener('abort', cancel);
       fetch.waiting -= 1;
@@ -72,11 +86,11 @@ export class ImageCache {
     const work = within(`image ${image.id}`, this.#context.timeoutMs, abandon.signal, async (signal) =>
       this.#findOrFetch(image, signal),
     );
-    const fingerprint = work.finally(() => {
+    const cached = work.finally(() => {
       if (this.#fetches.get(image.cacheKey) === fetch) this.#fetches.delete(image.cacheKey);
     });
-    fingerprint.catch(() => undefined); // every waiter may have gone
-    const fetch: Fetch = { fingerprint, abandon, waiting: 0 };
+    cached.catch(() => undefined); // every waiter may have gone
+    const fetch: Fetch = { image: cached, abandon, waiting: 0 };
     abandon.signal.addEventListener('abort', () => {
       if (this.#fetches.get(image.cacheKey) === fetch) this.#fetches.delete(image.cacheKey);
     });
@@ -84,33 +98,31 @@ export class ImageCache {
     return fetch;
   }
 
-  async #findOrFetch(image: SpawnImage, signal: AbortSignal): Promise<string> {
+  async #findOrFetch(image: SpawnImage, signal: AbortSignal): Promise<CachedImage> {
     const alias = aliasOf(image.cacheKey);
     const known = await this.#context.client.images.findAlias(alias, signal);
-    if (known) return known.target;
+    if (known) return { fingerprint: known.target, diskBytes: bytesOf(known.description) };
     const orphan = await this.#findOrphan(image.cacheKey, signal);
-    const fingerprint = orphan ?? (await this.#fetch(image, signal));
-    return this.#publish(alias, fingerprint, signal);
+    return this.#publish(alias, orphan ?? (await this.#fetch(image, signal)), signal);
   }
 
   /** An upload whose process died before the alias was made. */
-  async #findOrphan(cacheKey: string, signal: AbortSignal): Promise<string | undefined> {
+  async #findOrphan(cacheKey: string, signal: AbortSignal): Promise<CachedImage | undefined> {
     const images = await this.#context.client.images.list({ signal });
-    return images.find(({ properties }) => properties?.[CACHE_KEY_PROPERTY] === cacheKey)?.fingerprint;
+    const found = images.find(({ properties }) => properties?.[CACHE_KEY_PROPERTY] === cacheKey);
+    return found && { fingerprint: found.fingerprint, diskBytes: bytesOf(found.properties?.[DISK_BYTES_PROPERTY]) };
   }
 
-  async #fetch(image: SpawnImage, signal: AbortSignal): Promise<string> {
+  async #fetch(image: SpawnImage, signal: AbortSignal): Promise<CachedImage> {
     const { host, log, architectures } = this.#context;
     const architecture = architectureOf(image, architectures());
     const began = performance.now();
     const inspected = await inspectImage(await image.open(signal), host, signal);
-    const fingerprint = await this.#upload(image, await this.#bootable(image, inspected, signal), {
-      architecture,
-      signal,
-    });
+    const bootable = await this.#bootable(image, inspected, signal);
+    const fingerprint = await this.#upload(image, bootable, { architecture, signal });
     const seconds = Math.round(performance.now() - began) / 1000;
     log.info('image cached', { image: image.id, fingerprint, kind: inspected.kind, seconds });
-    return fingerprint;
+    return { fingerprint, diskBytes: bootable.diskBytes };
   }
 
   /** The image as the engine takes it. */
@@ -122,22 +134,24 @@ export class ImageCache {
       content.destroy();
       throw error;
     }
-    if (kind === 'unified' || kind === 'rootfs') return { kind, extension, content };
-    return { kind: 'rootfs', extension: 'tar.zst', content: await this.#context.disks.open(content, kind, signal) };
+    if (kind === 'unified' || kind === 'rootfs') return { kind, extension, content, diskBytes: null };
+    return { kind: 'rootfs', extension: 'tar.zst', ...(await this.#context.disks.open(content, kind, signal)) };
   }
 
   async #upload(
     image: SpawnImage,
-    { kind, extension, content }: EngineImage,
+    { kind, extension, content, diskBytes }: EngineImage,
     { architecture, signal }: { readonly architecture: string; readonly signal: AbortSignal },
   ): Promise<string> {
     const hash = createHash('sha256');
     const body = contentOf(kind, metadataTarball(image.cacheKey, architecture), hashed(content, hash), hash);
+    const properties = {
+      [CACHE_KEY_PROPERTY]: image.cacheKey,
+      ...(diskBytes !== null && { [DISK_BYTES_PROPERTY]: String(diskBytes) }),
+    };
     try {
-      const upload = await this.#context.client.images.upload(
-        { content: body, filename: `${image.id}.${extension}`, properties: { [CACHE_KEY_PROPERTY]: image.cacheKey } },
-        { signal },
-      );
+      const filename = `${image.id}.${extension}`;
+      const upload = await this.#context.client.images.upload({ content: body, filename, properties }, { signal });
       const { metadata } = await upload.wait(signal);
       return String(metadata?.['fingerprint']);
     } catch (error) {
@@ -148,11 +162,14 @@ export class ImageCache {
   }
 
   /** Names the image; when somebody else named another upload of the same content first, ours goes. */
-  async #publish(alias: string, fingerprint: string, signal: AbortSignal): Promise<string> {
+  async #publish(alias: string, image: CachedImage, signal: AbortSignal): Promise<CachedImage> {
     const { client, log } = this.#context;
+    const { fingerprint, diskBytes } = image;
     try {
-      await client.images.createAlias({ name: alias, target: fingerprint }, signal);
-      return fingerprint;
+      // the one thing of an image that is read at every spawn
+      const description = diskBytes === null ? '' : String(diskBytes);
+      await client.images.createAlias({ name: alias, target: fingerprint, description }, signal);
+      return image;
     } catch (error) {
       if (kindOf(error) !== 'conflict') throw error;
       const winner = await client.images.findAlias(alias, signal);
@@ -162,7 +179,7 @@ export class ImageCache {
           log.warn('a superfluous image stays in the engine', { fingerprint, error: messageOf(cause) });
         });
       }
-      return winner.target;
+      return { ...image, fingerprint: winner.target };
     }
   }
 
@@ -175,6 +192,10 @@ export class ImageCache {
       if (kindOf(error) !== 'not_found') throw error;
     }
   }
+}
+
+function bytesOf(text: string | undefined): number | null {
+  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : null;
 }
 
 export function aliasOf(cacheKey: string): string {

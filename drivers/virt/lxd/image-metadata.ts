@@ -15,6 +15,8 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
 };
 
 export const CACHE_KEY_PROPERTY = 'nova.cache_key';
+/** Of images that were disk images: the virtual size. */
+export const DISK_BYTES_PROPERTY = 'nova.disk_bytes';
 
 /** What the image asks for, else what the engine runs. AppError 'invalid' when the engine cannot run it. */
 export function architectureOf(image: SpawnImage, supported: readonly string[]): string {

@@ -2,7 +2,7 @@
 import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import type { GuestData, SpawnHooks, SpawnNic, SpawnSpec } from '../driver.ts';
+import { DiskTooSmallError, type GuestData, type SpawnHooks, type SpawnNic, type SpawnSpec } from '../driver.ts';
 import type { Directory } from './directory.ts';
 import type { EngineCalls } from './engine-calls.ts';
 import { type EquipContext, equip } from './equip.ts';
@@ -11,6 +11,7 @@ import { instanceBody } from './instance-body.ts';
 import type { EngineSetup } from './setup.ts';
 
 const UNDO_LIMIT_MS = 300_000;
+const GIB = 1024 ** 3;
 
 export interface SpawnContext extends EquipContext {
   readonly directory: Directory;
@@ -106,7 +107,8 @@ async function create(
 ): Promise<void> {
   const { images, calls, setup, profiles } = context;
   const { spec, revert } = making;
-  const fingerprint = await images.ensure(spec.image, signal);
+  const { fingerprint, diskBytes } = await images.ensure(spec.image, signal);
+  requireRoom(spec, diskBytes);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
   const source = { type: 'image', fingerprint } as const;
   const body = instanceBody({ ...spec, imageId: spec.image.id }, [], { ...setup, source, profiles });
@@ -119,6 +121,13 @@ async function create(
   await calls.setState(spec.name, { action: 'start', timeout: -1 }, signal);
 }
 
+/** A root disk of 0 has whatever the image needs. */
+function requireRoom({ flavor: { rootGib } }: SpawnSpec, diskBytes: number | null): void {
+  const flavorBytes = rootGib * GIB;
+  if (rootGib === 0 || diskBytes === null || diskBytes <= flavorBytes) return;
+  throw new DiskTooSmallError({ flavorBytes, imageBytes: diskBytes });
+}
+
 /** Creates; an image that vanished since it was looked up is fetched anew, one that cannot be unpacked is dropped. */
 async function post(
   { client, images }: SpawnContext,
@@ -127,7 +136,7 @@ async function post(
   signal: AbortSignal,
 ): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
-    const fingerprint = attempt === 1 ? body.source.fingerprint : await images.ensure(spec.image, signal);
+    const fingerprint = attempt === 1 ? body.source.fingerprint : (await images.ensure(spec.image, signal)).fingerprint;
     try {
       const source = { type: 'image' as const, ...(fingerprint === undefined ? {} : { fingerprint }) };
       await (await client.instances.create({ ...body, source }, { signal })).wait(signal);

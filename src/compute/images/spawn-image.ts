@@ -3,7 +3,7 @@ import { kindOf, messageOf } from '#src/lib/errors.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { NovaException, novaException } from '#src/nova/exceptions.ts';
 import type { Glance, GlanceImage } from '#src/openstack/types.ts';
-import { GuestFileError, type SpawnImage } from '#drivers/virt/driver.ts';
+import { DiskTooSmallError, GuestFileError, type SpawnImage } from '#drivers/virt/driver.ts';
 import { userCredentials } from '../network/credentials.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
@@ -83,6 +83,10 @@ function cacheKeyOf({ id, hashAlgorithm, hashValue, checksum }: GlanceImage, sen
 /** What the driver calls invalid is the image's fault, or that of injected files: no other host would do better. */
 export function asImageError(error: unknown, imageId: string): unknown {
   if (kindOf(error) !== 'invalid' || error instanceof NovaException) return error;
+  if (error instanceof DiskTooSmallError) {
+    const sizes = { flavor_size: error.flavorBytes, image_size: error.imageBytes };
+    return novaException('FlavorDiskSmallerThanImage', sizes, { cause: error });
+  }
   if (error instanceof GuestFileError)
     return novaException('InvalidInput', { reason: error.message }, { cause: error });
   return novaException('ImageUnacceptable', { image_id: imageId, reason: messageOf(error) }, { cause: error });

@@ -1,4 +1,5 @@
 // RPC methods on the host itself, and the questions that a host without shared storage answers by no.
+import { cacheImages } from '../images/cache-images.ts';
 import type { ComputeServices } from '../types.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
 import { dict, flag, listOf, optional, text } from './params.ts';
@@ -9,7 +10,8 @@ const enabledArgs = { enabled: flag() };
 const storageArgs = { data: optional(dict()) };
 const imagesArgs = { image_ids: listOf(text()) };
 
-export function hostMethods({ virt, tracker }: ComputeServices): readonly RpcMethod[] {
+export function hostMethods(services: ComputeServices): readonly RpcMethod[] {
+  const { virt, tracker } = services;
   return [
     rpcMethod({
       name: 'get_host_uptime',
@@ -36,7 +38,7 @@ export function hostMethods({ virt, tracker }: ComputeServices): readonly RpcMet
       name: 'cache_images',
       args: imagesArgs,
       wrappers: [],
-      handle: async (_call, args) => Object.fromEntries(args.image_ids.map((id) => [id, 'unsupported'])),
+      handle: ({ context, signal }, args) => cacheImages(services, context, args.image_ids, signal),
     }),
   ];
 }

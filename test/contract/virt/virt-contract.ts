@@ -249,6 +249,18 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       expect(opened).toBe(1);
     });
 
+    it('has an image ready before it is spawned from, and refuses one that cannot be', async () => {
+      const image = goodImage();
+
+      expect(await under.driver.cacheImage(image, signal())).toBe('cached');
+      expect(await under.driver.cacheImage(image, signal())).toBe('existing');
+      await spawn(specOf(image));
+
+      expect(opened).toBe(1);
+      const vmdk = imageOf(() => Readable.from([VMDK]), 'vmdk');
+      await expect(under.driver.cacheImage(vmdk, signal())).rejects.toMatchObject({ kind: 'invalid' });
+    });
+
     it('destroys a running instance, twice, and what never was', async () => {
       const spec = await spawn();
 

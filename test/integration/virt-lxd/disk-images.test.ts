@@ -113,6 +113,10 @@ function suite(name: EngineName): void {
     ]);
     await driver.destroy(spec.uuid, soon());
 
+    await expect(spawn({ ...spec, flavor: { ...spec.flavor, rootGib: 0.001 } })).rejects.toMatchObject({
+      name: 'DiskTooSmallError',
+      flavorBytes: 0.001 * GIB,
+    });
     expect(stdout).toBe('disk-1\ntmpfs /mnt tmpfs defaults 0 0\n');
     expect(await readdir(file('state/disk-images'))).toEqual([]);
   });
@@ -241,7 +245,12 @@ describeWith(
       await makeRawDisk(file(`${label}.raw`), file('root'), options);
       await mkdir(file(label));
 
-      const content = await imagesIn('state').open(createReadStream(file(`${label}.raw`)), 'raw', soon());
+      const { content, diskBytes } = await imagesIn('state').open(
+        createReadStream(file(`${label}.raw`)),
+        'raw',
+        soon(),
+      );
+      expect(diskBytes).toBe(100 * 1024 ** 2);
       const tar = ['tar', '--zstd', '--numeric-owner', '--acls', '--xattrs', "--xattrs-include='*'", '-xpf', '-'];
       await new LinuxHost().run(['sh', '-c', `exec ${tar.join(' ')}`], { cwd: file(label), input: content });
 
@@ -252,7 +261,7 @@ describeWith(
 
     it('is given by a process without rights, and leaves nothing behind when it is given up', async () => {
       await makeRawDisk(file('slow.raw'), file('root'), { sizeMib: 100 });
-      const content = await imagesIn('slow').open(createReadStream(file('slow.raw')), 'raw', soon());
+      const { content } = await imagesIn('slow').open(createReadStream(file('slow.raw')), 'raw', soon());
       const readers = async (): Promise<string[]> => {
         const { stdout } = await run('sh', [
           '-c',
@@ -287,7 +296,8 @@ describeWith(
       const refused = async (source: Readable): Promise<string> =>
         imagesIn('foreign')
           .open(source, 'raw', soon())
-          .then(text, (error: Error) => error.message);
+          .then(({ content }) => text(content))
+          .catch((error: Error) => error.message);
 
       expect(await refused(await at('xfs', 0, 'XFSB'))).toContain('is on xfs; ext2, ext3 and ext4 are taken');
       expect(await refused(await at('btrfs', 0x1_0040, '_BHRfS_M'))).toContain('is on btrfs');

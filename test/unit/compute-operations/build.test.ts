@@ -1,5 +1,6 @@
 // Building an instance: the way up, and every way down.
 import { describe, expect, it } from 'vitest';
+import { DiskTooSmallError } from '#drivers/virt/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import {
   buildArgs,
@@ -343,6 +344,20 @@ describe('a build that no host could do', () => {
     await harness.build(instance);
 
     expectAborted(harness, instance, /aborted: Image image-1 is unacceptable: it is not a tar archive/);
+  });
+
+  it('is aborted when the image is a larger disk than that of the flavor', async () => {
+    await using harness = new ComputeHarness();
+    harness.virt.failNext('spawn', new DiskTooSmallError({ flavorBytes: 5, imageBytes: 7 }));
+    const instance = instanceOf();
+
+    await harness.build(instance);
+
+    expectAborted(
+      harness,
+      instance,
+      /Flavor's disk is too small for requested image. Flavor disk is 5 bytes, image is 7/,
+    );
   });
 
   it("is aborted when the bytes from Glance are not the image's", async () => {

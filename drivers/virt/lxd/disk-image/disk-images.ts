@@ -4,7 +4,7 @@
 // that keeps to its memory, and in a process that has the file, a pipe, no network, no rights and nothing to write to.
 import { randomUUID } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { unlink } from 'node:fs/promises';
+import { open, unlink } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -20,6 +20,7 @@ const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
 const READER = join(ROOT, `bin/disk-image-reader${extname(fileURLToPath(import.meta.url))}`);
 const MAX_CPU_SECONDS = 3600;
 const MAX_HEAP_MIB = 512;
+const QCOW2_SIZE_OFFSET = 24;
 
 /** It becomes nobody by itself, when its code is loaded: until then it needs these two capabilities. */
 const POWERLESS = 'setpriv --bounding-set -all,+setuid,+setgid --inh-caps -all --no-new-privs --';
@@ -32,6 +33,12 @@ export interface DiskImagesContext {
   readonly folder: string;
   /** Largest virtual size in bytes. */
   readonly maxDiskBytes: number;
+}
+
+export interface OpenDisk {
+  readonly content: Readable;
+  /** Of the disk as a virtual machine has it; what the image says of itself. */
+  readonly diskBytes: number;
 }
 
 export class DiskImages {
@@ -47,19 +54,21 @@ export class DiskImages {
   }
 
   /**
-   * The root file system in the disk image `source`, as a tar stream (zstd); the caller reads or destroys it. Rejects, or the
-   * stream fails, with AppError: 'invalid' (no image of that format, damaged, too large, no root file system that is read),
+   * The root file system in the disk image `source`, as a tar stream (zstd); the caller reads or destroys it. Rejects, or it
+   * fails, with AppError: 'invalid' (no image of that format, damaged, too large, no root file system that is read),
    * 'unavailable' (no room on this machine; cut off by `signal`). Nothing stays in the folder.
    */
-  async open(source: Readable, format: DiskFormat, signal: AbortSignal): Promise<Readable> {
+  async open(source: Readable, format: DiskFormat, signal: AbortSignal): Promise<OpenDisk> {
     const { host, folder, maxDiskBytes } = this.#context;
     const file = join(folder, randomUUID());
     await host.makeDirectory(folder, { mode: 0o700 });
     const argv: Argv = [...confinedNode(), READER, format, String(maxDiskBytes)];
     const gone = new AbortController();
     let reader: RunningCommand;
+    let diskBytes: number;
     try {
       await store(source, file, signal);
+      diskBytes = await virtualSize(file, format);
       reader = host.start(argv, {
         inputFile: file,
         signal: AbortSignal.any([signal, gone.signal]),
@@ -74,7 +83,7 @@ export class DiskImages {
     const chunks = this.#output(reader, signal);
     const content = Readable.from(await begun(chunks), { objectMode: false });
     content.on('close', () => gone.abort(new AppError('unavailable', 'nobody reads the image any more')));
-    return content;
+    return { content, diskBytes };
   }
 
   /** Ends only when the reader says that it was everything. */
@@ -107,6 +116,15 @@ async function store(source: Readable, file: string, signal: AbortSignal): Promi
     if (!isCode(error, 'ENOSPC') && !isCode(error, 'EDQUOT')) throw error;
     throw new AppError('unavailable', `no room on this machine for the disk image (${file})`, { cause: error });
   }
+}
+
+/** One number of the file: nothing else of it is looked at in this process. */
+async function virtualSize(file: string, format: DiskFormat): Promise<number> {
+  await using handle = await open(file, 'r');
+  if (format === 'raw') return (await handle.stat()).size;
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(8), 0, 8, QCOW2_SIZE_OFFSET);
+  // the reader says what is wrong with such an image
+  return bytesRead < 8 ? 0 : Number(buffer.readBigUInt64BE());
 }
 
 /** Waits for the first bytes, so that most refusals come before anything is sent to the engine. */
