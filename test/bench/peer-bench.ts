@@ -9,6 +9,7 @@ import { unmountBelow } from '../integration/mounts.ts';
 import { run } from '../openstack/lab/commands.ts';
 import { say } from '../openstack/lab/progress.ts';
 import { installedPeers, Peer, type PeerName } from './peers.ts';
+import { raisedLimits } from './kernel-limits.ts';
 import { median, secondsOf } from './stats.ts';
 
 const ROUNDS = 5;
@@ -101,6 +102,7 @@ async function measure(name: PeerName, scratch: string, image: string): Promise<
   const plain = name === 'lighterd' ? DEVICES.overlay : DEVICES.dir;
   const results: PeerResult[] = [];
   await using peer = await Peer.start(name, join(scratch, name));
+  await using _guests = { [Symbol.asyncDispose]: () => peer.deleteInstances() };
   await peer.lxc('storage', 'create', 'cow', 'btrfs', 'size=20GiB');
   // ours has its default pool from the start
   await peer.lxc('storage', 'create', 'plain', plain);
@@ -124,6 +126,7 @@ export async function benchPeers(): Promise<readonly PeerResult[]> {
   const scratch = mkdtempSync(join(tmpdir(), 'lighter-peers-'));
   await run(['chmod', '711', scratch]);
   const results: PeerResult[] = [];
+  using _limits = raisedLimits();
   try {
     const image = await debianImage(scratch);
     for (const name of await installedPeers()) results.push(...(await measure(name, scratch, image)));

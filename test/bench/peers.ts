@@ -89,6 +89,12 @@ export class Peer implements AsyncDisposable {
     return (await running).stdout;
   }
 
+  /** What a run that failed left behind: guests outlive their engine. */
+  async deleteInstances(): Promise<void> {
+    const names = (await this.lxc('list', '-f', 'csv', '-c', 'n')).split('\n').filter(Boolean);
+    if (names.length > 0) await this.lxc('delete', '-f', ...names);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const { exitCode, signalCode } = this.#process;
     if (exitCode !== null || signalCode !== null) return;
