@@ -22,6 +22,7 @@ import {
 import { freeName } from '../nic-names.ts';
 import { EchoConsoles } from './echo-consoles.ts';
 import { FAKE_INFO, fakeFacts, type FakeOptions } from './facts.ts';
+import { FakeImages, requireFormat } from './images.ts';
 import type { FakeInstance } from './instance.ts';
 import { FakeMoves } from './moves.ts';
 
@@ -40,7 +41,7 @@ export class FakeVirtDriver implements VirtDriver {
   /** By uuid. */
   readonly passwords = new Map<string, string>();
   readonly #options: Required<FakeOptions>;
-  readonly #images = new Map<string, number>();
+  readonly #images = new FakeImages();
   readonly #listeners = new Set<(event: LifecycleEvent) => void>();
   /** Uuids between the begin and the end of spawn(): they exist for nobody else yet. */
   readonly #spawning = new Set<string>();
@@ -112,7 +113,7 @@ export class FakeVirtDriver implements VirtDriver {
     if (this.instances.has(uuid) || this.#spawning.has(uuid)) {
       throw new AppError('conflict', `instance ${uuid} exists`);
     }
-    this.#requireFormat(image);
+    requireFormat(image);
     this.#spawning.add(uuid);
     try {
       const { nics, guest } = await this.#prepare(image, hooks, signal);
@@ -139,9 +140,9 @@ export class FakeVirtDriver implements VirtDriver {
 
   async cacheImage(image: SpawnImage, signal: AbortSignal): Promise<'cached' | 'existing'> {
     this.#failOnDemand('cacheImage');
-    this.#requireFormat(image);
-    if (this.#images.has(image.cacheKey)) return 'existing';
-    await this.#fetch(image, signal);
+    requireFormat(image);
+    if (this.#images.has(image)) return 'existing';
+    await this.#images.fetch(image, signal);
     return 'cached';
   }
 
@@ -316,24 +317,11 @@ export class FakeVirtDriver implements VirtDriver {
       const [guest] = await Promise.all([hooks.guest?.(either), hooks.wired?.(either)]);
       return { nics, guest };
     };
-    const work = [network(), this.#fetch(image, either)] as const;
+    const work = [network(), this.#images.fetch(image, either)] as const;
     for (const each of work) each.catch((error: unknown) => failed.abort(error));
     await Promise.allSettled(work);
     either.throwIfAborted();
     return work[0];
-  }
-
-  /** Reads the content once per identity, as an image cache does. */
-  async #fetch(image: SpawnImage, signal: AbortSignal): Promise<void> {
-    if (this.#images.has(image.cacheKey)) return;
-    let sizeBytes = 0;
-    for await (const chunk of await image.open(signal)) sizeBytes += (chunk as Uint8Array).length;
-    this.#images.set(image.cacheKey, sizeBytes);
-  }
-
-  #requireFormat({ id, diskFormat }: SpawnImage): void {
-    if (FAKE_INFO.diskFormats.includes(diskFormat)) return;
-    throw new AppError('invalid', `image ${id}: disk format ${diskFormat} is not supported`);
   }
 
   #existing(uuid: string): FakeInstance {

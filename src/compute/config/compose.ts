@@ -61,6 +61,18 @@ export function composeConfig(options: Options, configFolders: readonly string[]
     cinder: composeCinder(options),
     serviceUser: composeServiceUser(options),
     lxd: lxd(options),
+    fake: fake(options),
+  };
+}
+
+function fake(options: Options): Config.FakeConfig {
+  const reader = new SectionReader(options, 'fake');
+  return {
+    hosts: reader.number('hosts'),
+    vcpus: reader.number('vcpus'),
+    memoryMib: reader.number('memory_mb'),
+    diskGib: reader.number('disk_gb'),
+    delayMs: reader.ms('delay'),
   };
 }
 

@@ -180,6 +180,15 @@ export interface LxdConfig {
   readonly spawnTimeoutMs: number;
 }
 
+/** Hosts that are simulated, with compute_driver = fake. */
+export interface FakeConfig {
+  readonly hosts: number;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly diskGib: number;
+  readonly delayMs: number;
+}
+
 export interface ComputeConfig {
   readonly host: string;
   readonly myIp: string;
@@ -206,4 +215,5 @@ export interface ComputeConfig {
   readonly cinder: CinderConfig;
   readonly serviceUser: ServiceUserConfig;
   readonly lxd: LxdConfig;
+  readonly fake: FakeConfig;
 }

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { KeystoneSession, type TokenSource } from 'keystone-client-ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
+import type { Service } from '#src/lib/service.ts';
 import type { LxdEndpoint } from '#drivers/virt/lxd/options.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { createRpcTransport } from '#src/messaging/transport.ts';
@@ -11,23 +12,41 @@ import { createGlance } from '#src/openstack/glance.ts';
 import { createNeutron } from '#src/openstack/neutron.ts';
 import { createPlacement } from '#src/openstack/placement.ts';
 import { createSession } from '#src/openstack/service.ts';
-import { vifDrivers } from '#drivers/vif/registry.ts';
+import { simulatedVifDrivers, vifDrivers } from '#drivers/vif/registry.ts';
 import type { VirtDriver } from '#drivers/virt/driver.ts';
 import { type VirtDriverName, virtDrivers } from '#drivers/virt/registry.ts';
 import type { ComputeConfig, LxdConfig } from '../config/config.ts';
 import { connectNotifications } from '../notifications/connect-notifications.ts';
-import type { ComputeParts } from './compute-service.ts';
+import { type ComputeParts, createComputeService } from './compute-service.ts';
+import { createSimulatedHosts } from './simulated-hosts.ts';
 
-export async function connectCompute(config: ComputeConfig, log: Log): Promise<ComputeParts> {
-  const host = new LinuxHost();
+/** All that this process serves: one host, or many simulated ones. */
+export async function createServices(config: ComputeConfig, log: Log): Promise<Service> {
   const transport = connectBroker(config, log);
+  const openStack = connectOpenStack(config);
+  const partsOf = async (own: ComputeConfig, way: RpcTransport, ownLog: Log): Promise<ComputeParts> => ({
+    ...(await connectHost(own, way, ownLog)),
+    ...openStack,
+  });
+  if (config.computeDriver === 'fake' && config.fake.hosts > 1) {
+    return createSimulatedHosts(config, log, { transport, partsOf });
+  }
+  return createComputeService(config, await partsOf(config, transport, log));
+}
+
+async function connectHost(
+  config: ComputeConfig,
+  transport: RpcTransport,
+  log: Log,
+): Promise<Omit<ComputeParts, 'placement' | 'neutron' | 'glance'>> {
+  const host = new LinuxHost();
+  const modules = config.computeDriver === 'fake' ? simulatedVifDrivers : vifDrivers;
   const { notifications, flush } = await connectNotifications(config, transport, log);
   return {
     log,
     transport,
     virt: await connectEngine(config, log),
-    vifs: Object.values(vifDrivers).map((module) => module.create({ host, log })),
-    ...connectOpenStack(config),
+    vifs: Object.values(modules).map((module) => module.create({ host, log })),
     notifications,
     flushNotifications: flush,
   };
@@ -46,13 +65,13 @@ export function connectBroker({ messaging }: ComputeConfig, log: Log): RpcTransp
 }
 
 export async function connectEngine(config: ComputeConfig, log: Log): Promise<VirtDriver> {
-  const { computeDriver, host: nodeName, statePath: stateFolder, myIp, lxd } = config;
+  const { computeDriver, host: nodeName, statePath: stateFolder, myIp, lxd, fake } = config;
   if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
   const { clientCert: _cert, clientKey: _key, serverCert: _server, maxConcurrentMigrations: _bound, ...options } = lxd;
   const policy = { allowNesting: lxd.allowNesting, allowPrivileged: lxd.allowPrivileged };
   const settings = { ...options, policy };
   const endpoint = await endpointOf(lxd);
-  const context = { nodeName, log, host: new LinuxHost(), stateFolder };
+  const context = { nodeName, log, host: new LinuxHost(), stateFolder, fake };
   return virtDrivers[computeDriver]({ ...context, lxd: { ...settings, endpoint, myIp } });
 }
 

@@ -8,8 +8,7 @@ import type { ComputeConfig } from '../config/config.ts';
 import { type ConfigMachine, loadComputeConfig } from '../config/load.ts';
 import { checkCompute } from './check.ts';
 import { type CommandLine, HELP, parseCommandLine } from './command-line.ts';
-import { createComputeService } from './compute-service.ts';
-import { connectCompute } from './connect.ts';
+import { createServices } from './connect.ts';
 
 /** The process, as far as the program needs it. */
 export interface ProgramWorld {
@@ -62,7 +61,7 @@ const ACTIONS: Readonly<Record<CommandLine['action'], (world: ProgramWorld, comm
       const log = createLog({ level: levelOf(config), ...(file !== undefined && { file }) });
       world.onReload(() => void reload(world, command, log));
       try {
-        const service = createComputeService(config, await connectCompute(config, log));
+        const service = await createServices(config, log);
         const graceMs = config.service.gracefulShutdownTimeoutMs || NO_LIMIT_MS;
         await runServices([service], { until: world.until, log, graceMs });
         return 0;
