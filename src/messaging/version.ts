@@ -9,6 +9,7 @@ export function isCompatible(implemented: string, requested: string): boolean {
 }
 
 function parts(version: string): readonly [number, number, number] {
+  if (!/^\d+(\.\d+){0,2}$/.test(version)) return [Number.NaN, Number.NaN, Number.NaN];
   const [major = Number.NaN, minor = 0, revision = 0] = version.split('.').map(Number);
   return [major, minor, revision];
 }

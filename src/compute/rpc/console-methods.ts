@@ -2,10 +2,10 @@
 import { novaException } from '#src/nova/exceptions.ts';
 import type { ComputeOperations } from '../operations.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
-import { object, optional, text } from './params.ts';
+import { optional, text, instanceObject } from './params.ts';
 import { XF } from './wrappers.ts';
 
-const instance = object('Instance');
+const instance = instanceObject();
 const consoleArgs = { console_type: optional(text()), instance };
 const portArgs = { instance, port: text(), console_type: optional(text()) };
 

@@ -20,10 +20,11 @@ import {
   oneOf,
   optional,
   text,
+  instanceObject,
 } from './params.ts';
 import { F, X, XEF, XF, XTEF, XTF } from './wrappers.ts';
 
-const instance = object('Instance');
+const instance = instanceObject();
 const instances = listOr(instance, object('InstanceList'), (list) => expectList(list, 'InstanceList'));
 
 const aboutInstance = { instance };

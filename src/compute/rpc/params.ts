@@ -62,6 +62,21 @@ export function object<N extends ObjectName>(name: N): Param<NovaObject<N>> {
   };
 }
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** An instance by a uuid that is one: it names files and engine objects, and every wrapper acts on it. */
+export function instanceObject(): Param<NovaObject<'Instance'>> {
+  const param = object('Instance');
+  return {
+    ...param,
+    decode(raw) {
+      const instance = param.decode(raw);
+      if (!UUID.test(instance.get('uuid'))) throw new AppError('invalid', 'an instance without a uuid');
+      return instance;
+    },
+  };
+}
+
 export function listOf<T>(item: Param<T>): Param<readonly T[]> {
   return {
     schema: { type: 'array', items: item.schema, maxItems: 10_000 },

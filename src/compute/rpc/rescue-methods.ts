@@ -1,10 +1,10 @@
 // RPC methods of rescue (table 5.1).
 import type { ComputeOperations } from '../operations.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
-import { flag, object, optional, text } from './params.ts';
+import { flag, optional, text, instanceObject } from './params.ts';
 import { XTEF } from './wrappers.ts';
 
-const instance = object('Instance');
+const instance = instanceObject();
 const rescueArgs = {
   instance,
   rescue_password: optional(text()),

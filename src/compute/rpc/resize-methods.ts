@@ -1,10 +1,10 @@
 // RPC methods of resizes and cold migrations (table 5.1, section 5.7).
 import type { ComputeOperations } from '../operations.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
-import { dict, flag, listOf, object, optional } from './params.ts';
+import { dict, flag, listOf, object, optional, instanceObject } from './params.ts';
 import { XEFM, XTEFM } from './wrappers.ts';
 
-const move = { instance: object('Instance'), migration: object('Migration') };
+const move = { instance: instanceObject(), migration: object('Migration') };
 const requestSpec = optional(object('RequestSpec'));
 const resizeArgs = {
   ...move,

@@ -3,12 +3,12 @@
 import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
 import { NotImplementedError } from '../not-implemented.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
-import { type ArgsOf, object, optional } from './params.ts';
+import { type ArgsOf, object, optional, instanceObject } from './params.ts';
 import { type Wrapper, X, XEF, XEFM, XF, XTEFM, XTF } from './wrappers.ts';
 
 /** What a refusal may need of the arguments, whichever of them a method has. */
 const args = {
-  instance: optional(object('Instance')),
+  instance: optional(instanceObject()),
   migration: optional(object('Migration')),
 };
 type Args = ArgsOf<typeof args>;
