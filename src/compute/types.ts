@@ -73,8 +73,13 @@ export interface InstanceOperations {
   start(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** reboot_instance. */
   reboot(context: RequestContext, instance: NovaObject<'Instance'>, type: 'SOFT' | 'HARD'): Promise<void>;
-  /** unpause_instance. */
+  /** unpause_instance; the task is unpausing already, and so on. */
   unpause(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  pause(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  suspend(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  resume(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  softDelete(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  restore(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** terminate_instance (section 5.3), block devices and metadata read by itself. */
   terminate(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** unrescue_instance; task_state is unrescuing already. */

@@ -31,6 +31,26 @@ export class FakeOperations implements InstanceOperations {
     this.#call('unpause', instance);
   }
 
+  async pause(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('pause', instance);
+  }
+
+  async suspend(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('suspend', instance);
+  }
+
+  async resume(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('resume', instance);
+  }
+
+  async softDelete(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('softDelete', instance);
+  }
+
+  async restore(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('restore', instance);
+  }
+
   async unrescue(_context: RequestContext, instance: Instance): Promise<void> {
     this.#call('unrescue', instance);
   }

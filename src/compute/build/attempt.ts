@@ -155,8 +155,16 @@ export class BuildAttempt {
       await injectPassword(this.#services, this.#instance, this.#request.adminPassword, this.#signal);
       return await cached;
     }
+    await this.#unplug(network);
     await this.#remove(this.#stop.signal.reason);
     throw this.#stop.signal.reason;
+  }
+
+  /** The cache, by which others unplug, may not have them yet. */
+  async #unplug(network: Promise<Allocation>): Promise<void> {
+    if (this.#isForeign) return;
+    const vifs = await network.then((allocation) => allocation.vifs).catch(() => []);
+    await this.#tools.plugger.unplug(vifs);
   }
 
   /** The first part that fails is the reason of the build's failure; the others are stopped. */

@@ -86,6 +86,7 @@ const STEPS: Readonly<Record<RecoveryStep, Step>> = {
   start: ({ operations, context }, instance) => operations.start(context, instance),
   'undo rescue': ({ operations, context }, instance) => operations.undoRescue(context, instance),
   offload: ({ operations, context }, instance) => operations.offloadShelved(context, instance),
+  'do again': doAgain,
   unrescue: ({ operations, context }, instance) => operations.unrescue(context, instance),
   plug: async (parts, instance, signal) => {
     try {
@@ -100,6 +101,27 @@ const STEPS: Readonly<Record<RecoveryStep, Step>> = {
   'abandon move': ({ operations, context }, instance, signal) => operations.abandonMove(context, instance, signal),
   'resume guest': ({ operations, context }, instance, signal) => operations.resumeGuest(context, instance, signal),
 };
+
+const AGAIN = {
+  [TASK_STATES.pausing]: 'pause',
+  [TASK_STATES.suspending]: 'suspend',
+  [TASK_STATES.resuming]: 'resume',
+  [TASK_STATES.softDeleting]: 'softDelete',
+  [TASK_STATES.restoring]: 'restore',
+} as const;
+
+/** A failure leaves no task behind, as one of the RPC does not. */
+async function doAgain({ operations, conductor, context }: RecoveryParts, instance: Instance): Promise<void> {
+  const work = Object.entries(AGAIN).find(([task]) => task === instance.get('task_state'))?.[1];
+  if (!work) return;
+  try {
+    await operations[work](context, instance);
+  } catch (error) {
+    instance.set('task_state', null);
+    await conductor.save(context, instance);
+    throw error;
+  }
+}
 
 async function setError({ conductor, context }: RecoveryParts, instance: Instance): Promise<void> {
   instance.set('vm_state', VM_STATES.error).set('task_state', null);

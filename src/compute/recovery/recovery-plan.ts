@@ -16,6 +16,7 @@ export type RecoveryStep =
   | 'undo rescue'
   | 'unrescue'
   | 'offload'
+  | 'do again'
   | 'plug'
   | 'fail live migration'
   | 'abandon move'
@@ -66,6 +67,13 @@ function isHalfShelved({ vmState, taskState }: RecoveryView): boolean {
   return vmState !== VM.error && isIn(taskState, shelving, shelvingImagePendingUpload, shelvingImageUploading);
 }
 
+/** What was asked for is done once more: each of these is the same done twice. */
+function isToDoAgain({ vmState, taskState, power }: RecoveryView): boolean {
+  if (vmState === VM.error) return false;
+  if (isIn(taskState, TASK.suspending, TASK.resuming, TASK.softDeleting, TASK.restoring)) return true;
+  return taskState === TASK.pausing && power === POWER_STATES.paused;
+}
+
 function unshelveSteps({ recordedPower }: RecoveryView): readonly RecoveryStep[] {
   return recordedPower === POWER_STATES.running ? ['plug', 'resume guest', 'clear task'] : ['plug', 'clear task'];
 }
@@ -75,6 +83,8 @@ const RULES: readonly Rule[] = [
   { applies: ({ taskState }) => taskState === TASK.rescuing, steps: () => ['undo rescue'] },
   { applies: ({ taskState }) => taskState === TASK.unrescuing, steps: () => ['unrescue'] },
   { applies: isHalfShelved, steps: unshelveSteps },
+  { applies: isToDoAgain, steps: () => ['do again'] },
+  { applies: ({ taskState }) => taskState === TASK.updatingPassword, steps: () => ['clear task'], goesOn: true },
   {
     applies: ({ vmState, taskState }) => vmState === VM.shelved && taskState === TASK.shelvingOffloading,
     steps: () => ['clear task', 'offload'],

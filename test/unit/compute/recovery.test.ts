@@ -55,6 +55,12 @@ describe('the recovery plan', () => {
     ['rescued', 'unrescuing', ['unrescue']],
     ['rescued', null, ['plug']],
     ['active', 'pausing', ['make active', 'plug']],
+    ['active', 'suspending', ['do again']],
+    ['suspended', 'resuming', ['do again']],
+    ['active', 'soft-deleting', ['do again']],
+    ['soft-delete', 'restoring', ['do again']],
+    ['error', 'suspending', []],
+    ['active', 'updating_password', ['clear task', 'plug']],
     ['active', 'unpausing', ['make active', 'plug']],
     ['active', 'rebooting', ['make active', 'plug']],
     ['active', 'reboot_started_hard', ['make active', 'plug']],
@@ -95,6 +101,7 @@ describe('the recovery plan', () => {
 
   it('unpauses a guest that was being unpaused, and resumes guests only when the operator wants it', () => {
     expect(plan('paused', 'unpausing', { power: 3 })).toEqual(['unpause']);
+    expect(plan('active', 'pausing', { power: 3 })).toEqual(['do again']);
     expect(plan('active', null, { power: DOWN })).toEqual(['plug']);
     expect(plan('active', null, { power: DOWN, resumesGuests: true })).toEqual(['plug', 'resume guest']);
     expect(plan('stopped', null, { power: DOWN, recordedPower: DOWN, resumesGuests: true })).toEqual(['plug']);
