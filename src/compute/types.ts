@@ -132,6 +132,7 @@ export type InstanceMoment =
   | 'resize_finish'
   | 'resize_confirm'
   | 'resize_revert'
+  | 'exists'
   | 'interface_attach'
   | 'interface_detach';
 
@@ -142,10 +143,12 @@ export interface InstanceNotifications {
     instance: NovaObject<'Instance'>,
     moment: {
       readonly name: InstanceMoment;
-      readonly phase: 'start' | 'end' | 'error';
+      readonly phase: 'start' | 'end' | 'error' | 'once';
       readonly error?: unknown;
       /** Additional keys of the legacy payload (image_name, message). */
       readonly extra?: Readonly<Record<string, unknown>>;
+      /** Of what exists until now, where its record says something else already. */
+      readonly imageId?: string;
       /** Goes with every snapshot. */
       readonly snapshotImageId?: string;
       /** Goes with a rescue by an image that was asked for. */

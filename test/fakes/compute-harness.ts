@@ -91,7 +91,7 @@ export class ComputeHarness {
     this.virt = new FakeVirtDriver({ nodeName: host, delayMs });
     this.tracker = new FakeTracker(host, conductor);
     const notifications: InstanceNotifications = {
-      moment: (_context, _instance, { name, phase }) => this.moments.push(`${name}.${phase}`),
+      moment: (_context, _instance, { name, phase }) => this.moments.push(phase === 'once' ? name : `${name}.${phase}`),
       failure: (_context, { method }) => this.moments.push(`failure ${method}`),
     };
     this.services = {

@@ -1,4 +1,5 @@
 // Options of nova.conf to the typed ComputeConfig; the only place that knows both names.
+import { parseAuditUnit } from '#src/nova/notifications/audit-period.ts';
 import { isAbsolute, join } from 'node:path';
 import { messageOf } from '#src/lib/errors.ts';
 import {
@@ -142,7 +143,15 @@ function notifications(options: Options): Config.MessagingConfig['notifications'
     format: content.string('notification_format') as Config.MessagingConfig['notifications']['format'],
     versionedTopics: content.strings('versioned_notifications_topics'),
     bdmsInNotifications: content.boolean('bdms_in_notifications'),
+    auditPeriod: auditPeriod(new SectionReader(options, 'DEFAULT')),
   };
+}
+
+function auditPeriod(main: SectionReader): string {
+  const name = 'instance_usage_audit_period';
+  const text = main.string(name);
+  if (!parseAuditUnit(text)) main.complain(name, `${text} is not hour, day, month or year with an offset within it`);
+  return text;
 }
 
 function service(main: SectionReader): Config.ServiceConfig {

@@ -20,6 +20,8 @@ export interface MessagingConfig {
     readonly format: 'unversioned' | 'versioned' | 'both';
     readonly versionedTopics: readonly string[];
     readonly bdmsInNotifications: boolean;
+    /** instance_usage_audit_period. */
+    readonly auditPeriod: string;
   };
 }
 

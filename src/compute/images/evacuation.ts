@@ -15,7 +15,7 @@ import type { PowerOperations } from '../power/power-operations.ts';
 import { transition } from '../transition.ts';
 import type { ComputeServices, MoveRecords } from '../types.ts';
 import { instanceName } from './instance-name.ts';
-import type { RebuildWish } from './rebuild-operations.ts';
+import { type RebuildWish, replaced } from './rebuild-operations.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
 
@@ -43,6 +43,7 @@ export class Evacuation {
     if (!migration) throw novaException('MigrationError', { reason: 'an evacuation comes with a migration' });
     const move = { instance, migration };
     const isOff = instance.get('vm_state') === VM_STATES.stopped || wish.targetState === VM_STATES.stopped;
+    notifications.moment(context, instance, { name: 'exists', phase: 'once', ...replaced(wish) });
     notifications.moment(context, instance, { name: 'rebuild', phase: 'start' });
     try {
       await this.#claim(context, move);

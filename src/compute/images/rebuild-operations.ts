@@ -42,6 +42,11 @@ export interface RebuildWish {
 
 type Wish = RebuildWish & { readonly image: SpawnImage };
 
+/** Until now the instance was of another image than its record says. */
+export function replaced({ before }: Pick<RebuildWish, 'before'>): { readonly imageId?: string } {
+  return before.imageId === null ? {} : { imageId: before.imageId };
+}
+
 export class RebuildOperations {
   readonly #services: ComputeServices;
   readonly #tools: OperationTools;
@@ -61,6 +66,7 @@ export class RebuildOperations {
     try {
       const image = await this.#checked(context, instance, wish, signal);
       const extra = { image_name: image.name };
+      notifications.moment(context, instance, { name: 'exists', phase: 'once', ...replaced(wish) });
       notifications.moment(context, instance, { name: 'rebuild', phase: 'start', extra });
       await this.#replace(context, instance, { ...wish, image }, signal);
       if (wasStopped) await this.#stopAgain(context, instance, signal);

@@ -68,6 +68,7 @@ export class ShelveOperations {
     const wasRunning = (await virt.powerState(uuid, signal)) === POWER_STATES.running;
     try {
       const about = { instance, name: 'shelve' } as const;
+      this.#services.notifications.moment(context, instance, { name: 'exists', phase: 'once' });
       await told(this.#services.notifications, context, about, () => this.#upload(context, instance, wish, signal));
       return true;
     } catch (error) {

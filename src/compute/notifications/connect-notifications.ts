@@ -42,6 +42,7 @@ export async function connectNotifications(
     ...(legacy && { legacy }),
     ...(versioned && { versioned }),
     includeBlockDevices: bdmsInNotifications,
+    auditPeriod: config.messaging.notifications.auditPeriod,
     imageUrl: (context, imageRef) => imageUrl(context, imageRef, config.glance),
     instanceName: (instance) => instanceName(instance, config.build.instanceNameTemplate),
   });

@@ -58,6 +58,7 @@ export class RescueOperations {
     }).catch((cause: unknown) => {
       throw notRescuable(uuid, `Driver Error: ${messageOf(cause)}`, cause);
     });
+    notifications.moment(context, instance, { name: 'exists', phase: 'once' });
     const fields = {
       power_state: await virt.powerState(uuid, signal),
       vm_state: VM_STATES.rescued,

@@ -41,6 +41,7 @@ export class PrepResize {
     const moment = { name: 'resize_prep', newFlavor: flavor } as const;
     const extra = { new_instance_type: flavor.get('name'), new_instance_type_id: flavor.get('id') };
     await orError(this.#services, context, instance, async () => {
+      notifications.moment(context, instance, { name: 'exists', phase: 'once' });
       notifications.moment(context, instance, { ...moment, phase: 'start' });
       try {
         await this.#claim(context, request);

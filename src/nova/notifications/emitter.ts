@@ -5,11 +5,13 @@ import type { RequestContext } from '../context.ts';
 import { type NovaObject, expectObject, fromPrimitive } from '../objects/object.ts';
 import { expectList } from '../objects/wire.ts';
 import type { Conductor } from '../types.ts';
+import { type AuditPeriod, currentPeriod, periodText } from './audit-period.ts';
 import { legacyFailure, legacyPayload } from './legacy.ts';
 import { type Moment, type MomentNames, type Phase, moments } from './moments.ts';
 import {
   actionPayload,
   createPayload,
+  existsPayload,
   exceptionPayload,
   rebuildPayload,
   rescuePayload,
@@ -30,6 +32,8 @@ export interface NotificationOptions {
   /** `[notifications] bdms_in_notifications`. */
   readonly includeBlockDevices: boolean;
   readonly imageUrl: (context: RequestContext, imageRef: string | null) => string;
+  /** `instance_usage_audit_period`. */
+  readonly auditPeriod: string;
   /** By instance_name_template. */
   readonly instanceName: (instance: Instance) => string;
 }
@@ -40,6 +44,8 @@ export interface MomentOf {
   readonly error?: unknown;
   /** Additional keys of the legacy payload. */
   readonly extra?: Readonly<Record<string, unknown>>;
+  /** Told in the legacy payload in the place of the instance's image. */
+  readonly imageId?: string;
   /** Of the versioned payload of a snapshot. */
   readonly snapshotImageId?: string;
   /** Of the versioned payload of a rescue. */
@@ -168,28 +174,35 @@ class Emitter implements NotificationEmitter {
     const { name, phase } = of.moment;
     const { legacy: oldName, versioned: newName } = moments[name];
     const wire = context.redacted().toWire();
+    const suffix = phase === 'once' ? '' : `.${phase}`;
     const send = (notifier: Notifier, rest: Pick<Notification, 'eventType' | 'priority' | 'payload'>): void =>
       notifier.notify({ context: wire, ...rest });
     if (legacy !== undefined && oldName !== null) {
       const priority = phase === 'error' ? 'ERROR' : 'INFO';
       const payload = this.#legacyPayload(context, instance, of.moment);
-      send(legacy, { eventType: `compute.instance.${oldName}.${phase}`, priority, payload });
+      send(legacy, { eventType: `compute.instance.${oldName}${suffix}`, priority, payload });
     }
     if (versioned !== undefined) {
       const priority = of.moment.error === undefined ? 'INFO' : 'ERROR';
       const payload = this.#versionedPayload(context, instance, of);
-      send(versioned, { eventType: `instance.${newName}.${phase}`, priority, payload });
+      send(versioned, { eventType: `instance.${newName}${suffix}`, priority, payload });
     }
   }
 
-  #legacyPayload(context: RequestContext, instance: Instance, { name, phase, error, extra }: MomentOf): unknown {
+  #legacyPayload(context: RequestContext, instance: Instance, moment: MomentOf): unknown {
+    const { name, phase, error, extra, imageId } = moment;
     const names: MomentNames = moments[name];
+    const audit = name === 'exists' ? auditKeys(this.#period()) : undefined;
     return legacyPayload(instance, {
-      imageUrl: this.#options.imageUrl(context, instance.find('image_ref') ?? null),
+      imageUrl: this.#options.imageUrl(context, imageId ?? instance.find('image_ref') ?? null),
       withFixedIps: names.fixedIps?.includes(phase) ?? false,
       ...(error === undefined ? {} : { error }),
-      ...(extra === undefined ? {} : { extra }),
+      ...(extra === undefined && audit === undefined ? {} : { extra: { ...audit, ...extra } }),
     });
+  }
+
+  #period(): AuditPeriod {
+    return currentPeriod(this.#options.auditPeriod, new Date());
   }
 
   #versionedPayload(
@@ -200,7 +213,7 @@ class Emitter implements NotificationEmitter {
       blockDevices,
     }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
   ): unknown {
-    const details = { context, blockDevices, ...(error === undefined ? {} : { error }) };
+    const details = { context, blockDevices, ...errorIn(error) };
     switch (moments[name].payload) {
       case 'InstanceCreatePayload':
         return createPayload(instance, this.#options.instanceName(instance), details);
@@ -210,6 +223,8 @@ class Emitter implements NotificationEmitter {
         return rebuildPayload(instance, details);
       case 'InstanceActionRescuePayload':
         return rescuePayload(instance, rescueImageId ?? null, details);
+      case 'InstanceExistsPayload':
+        return existsPayload(instance, this.#period(), details);
       case 'InstanceActionResizePrepPayload':
         return resizePrepPayload(instance, newFlavor ?? null, details);
       default:
@@ -228,6 +243,14 @@ class Emitter implements NotificationEmitter {
   #warn(instance: string | undefined, error: unknown): void {
     this.#options.log.warn('a notification could not be made', { instance, error });
   }
+}
+
+function errorIn(error: unknown): { readonly error?: unknown } {
+  return error === undefined ? {} : { error };
+}
+
+function auditKeys({ begin, end }: AuditPeriod): Readonly<Record<string, unknown>> {
+  return { audit_period_beginning: periodText(begin), audit_period_ending: periodText(end) };
 }
 
 /** The instance as it is now: what was loaded may change before the rest has been read. */

@@ -11,12 +11,14 @@ export interface MomentNames {
     | 'InstanceActionSnapshotPayload'
     | 'InstanceActionRebuildPayload'
     | 'InstanceActionRescuePayload'
-    | 'InstanceActionResizePrepPayload';
+    | 'InstanceActionResizePrepPayload'
+    | 'InstanceExistsPayload';
   /** The phases whose legacy payload carries the addresses. */
   readonly fixedIps?: readonly Phase[];
 }
 
-export type Phase = 'start' | 'end' | 'error';
+/** `once`: what is told once has no phase in its name. */
+export type Phase = 'start' | 'end' | 'error' | 'once';
 
 const action = (name: string): MomentNames => ({ legacy: name, versioned: name, payload: 'InstanceActionPayload' });
 
@@ -55,6 +57,7 @@ export const moments = {
     fixedIps: ['end'],
   },
   resize_revert: { legacy: 'resize.revert', versioned: 'resize_revert', payload: 'InstanceActionPayload' },
+  exists: { legacy: 'exists', versioned: 'exists', payload: 'InstanceExistsPayload' },
   interface_attach: { legacy: null, versioned: 'interface_attach', payload: 'InstanceActionPayload' },
   interface_detach: { legacy: null, versioned: 'interface_detach', payload: 'InstanceActionPayload' },
 } as const satisfies Record<string, MomentNames>;

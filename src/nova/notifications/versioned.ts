@@ -9,6 +9,8 @@ import { fixedIpsOf, parseNetworkInfo } from '../network-model.ts';
 import type { NovaObject } from '../objects/object.ts';
 import type { Primitive } from '../objects/primitive.ts';
 import { powerStateName } from '../states.ts';
+import { wireTime } from '../objects/wire.ts';
+import type { AuditPeriod } from './audit-period.ts';
 import { copyFields, sameFields } from './fields.ts';
 
 type Dict = Readonly<Record<string, unknown>>;
@@ -50,6 +52,14 @@ export function resizePrepPayload(
 ): Primitive {
   const data = { ...actionData(instance, details), new_flavor: flavor && flavorPayload(flavor) };
   return payload('InstanceActionResizePrepPayload', '1.4', data);
+}
+
+/** What is told once in a while of an instance that is there. */
+export function existsPayload(instance: Instance, { begin, end }: AuditPeriod, details: ActionDetails): Primitive {
+  const { fault: _none, ...data } = actionData(instance, details);
+  const period = { audit_period_beginning: wireTime(begin), audit_period_ending: wireTime(end) };
+  const audit = payload('AuditPeriodPayload', '1.0', period);
+  return payload('InstanceExistsPayload', '2.1', { ...data, audit_period: audit });
 }
 
 /** Needs key pairs, tags and trusted certificates as well. */

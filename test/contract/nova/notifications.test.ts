@@ -44,6 +44,7 @@ function emitter(options: Partial<NotificationOptions> = {}) {
     legacy,
     versioned,
     includeBlockDevices: false,
+    auditPeriod: 'month',
     imageUrl,
     instanceName: (instance) => `instance-${instance.get('id').toString(16).padStart(8, '0')}`,
     ...options,
@@ -186,6 +187,35 @@ describe('versioned notifications are Nova’s own', () => {
   });
 });
 
+describe('that an instance exists', () => {
+  it('is told once, of the period under way, with the image that it had', () => {
+    const { emit, legacy, versioned } = emitter();
+    const [{ payload: action }] = golden.sent['versioned power_off.start'];
+    const [{ payload: plain }] = golden.sent['legacy power_on.start'];
+
+    emit.moment(context, newInstance(), { name: 'exists', phase: 'once', imageId: 'before' });
+
+    const [old] = legacy as any[];
+    expect(old).toMatchObject({ eventType: 'compute.instance.exists', priority: 'INFO' });
+    const { audit_period_beginning: begin, audit_period_ending: end, image_ref_url: url, ...rest } = old.payload;
+    expect([begin, end]).toEqual([
+      expect.stringMatching(/^\d{4}-\d\d-01 00:00:00$/),
+      expect.stringMatching(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/),
+    ]);
+    expect(url).toMatch(/before$/);
+    const { image_ref_url: _url, ...expected } = plain;
+    expect(rest).toEqual(expected);
+    const [fresh] = versioned as any[];
+    expect(fresh).toMatchObject({ eventType: 'instance.exists', priority: 'INFO' });
+    const { 'nova_object.data': data, ...label } = fresh.payload;
+    expect(label).toMatchObject({ 'nova_object.name': 'InstanceExistsPayload', 'nova_object.version': '2.1' });
+    const { audit_period: period, shares: _shares, ...told } = data;
+    expect(period).toMatchObject({ 'nova_object.name': 'AuditPeriodPayload', 'nova_object.version': '1.0' });
+    const { fault: _fault, ...known } = action['nova_object.data'];
+    expect(told).toEqual({ ...known, block_devices: null });
+  });
+});
+
 describe('what an instance lacks', () => {
   const sparse = (): NovaObject<'Instance'> => {
     const full = newInstance();
@@ -269,6 +299,7 @@ it('without notifiers nothing is made', () => {
     log: silentLog,
     conductor: noConductor,
     includeBlockDevices: true,
+    auditPeriod: 'month',
     imageUrl: () => expect.unreachable(),
     instanceName: () => expect.unreachable(),
   });

@@ -47,7 +47,7 @@ describe('an evacuation', () => {
     expect([...computes.source.neutron.ports.values()]).toMatchObject([{ 'binding:host_id': TARGET }]);
     expect(computes.plane.migrations.get(1)).toMatchObject({ status: 'done', dest_compute: TARGET });
     expect(computes.target.tracker.calls).toEqual(['resizeClaim', 'keepRoom none', 'updateUsage']);
-    expect(computes.target.moments).toEqual(['rebuild.start', 'rebuild.end']);
+    expect(computes.target.moments).toEqual(['exists', 'rebuild.start', 'rebuild.end']);
   });
 
   it.each([

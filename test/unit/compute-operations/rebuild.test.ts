@@ -50,7 +50,7 @@ describe('rebuild_instance', () => {
     const ports = [...harness.neutron.ports.values()];
     expect(ports).toMatchObject([{ device_id: uuid, 'binding:host_id': 'fake1' }]);
     expect(harness.placement.requests).toEqual([]);
-    expect(harness.moments).toEqual(['rebuild.start', 'rebuild.end']);
+    expect(harness.moments).toEqual(['exists', 'rebuild.start', 'rebuild.end']);
   });
 
   it('leaves an instance that was stopped stopped', async () => {
@@ -60,7 +60,7 @@ describe('rebuild_instance', () => {
     await harness.send('rebuild_instance', argsOf(instance));
 
     expect(harness.row(instance)).toMatchObject({ vm_state: 'stopped', task_state: null, power_state: 4 });
-    expect(harness.moments).toEqual(['rebuild.start', 'power_off.start', 'power_off.end', 'rebuild.end']);
+    expect(harness.moments).toEqual(['exists', 'rebuild.start', 'power_off.start', 'power_off.end', 'rebuild.end']);
   });
 
   it.each([

@@ -56,7 +56,7 @@ describe('rescue_instance', () => {
     expect(guest.spec.image.id).toBe('rescue-image');
     expect(guest.nics).toHaveLength(1);
     expect(harness.virt.passwords.get(instance['nova_object.data'].uuid)).toBe('very-secret');
-    expect(harness.moments).toEqual(['rescue.start', 'rescue.end']);
+    expect(harness.moments).toEqual(['rescue.start', 'exists', 'rescue.end']);
     expect(harness.plane.events).toMatchObject([{ event: 'compute_rescue_instance', result: 'Success' }]);
     expect(JSON.stringify(harness.log.lines)).not.toContain('very-secret');
   });

@@ -152,6 +152,7 @@ describe('a resize', () => {
     expect(harness.tracker.calls).toEqual(['resizeClaim', 'keepRoom m1', 'updateUsage']);
     expect(harness.placement.consumers).toEqual(new Set([instance['nova_object.data'].uuid, MIGRATION]));
     expect(harness.moments).toEqual([
+      'exists',
       'resize_prep.start',
       'resize_prep.end',
       'resize.start',

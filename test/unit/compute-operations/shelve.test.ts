@@ -53,7 +53,7 @@ describe('shelve_instance', () => {
     expect(harness.virt.openSnapshots).toBe(0);
     expect(harness.placement.consumers.size).toBe(0);
     expect([...harness.neutron.ports.values()]).toMatchObject([{ device_id: uuid, 'binding:host_id': '' }]);
-    const told = ['shelve.start', 'shelve.end', 'shelve_offload.start', 'shelve_offload.end'];
+    const told = ['exists', 'shelve.start', 'shelve.end', 'shelve_offload.start', 'shelve_offload.end'];
     expect(harness.moments).toEqual(told);
   });
 
