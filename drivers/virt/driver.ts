@@ -52,6 +52,15 @@ export interface SpawnNic {
   readonly guestInterface: string;
 }
 
+/** A block device of this host that a guest has. */
+export interface GuestVolume {
+  readonly volumeId: string;
+  /** On the host: a name that never means another volume, also after a boot of the host. */
+  readonly hostPath: string;
+  /** In the guest, such as /dev/sdb. */
+  readonly guestPath: string;
+}
+
 export interface SpawnImage {
   readonly id: string;
   /** Identity of the content: same key, same bytes. The engine's image cache is addressed by it. */
@@ -146,6 +155,8 @@ export interface SpawnHooks {
   readonly network: (signal: AbortSignal) => Promise<readonly SpawnNic[]>;
   /** Called once when network() is done; absent: nothing is told and given. */
   readonly guest?: (signal: AbortSignal) => Promise<GuestData>;
+  /** Called once: the volumes of the guest, connected. */
+  readonly volumes?: (signal: AbortSignal) => Promise<readonly GuestVolume[]>;
   /** Called once when network() is done: resolves when Neutron has wired what was plugged. */
   readonly wired?: (signal: AbortSignal) => Promise<void>;
 }
@@ -273,6 +284,15 @@ export interface VirtDriver {
   attachNic(uuid: string, nic: SpawnNic, signal: AbortSignal): Promise<void>;
   /** Takes the interface with this MAC address away, from a running guest at once; none is success. Absent: 'not_found'. */
   detachNic(uuid: string, macAddress: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Gives the guest a volume, while it runs at once. One with this volumeId is replaced. AppError 'unsupported' when the engine is
+   * on another host. Absent: 'not_found'. Of a rescued instance these three are about its own guest.
+   */
+  attachVolume(uuid: string, volume: GuestVolume, signal: AbortSignal): Promise<void>;
+  /** Takes a volume away, from a running guest at once; none is success. Absent: 'not_found'. */
+  detachVolume(uuid: string, volumeId: string, signal: AbortSignal): Promise<void>;
+  /** Makes these the only volumes. No request when they are already. Absent: 'not_found'. */
+  setVolumes(uuid: string, volumes: readonly GuestVolume[], signal: AbortSignal): Promise<void>;
   /** Stopped: 'conflict'. Absent: 'not_found'. */
   usage(uuid: string, signal: AbortSignal): Promise<GuestUsage>;
   /** The last `maxBytes` of the console log; empty when nothing was printed yet. Absent: 'not_found'. */

@@ -8,11 +8,13 @@ import { EventInbox } from './events/event-inbox.ts';
 import { InstanceNetworks } from './network/instance-networks.ts';
 import { Plugger } from './network/plug.ts';
 import type { ComputeServices } from './types.ts';
+import { InstanceVolumes } from './volumes/instance-volumes.ts';
 
 export interface OperationTools {
   readonly inbox: EventInbox;
   readonly networks: InstanceNetworks;
   readonly plugger: Plugger;
+  readonly volumes: InstanceVolumes;
   readonly builds: BuildQueue;
   readonly consoles: SerialConsoles;
   /** Tells the schedulers of a new or changed instance; a failure is no failure of the operation. */
@@ -32,6 +34,7 @@ export function createOperationTools(services: ComputeServices): OperationTools 
     inbox: new EventInbox(),
     networks: new InstanceNetworks(services),
     plugger: new Plugger(vifs, log),
+    volumes: new InstanceVolumes(services),
     consoles: new SerialConsoles(services),
     builds: new BuildQueue(config.build.maxConcurrentBuilds, log),
     announce: (context, instance) =>

@@ -28,6 +28,8 @@ import { ResizeGuest, type ResizeRequest } from './resize/resize-guest.ts';
 import { RescueOperations, type RescueWish } from './rescue/rescue-operations.ts';
 import { TerminateOperations } from './terminate/terminate-operations.ts';
 import type { ComputeServices, InstanceOperations, MoveRecords, MoveStep } from './types.ts';
+import type { BlockDevice } from './volumes/block-devices.ts';
+import { type ReservationWish, type SwapWish, VolumeOperations } from './volumes/volume-operations.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Context = RequestContext;
@@ -42,6 +44,15 @@ export interface ComputeOperations extends InstanceOperations {
   /** The VIF that came about, as Nova's API reads it. */
   attachInterface(context: Context, instance: Instance, wish: NetworkWish): Promise<unknown>;
   detachInterface(context: Context, instance: Instance, portId: string): Promise<void>;
+  reserveVolume(context: Context, instance: Instance, wish: ReservationWish): Promise<BlockDevice>;
+  attachVolume(context: Context, instance: Instance, device: BlockDevice): Promise<void>;
+  detachVolume(context: Context, instance: Instance, which: Parameters<VolumeOperations['detach']>[2]): Promise<void>;
+  swapVolume(context: Context, instance: Instance, wish: SwapWish): Promise<void>;
+  removeVolumeConnection(
+    context: Context,
+    instance: Instance,
+    which: Parameters<VolumeOperations['removeConnection']>[2],
+  ): Promise<void>;
   restore(context: Context, instance: Instance): Promise<void>;
   snapshot(context: Context, instance: Instance, imageId: string): Promise<void>;
   backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
@@ -77,6 +88,7 @@ class LockedOperations implements ComputeOperations {
   readonly #power: PowerOperations;
   readonly #freeze: FreezeOperations;
   readonly #interfaces: InterfaceOperations;
+  readonly #volumes: VolumeOperations;
   readonly #terminate: TerminateOperations;
   readonly #builder: InstanceBuilder;
   readonly #snapshots: SnapshotOperations;
@@ -98,6 +110,7 @@ class LockedOperations implements ComputeOperations {
     this.#power = new PowerOperations(services, tools);
     this.#freeze = new FreezeOperations(services, tools, this.#power);
     this.#interfaces = new InterfaceOperations(services, tools);
+    this.#volumes = new VolumeOperations(services, tools.volumes);
     this.#terminate = new TerminateOperations(services, tools);
     this.#builder = new InstanceBuilder(services, tools);
     this.#snapshots = new SnapshotOperations(services);
@@ -111,7 +124,9 @@ class LockedOperations implements ComputeOperations {
     this.consoles = tools.consoles;
     this.#evacuation = new Evacuation(services, tools, this.#power);
     this.#receiver = new GuestReceiver(services);
-    this.events = new ExternalEvents(services, tools);
+    this.events = new ExternalEvents(services, tools, (context, instance, volumeId) =>
+      this.#locked(instance, (signal) => this.#volumes.extend(context, instance, volumeId, signal)),
+    );
   }
 
   build(context: Context, request: BuildRequest): void {
@@ -209,15 +224,43 @@ class LockedOperations implements ComputeOperations {
     await this.#locked(instance, (signal) => this.#unshelving.unshelve(context, instance, image, signal));
   }
 
+  async reserveVolume(context: Context, instance: Instance, wish: ReservationWish): Promise<BlockDevice> {
+    return await this.#locked(instance, () => this.#volumes.reserve(context, instance, wish));
+  }
+
+  async attachVolume(context: Context, instance: Instance, device: BlockDevice): Promise<void> {
+    await this.#locked(instance, (signal) => this.#volumes.attach(context, instance, device, signal));
+  }
+
+  async detachVolume(
+    context: Context,
+    instance: Instance,
+    which: Parameters<VolumeOperations['detach']>[2],
+  ): Promise<void> {
+    await this.#locked(instance, (signal) => this.#volumes.detach(context, instance, which, signal));
+  }
+
+  async swapVolume(context: Context, instance: Instance, wish: SwapWish): Promise<void> {
+    await this.#locked(instance, (signal) => this.#volumes.swap(context, instance, wish, signal));
+  }
+
+  async removeVolumeConnection(
+    context: Context,
+    instance: Instance,
+    which: Parameters<VolumeOperations['removeConnection']>[2],
+  ): Promise<void> {
+    await this.#locked(instance, (signal) => this.#volumes.removeConnection(context, instance, which, signal));
+  }
+
   /** A build of the instance that still runs is stopped, and waited for. */
-  async terminate(context: Context, instance: Instance): Promise<void> {
+  async terminate(context: Context, instance: Instance, devices?: readonly BlockDevice[]): Promise<void> {
     const uuid = instance.get('uuid');
     this.#tools.builds.interrupt(uuid);
     this.#tools.inbox.forget(uuid);
     this.#snapshots.interrupt(uuid);
     this.#shelving.interrupt(uuid);
     this.#resize.interrupt(uuid);
-    await this.#locked(instance, () => this.#terminate.terminate(context, instance));
+    await this.#locked(instance, () => this.#terminate.terminate(context, instance, devices));
   }
 
   async completeDeletion(context: Context, instance: Instance): Promise<void> {
@@ -233,7 +276,7 @@ class LockedOperations implements ComputeOperations {
   async resumeGuest(context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
     const { virt, conductor } = this.#services;
     await this.#locked(instance, async () => {
-      await this.#power.resume(instance, signal);
+      await this.#power.resume(context, instance, signal);
       instance.set('power_state', await virt.powerState(instance.get('uuid'), signal));
       await conductor.save(context, instance);
     });

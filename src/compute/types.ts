@@ -2,13 +2,14 @@
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import type { Conductor } from '#src/nova/types.ts';
-import type { Glance, Neutron, Placement } from '#src/openstack/types.ts';
+import type { Cinder, Glance, Neutron, Placement } from '#src/openstack/types.ts';
 import type { VifDriver } from '#drivers/vif/driver.ts';
 import type { VirtDriver } from '#drivers/virt/driver.ts';
 import type { RpcClient } from '#src/messaging/types.ts';
 import type { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { ComputeConfig } from './config/config.ts';
+import type { HostVolumes } from './volumes/host-volumes.ts';
 
 /** A reservation of this host's resources for one instance; ends with commit (nothing to do) or abort. */
 export interface Claim {
@@ -80,8 +81,12 @@ export interface InstanceOperations {
   resume(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   softDelete(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   restore(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
-  /** terminate_instance (section 5.3), block devices and metadata read by itself. */
-  terminate(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** terminate_instance (section 5.3). `blockDevices`: as the message has them; absent: read by itself. */
+  terminate(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    blockDevices?: readonly NovaObject<'BlockDeviceMapping'>[],
+  ): Promise<void>;
   /** unrescue_instance; task_state is unrescuing already. */
   unrescue(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Takes a rescue that was interrupted back: the guest runs as before when it did, and the task is cleared. */
@@ -134,7 +139,10 @@ export type InstanceMoment =
   | 'resize_revert'
   | 'exists'
   | 'interface_attach'
-  | 'interface_detach';
+  | 'interface_detach'
+  | 'volume_attach'
+  | 'volume_detach'
+  | 'volume_swap';
 
 /** Where notifications go (section 1.12, appendix B). Nothing here throws or waits. */
 export interface InstanceNotifications {
@@ -155,6 +163,9 @@ export interface InstanceNotifications {
       readonly rescueImageId?: string;
       /** Goes with every preparation of a resize. */
       readonly newFlavor?: NovaObject<'Flavor'>;
+      /** Goes with everything about a volume; the old one of two. */
+      readonly volumeId?: string;
+      readonly newVolumeId?: string;
     },
   ): void;
   /** The X wrapper: an RPC method failed. */
@@ -174,6 +185,11 @@ export interface ComputeServices {
   readonly placement: Placement;
   readonly neutron: Neutron;
   readonly glance: Glance;
+  readonly cinder: Cinder;
+  /** Cinder's volumes on this host. */
+  readonly volumes: HostVolumes;
+  /** What Cinder is told of this host. */
+  readonly connector: (signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
   readonly tracker: ResourceTracker;
   /** Plug interfaces on this host; each serves its own vif_types. */
   readonly vifs: readonly VifDriver[];

@@ -57,6 +57,7 @@ export const exceptionTable = {
   InstanceResumeFailure: { code: 400, message: 'Failed to resume the instance: {reason}' },
   InstanceTerminationFailure: { code: 400, message: 'Failed to terminate the instance: {reason}' },
   InvalidVolume: { code: 400, message: 'Invalid volume: {reason}' },
+  InvalidDevicePath: { code: 400, message: 'The supplied device path ({path}) is invalid' },
   DevicePathInUse: { code: 409, message: 'The device path {path} is already in use' },
   TooManyDiskDevices: { code: 403, message: 'At most {maximum} disk devices can be attached to one instance' },
   InvalidInput: { code: 400, message: 'Invalid input: {reason}' },
@@ -153,6 +154,10 @@ export const exceptionTable = {
   VolumeBDMNotFound: { code: 404, message: 'No block device mapping of volume {volume_id}' },
   VolumeAttachFailed: { code: 400, message: 'Volume {volume_id} could not be attached: {reason}' },
   VolumeDetachFailed: { code: 400, message: 'Volume {volume_id} could not be detached: {reason}' },
+  VolumeEncryptionNotSupported: {
+    code: 500,
+    message: 'Volume encryption is not supported for {volume_type} volume {volume_id}',
+  },
   DiskNotFound: { code: 404, message: 'No disk at {location}' },
 
   // Received from the conductor

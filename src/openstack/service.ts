@@ -2,6 +2,7 @@
 import {
   fromLegacyCatalog,
   KeystoneSession,
+  OpenStackError,
   ServiceClient,
   type ServiceRequest,
   type TokenSource,
@@ -53,6 +54,11 @@ export function asRequestedBy(credentials: Credentials): Pick<ServiceRequest, 't
     token: credentials.token,
     ...(credentials.catalog && { catalog: fromLegacyCatalog(credentials.catalog) }),
   };
+}
+
+/** The service answered that there is no such thing; not that the catalogue has no such service. */
+export function isAbsent(error: unknown): boolean {
+  return error instanceof OpenStackError && error.status === 404 && error.code !== 'EndpointNotFound';
 }
 
 export function withSignal(signal: AbortSignal | undefined): { signal?: AbortSignal } {

@@ -170,3 +170,57 @@ export interface Glance {
   /** 404 is success. */
   deleteImage(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
 }
+
+export interface CinderVolume {
+  readonly id: string;
+  readonly status: string;
+  readonly sizeGib: number;
+  readonly multiattach: boolean;
+  readonly encrypted: boolean;
+  readonly availabilityZone: string | null;
+  readonly volumeType: string | null;
+}
+
+export interface NewVolume {
+  readonly sizeGib: number;
+  readonly name: string;
+  readonly description: string;
+  readonly snapshotId?: string;
+  readonly imageId?: string;
+  readonly volumeType?: string;
+  readonly availabilityZone?: string;
+}
+
+export interface CinderAttachment {
+  readonly id: string;
+  /** How a host reaches the volume; empty before an update with a connector. It may hold secrets: never logged. */
+  readonly connectionInfo: Readonly<Record<string, unknown>>;
+}
+
+/** Errors: OpenStackError with `status`. */
+export interface Cinder {
+  getVolume(credentials: Credentials, id: string, signal?: AbortSignal): Promise<CinderVolume>;
+  createVolume(credentials: Credentials, volume: NewVolume, signal?: AbortSignal): Promise<CinderVolume>;
+  /** 404 is success. */
+  deleteVolume(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
+  /** Reserves a volume for an instance, connected from nowhere. Returns the attachment's id. */
+  createAttachment(
+    credentials: Credentials,
+    of: { readonly volumeId: string; readonly instanceUuid: string },
+    signal?: AbortSignal,
+  ): Promise<string>;
+  getAttachment(credentials: Credentials, id: string, signal?: AbortSignal): Promise<CinderAttachment>;
+  /** Says from where the volume will be used. Asked again at once on 500 and 504. */
+  updateAttachment(
+    credentials: Credentials,
+    id: string,
+    connector: Readonly<Record<string, unknown>>,
+    signal?: AbortSignal,
+  ): Promise<CinderAttachment>;
+  /** The volume is in use. */
+  completeAttachment(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
+  /** 404 is success. Asked again at once on 500 and 504. */
+  deleteAttachment(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
+  /** A detachment that was begun is given up: `detaching` becomes `in-use` again. */
+  rollDetaching(credentials: Credentials, volumeId: string, signal?: AbortSignal): Promise<void>;
+}

@@ -11,7 +11,9 @@ import type { Log, LogFields } from '#src/lib/log.ts';
 import { createConductor } from '#src/nova/conductor.ts';
 import { FakeVirtDriver } from '#drivers/virt/fake/fake.ts';
 import { FakeControlPlane } from './fake-control-plane.ts';
+import { FakeCinder } from './fake-cinder.ts';
 import { FakeGlance } from './fake-glance.ts';
+import { FakeHostVolumes } from './fake-host-volumes.ts';
 import { FakeNeutron } from './fake-neutron.ts';
 import { FakePlacement } from './fake-placement.ts';
 import { FakeTracker } from './fake-tracker.ts';
@@ -73,6 +75,8 @@ export class ComputeHarness {
   readonly neutron: FakeNeutron;
   readonly placement: FakePlacement;
   readonly glance = new FakeGlance();
+  readonly cinder: FakeCinder;
+  readonly volumes = new FakeHostVolumes();
   readonly vif = new FakeVif();
   readonly log = new RecordingLog();
   readonly moments: string[] = [];
@@ -87,6 +91,7 @@ export class ComputeHarness {
     this.plane = beside?.plane ?? new FakeControlPlane();
     this.neutron = beside?.neutron ?? new FakeNeutron();
     this.placement = beside?.placement ?? new FakePlacement();
+    this.cinder = beside?.cinder ?? new FakeCinder();
     const conductor = createConductor(this.plane);
     this.virt = new FakeVirtDriver({ nodeName: host, delayMs });
     this.tracker = new FakeTracker(host, conductor);
@@ -103,6 +108,9 @@ export class ComputeHarness {
       placement: this.placement.asPlacement(),
       neutron: this.neutron,
       glance: this.glance,
+      cinder: this.cinder,
+      volumes: this.volumes,
+      connector: async () => ({ host, ip: '10.0.0.1' }),
       tracker: this.tracker,
       vifs: [this.vif],
       notifications,

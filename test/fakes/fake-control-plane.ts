@@ -1,4 +1,5 @@
 // nova-conductor and nova-scheduler in memory: keeps Nova's rows, checks expected states, records every message.
+import { randomUUID } from 'node:crypto';
 import { RemoteError } from '#src/messaging/errors.ts';
 import type { RpcClient, RpcRequest } from '#src/messaging/types.ts';
 
@@ -25,6 +26,7 @@ export class FakeControlPlane implements RpcClient {
   readonly events: { event: string; result: 'started' | 'Success' | 'Error'; details: string | null }[] = [];
   readonly virtualInterfaces: Row[] = [];
   readonly groups = new Map<string, Row>();
+  readonly blockDevices: Row[] = [];
   /** By id. */
   readonly migrations = new Map<number, Row>();
   /** Computes that are called by others, by host. */
@@ -121,7 +123,27 @@ export class FakeControlPlane implements RpcClient {
       this.virtualInterfaces.push({ ...dataOf(sent), id });
       return { id };
     },
-    'BlockDeviceMappingList.get_by_instance_uuid': () => listObject('BlockDeviceMapping', '1.21', []),
+    'BlockDeviceMappingList.get_by_instance_uuid': ({ args: [uuid] }) =>
+      listObject(
+        'BlockDeviceMapping',
+        '1.21',
+        structuredClone(this.blockDevices.filter((row) => row['instance_uuid'] === uuid)),
+      ),
+    'BlockDeviceMapping.create': (sent) => {
+      const own = { id: this.blockDevices.length + 100, uuid: randomUUID(), delete_on_termination: false };
+      this.blockDevices.push({ ...dataOf(sent), ...own });
+      return own;
+    },
+    'BlockDeviceMapping.save': (sent) => {
+      const row = this.blockDevices.find(({ id }) => id === dataOf(sent)['id']);
+      if (row) Object.assign(row, sent.changes);
+      return {};
+    },
+    'BlockDeviceMapping.destroy': (sent) => {
+      const index = this.blockDevices.findIndex(({ id }) => id === dataOf(sent)['id']);
+      if (index >= 0) this.blockDevices.splice(index, 1);
+      return {};
+    },
     'ConsoleAuthToken.authorize': () => new Result(`token-${this.named('ConsoleAuthToken.authorize').length}`),
     'VirtualInterface.get_by_uuid': ({ args: [uuid] }) => {
       const found = this.virtualInterfaces.find((row) => row['uuid'] === uuid);

@@ -1,4 +1,5 @@
 // npm run up: an all-in-one OpenStack from Debian's packages, our engine and our compute, and a first server on them.
+import { startCinder } from './lab/cinder.ts';
 import { startControlPlane } from './lab/control-plane.ts';
 import { writeConfiguration } from './lab/configuration.ts';
 import { Cloud, type Server } from './lab/cloud.ts';
@@ -11,10 +12,11 @@ import { say, step } from './lab/progress.ts';
 import { ensureResources } from './lab/resources.ts';
 import { defaultPaths, type LabPaths } from './lab/settings.ts';
 
-const USAGE = `usage: npm run up [-- --engine]
+const USAGE = `usage: npm run up [-- --engine | --volumes]
 
   (nothing)   OpenStack, lighterd and nova-compute-lxd on this machine, and a first server
   --engine    the engine alone
+  --volumes   Cinder as well
 
 LIGHTERVISOR_ENGINE=lxd, or incus, takes a stock one in the place of lighterd; it must be installed.
 
@@ -75,7 +77,7 @@ Next:
 `);
 }
 
-async function upAll(paths: LabPaths): Promise<void> {
+async function upAll(paths: LabPaths, withVolumes: boolean): Promise<void> {
   await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane]);
   writeConfiguration(paths);
   const processes = new Processes(paths);
@@ -89,6 +91,7 @@ async function upAll(paths: LabPaths): Promise<void> {
     await waitForConsumer(processes);
     await waitForCompute(cloud);
   });
+  if (withVolumes) await step('Cinder', () => startCinder(paths, processes));
   await step('Neutron agents', () => waitForAgents(cloud, Date.now()));
   const server = await step('first server', () => bootFirstServer(cloud));
   await report(paths, cloud, server);
@@ -103,7 +106,7 @@ if (process.getuid?.() !== 0) {
 } else {
   const paths = defaultPaths();
   try {
-    await (argv.includes('--engine') ? upEngine(paths) : upAll(paths));
+    await (argv.includes('--engine') ? upEngine(paths) : upAll(paths, argv.includes('--volumes')));
     say('ready');
   } catch (error) {
     // the command that failed is named in the message; its whole output, which the error carries as well, says no more

@@ -30,6 +30,6 @@ export function fakeFacts(options: Required<FakeOptions>, flavors: readonly Spaw
 export const FAKE_INFO: VirtInfo = {
   name: 'fake',
   hypervisorType: 'fake',
-  capabilities: new Set(['supports_evacuate']),
+  capabilities: new Set(['supports_evacuate', 'supports_extend_volume', 'supports_multiattach']),
   diskFormats: ['raw'],
 };

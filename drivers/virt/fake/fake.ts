@@ -6,6 +6,7 @@ import {
   type GuestMoves,
   type GuestSnapshot,
   type GuestUsage,
+  type GuestVolume,
   type HostFacts,
   type LifecycleEvent,
   type Login,
@@ -29,7 +30,7 @@ import { FakeMoves } from './moves.ts';
 export type { FakeOptions } from './facts.ts';
 export type { FakeInstance } from './instance.ts';
 
-type Prepared = Pick<FakeInstance, 'nics' | 'guest'>;
+type Prepared = Pick<FakeInstance, 'nics' | 'guest' | 'volumes'>;
 
 export class FakeVirtDriver implements VirtDriver {
   readonly info = FAKE_INFO;
@@ -116,13 +117,12 @@ export class FakeVirtDriver implements VirtDriver {
     requireFormat(image);
     this.#spawning.add(uuid);
     try {
-      const { nics, guest } = await this.#prepare(image, hooks, signal);
+      const prepared = await this.#prepare(image, hooks, signal);
       await sleep(this.#options.delayMs, signal);
       this.#failOnDemand('spawn');
       this.instances.set(uuid, {
         spec,
-        nics,
-        guest,
+        ...prepared,
         powerState: POWER_STATE.running,
         console: `${spec.hostname} login: `,
       });
@@ -157,7 +157,8 @@ export class FakeVirtDriver implements VirtDriver {
     this.#failOnDemand('rescue');
     const console = `${spec.hostname} rescue login: `;
     const told = guest && { ...guest, configDrive: null };
-    this.instances.set(spec.uuid, { spec, nics, guest: told, powerState: POWER_STATE.running, console, rescued });
+    const running = { powerState: POWER_STATE.running, volumes: [], console, rescued };
+    this.instances.set(spec.uuid, { spec, nics, guest: told, ...running });
     this.#notify(spec.uuid, 'started');
   }
 
@@ -248,6 +249,27 @@ export class FakeVirtDriver implements VirtDriver {
     instance.nics = instance.nics.filter((nic) => nic.macAddress !== macAddress);
   }
 
+  async attachVolume(uuid: string, volume: GuestVolume, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const instance = this.#own(uuid);
+    this.#failOnDemand('attachVolume');
+    instance.volumes = [...instance.volumes.filter(({ volumeId }) => volumeId !== volume.volumeId), volume];
+  }
+
+  async detachVolume(uuid: string, id: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const instance = this.#own(uuid);
+    this.#failOnDemand('detachVolume');
+    instance.volumes = instance.volumes.filter(({ volumeId }) => volumeId !== id);
+  }
+
+  async setVolumes(uuid: string, volumes: readonly GuestVolume[], signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const instance = this.#own(uuid);
+    this.#failOnDemand('setVolumes');
+    instance.volumes = volumes;
+  }
+
   async usage(uuid: string, signal: AbortSignal): Promise<GuestUsage> {
     signal.throwIfAborted();
     const { nics, spec, powerState } = this.#existing(uuid);
@@ -313,9 +335,9 @@ export class FakeVirtDriver implements VirtDriver {
     const failed = new AbortController();
     const either = AbortSignal.any([signal, failed.signal]);
     const network = async (): Promise<Prepared> => {
-      const nics = await hooks.network(either);
+      const [nics, volumes = []] = await Promise.all([hooks.network(either), hooks.volumes?.(either)]);
       const [guest] = await Promise.all([hooks.guest?.(either), hooks.wired?.(either)]);
-      return { nics, guest };
+      return { nics, guest, volumes };
     };
     const work = [network(), this.#images.fetch(image, either)] as const;
     for (const each of work) each.catch((error: unknown) => failed.abort(error));
@@ -328,6 +350,12 @@ export class FakeVirtDriver implements VirtDriver {
     const instance = this.instances.get(uuid);
     if (!instance) throw new AppError('not_found', `no instance ${uuid}`);
     return instance;
+  }
+
+  /** Not the guest that stands for it in a rescue. */
+  #own(uuid: string): FakeInstance {
+    const instance = this.#existing(uuid);
+    return instance.rescued ?? instance;
   }
 
   /** Engines report afterwards, never from within the call. */

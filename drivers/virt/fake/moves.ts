@@ -70,6 +70,7 @@ export class FakeMoves implements GuestMoves {
     const arrived = {
       spec: { ...rest, image },
       nics: [],
+      volumes: [],
       guest: offer.guest.guest,
       powerState: POWER_STATE.shutdown,
       console: '',

@@ -8,6 +8,7 @@ import {
   type GuestMoves,
   type GuestSnapshot,
   type GuestUsage,
+  type GuestVolume,
   type HostFacts,
   type LifecycleEvent,
   type Login,
@@ -50,6 +51,7 @@ import { EngineSnapshot } from './snapshot.ts';
 import { type SpawnContext, spawn } from './spawn.ts';
 import { removeStaleSnapshots } from './stale-snapshots.ts';
 import { usageOf } from './usage.ts';
+import { attachVolume, detachVolume, setVolumes } from './volumes.ts';
 
 const GIB = 1024 ** 3;
 /** The API waits for 60 seconds. */
@@ -63,8 +65,10 @@ export class LxdDriver implements VirtDriver {
       'has_imagecache',
       'supports_attach_interface',
       'supports_evacuate',
+      'supports_extend_volume',
       'supports_image_type_raw',
       'supports_image_type_qcow2',
+      'supports_multiattach',
     ]),
     diskFormats: DISK_FORMATS,
   };
@@ -323,6 +327,30 @@ export class LxdDriver implements VirtDriver {
   async detachNic(uuid: string, macAddress: string, signal: AbortSignal): Promise<void> {
     await within(`detachment from instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
       await detachNic(this.#client, (await this.#directory.get(uuid, limit)).name, macAddress, limit);
+    });
+  }
+
+  async attachVolume(uuid: string, volume: GuestVolume, signal: AbortSignal): Promise<void> {
+    await this.#volumes(uuid, signal, (name, limit) => attachVolume(this.#client, name, volume, limit));
+  }
+
+  async detachVolume(uuid: string, volumeId: string, signal: AbortSignal): Promise<void> {
+    await this.#volumes(uuid, signal, (name, limit) => detachVolume(this.#client, name, volumeId, limit));
+  }
+
+  async setVolumes(uuid: string, volumes: readonly GuestVolume[], signal: AbortSignal): Promise<void> {
+    await this.#volumes(uuid, signal, (name, limit) => setVolumes(this.#client, name, volumes, limit));
+  }
+
+  async #volumes(
+    uuid: string,
+    signal: AbortSignal,
+    change: (name: string, limit: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    const { endpoint, spawnTimeoutMs } = this.#context.options;
+    if (endpoint.kind !== 'unix') throw new AppError('unsupported', 'volumes need the container engine on this host');
+    await within(`volumes of instance ${uuid}`, spawnTimeoutMs, signal, async (limit) => {
+      await change((await this.#directory.own(uuid, limit)).name, limit);
     });
   }
 

@@ -4,10 +4,11 @@ import type { DeviceMap } from '#src/client/wire.ts';
 import { AppError, asError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { Reverter } from '#src/lib/reverter.ts';
-import type { GuestData, GuestFile, SpawnNic, SpawnSpec } from '../driver.ts';
+import type { GuestData, GuestFile, GuestVolume, SpawnNic, SpawnSpec } from '../driver.ts';
 import type { ConfigDrives } from './config-drives.ts';
 import { GuestFiles } from './guest-files.ts';
 import { cloudInitConfig, nicDevices } from './instance-body.ts';
+import { volumeDevices } from './volumes.ts';
 
 export interface EquipContext {
   readonly client: EngineClient;
@@ -19,19 +20,21 @@ export interface EquipContext {
 export interface Equipment {
   readonly nics: readonly SpawnNic[];
   readonly guest: GuestData | undefined;
+  readonly volumes: readonly GuestVolume[];
 }
 
 export async function equip(
   context: EquipContext,
   { spec, revert }: { readonly spec: Pick<SpawnSpec, 'uuid' | 'name'>; readonly revert: Reverter },
-  { nics, guest }: Equipment,
+  { nics, guest, volumes }: Equipment,
   signal: AbortSignal,
 ): Promise<void> {
   const { client } = context;
   const config = guest === undefined ? {} : cloudInitConfig(guest.cloudInit);
   const drive = await giveDrive(context, { spec, revert }, guest?.configDrive ?? null, signal);
-  const devices = { ...nicDevices(nics), ...drive };
-  if (guest !== undefined || nics.length > 0) await client.instances.patch(spec.name, { config, devices }, signal);
+  const devices = { ...nicDevices(nics), ...volumeDevices(volumes), ...drive };
+  if (guest !== undefined || Object.keys(devices).length > 0)
+    await client.instances.patch(spec.name, { config, devices }, signal);
   if (guest !== undefined) await giveFiles(context, spec, guest, signal);
 }
 

@@ -2,7 +2,14 @@
 import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import { DiskTooSmallError, type GuestData, type SpawnHooks, type SpawnNic, type SpawnSpec } from '../driver.ts';
+import {
+  DiskTooSmallError,
+  type GuestData,
+  type GuestVolume,
+  type SpawnHooks,
+  type SpawnNic,
+  type SpawnSpec,
+} from '../driver.ts';
 import type { Directory } from './directory.ts';
 import type { EngineCalls } from './engine-calls.ts';
 import { type EquipContext, equip } from './equip.ts';
@@ -62,9 +69,10 @@ export async function spawnGuest(
     siblings,
     network.then(() => hooks.guest?.(either)),
   );
-  const instance = cancelling(siblings, create(context, { network, wired, guest, making }, either));
+  const volumes = cancelling(siblings, Promise.resolve(hooks.volumes?.(either) ?? []));
+  const instance = cancelling(siblings, create(context, { network, wired, guest, volumes, making }, either));
   // All have ended before anything is undone; the one that failed first is the reason.
-  await Promise.allSettled([network, wired, guest, instance]);
+  await Promise.allSettled([network, wired, guest, volumes, instance]);
   signal.throwIfAborted();
   if (siblings.signal.aborted) throw (siblings.signal.reason as Error).cause;
 }
@@ -96,13 +104,14 @@ interface Work {
   readonly network: Promise<readonly SpawnNic[]>;
   readonly wired: Promise<void>;
   readonly guest: Promise<GuestData | undefined>;
+  readonly volumes: Promise<readonly GuestVolume[]>;
   readonly making: Making;
 }
 
 /** The root file system is made while Neutron works: what is left to do at the end is the start. */
 async function create(
   context: SpawnContext,
-  { network, wired, guest, making }: Work,
+  { network, wired, guest, volumes, making }: Work,
   signal: AbortSignal,
 ): Promise<void> {
   const { images, calls, setup, profiles } = context;
@@ -115,8 +124,8 @@ async function create(
   const { config, devices } = making;
   const whole = { ...body, config: { ...body.config, ...config }, devices: { ...body.devices, ...devices } };
   await post(context, whole, spec, signal);
-  const [nics, told] = await Promise.all([network, guest]);
-  await equip(context, { spec, revert }, { nics, guest: told }, signal);
+  const [nics, told, disks] = await Promise.all([network, guest, volumes]);
+  await equip(context, { spec, revert }, { nics, guest: told, volumes: disks }, signal);
   await wired;
   await calls.setState(spec.name, { action: 'start', timeout: -1 }, signal);
 }

@@ -6,7 +6,7 @@ import { novaException } from '#src/nova/exceptions.ts';
 import type { Vif } from '#src/nova/network-model.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
-import type { SpawnHooks, SpawnImage } from '#drivers/virt/driver.ts';
+import type { GuestVolume, SpawnHooks, SpawnImage } from '#drivers/virt/driver.ts';
 import type { EventWatch } from '../events/event-inbox.ts';
 import { guestData } from '../guest/guest-data.ts';
 import { guestFiles } from '../guest/injected-files.ts';
@@ -18,6 +18,8 @@ import { type NetworkWishes, readWishes } from '../network/request.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import { transition } from '../transition.ts';
 import type { Claim, ComputeServices } from '../types.ts';
+import { type BlockDevice, volumesAmong } from '../volumes/block-devices.ts';
+import { ensureVolume } from '../volumes/new-volumes.ts';
 import { setAccessAddresses } from './access-addresses.ts';
 import { nameBlockDevices } from './block-devices.ts';
 import { type BuildStage, classify, isGone } from './failure.ts';
@@ -31,7 +33,8 @@ const MAX_RETRY_PAUSE_MS = 30_000;
 /** What a guest is put together from, side by side. */
 interface Assembly {
   readonly network: Promise<Allocation>;
-  readonly states: Promise<void>;
+  /** With the volumes, which come on the way. */
+  readonly states: Promise<readonly GuestVolume[]>;
   readonly cached: Promise<readonly Vif[]>;
   readonly image: SpawnImage;
 }
@@ -190,7 +193,7 @@ export class BuildAttempt {
     await this.#save(TASK_STATES.networking, [null]);
   }
 
-  async #enterSpawning(): Promise<void> {
+  async #enterSpawning(): Promise<readonly GuestVolume[]> {
     const { conductor } = this.#services;
     const devices = nameBlockDevices(this.#instance, this.#request.blockDevices);
     this.#signal.throwIfAborted();
@@ -200,7 +203,36 @@ export class BuildAttempt {
       this.#save(TASK_STATES.blockDeviceMapping, [TASK_STATES.networking, null]),
     ]);
     this.#signal.throwIfAborted();
+    const volumes = await this.#connectVolumes();
     await this.#save(TASK_STATES.spawning, TASK_STATES.blockDeviceMapping);
+    return volumes;
+  }
+
+  /** One after another: their back ends are slow, and those of an instance few. No other host would do better. */
+  async #connectVolumes(): Promise<readonly GuestVolume[]> {
+    const connected: GuestVolume[] = [];
+    try {
+      for (const device of volumesAmong(this.#request.blockDevices)) connected.push(await this.#connectVolume(device));
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      if (isGone(error)) throw error;
+      this.#services.log.error('cannot connect the volumes of a build', { instance: this.#instance, error });
+      const reason = `Failed to attach the volumes: ${kindOf(error) === 'internal' ? 'an internal error' : messageOf(error)}`;
+      throw novaException(
+        'BuildAbortException',
+        { instance_uuid: this.#instance.get('uuid'), reason },
+        { cause: error },
+      );
+    }
+    return connected;
+  }
+
+  async #connectVolume(device: BlockDevice): Promise<GuestVolume> {
+    const { volumes } = this.#tools;
+    await ensureVolume(this.#services, this.#context, { instance: this.#instance, device }, this.#signal);
+    const volume = await volumes.connect(this.#context, this.#instance, device, this.#signal);
+    await volumes.complete(this.#context, device, this.#signal);
+    return volume;
   }
 
   async #save(task: string, expectedTaskState: string | readonly (string | null)[]): Promise<void> {
@@ -254,6 +286,7 @@ export class BuildAttempt {
         const [{ vifs }] = await Promise.all([network, states]);
         return await reported(plugger.plug(vifs, signal), signal);
       },
+      volumes: async (signal) => reported(states, signal),
       guest: async (signal) => {
         const { injectedFiles, adminPassword, blockDevices } = this.#request;
         const wish = { image, files: guestFiles(injectedFiles), adminPassword, blockDevices };

@@ -1,9 +1,8 @@
-// Names of an instance's block devices (section 5.2 step 10). A container has no such devices; Nova wants them named.
+// Names of an instance's block devices (section 5.2 step 10). Nova wants the root named as well.
 import type { NovaObject } from '#src/nova/objects/object.ts';
+import { chooseDeviceName, FIRST_NAME } from '../volumes/device-names.ts';
 
 type BlockDevice = NovaObject<'BlockDeviceMapping'>;
-
-const FIRST_NAME = '/dev/sda';
 
 /** Gives the root and all other devices a name where they have none; sets root_device_name. Returns what is to be saved. */
 export function nameBlockDevices(
@@ -14,19 +13,9 @@ export function nameBlockDevices(
   if (root === undefined) return [];
   const rootName = root.find('device_name') ?? instance.find('root_device_name') ?? FIRST_NAME;
   instance.set('root_device_name', rootName);
-  const taken = new Set(devices.flatMap((device) => device.find('device_name') ?? []).concat(rootName));
   const unnamed = devices.filter((device) => (device.find('device_name') ?? null) === null);
-  for (const device of unnamed) device.set('device_name', device === root ? rootName : nextName(taken));
-  return unnamed;
-}
-
-function nextName(taken: Set<string>): string {
-  for (let code = 'b'.charCodeAt(0); code <= 'z'.charCodeAt(0); code += 1) {
-    const name = `/dev/sd${String.fromCharCode(code)}`;
-    if (!taken.has(name)) {
-      taken.add(name);
-      return name;
-    }
+  for (const device of unnamed) {
+    device.set('device_name', device === root ? rootName : chooseDeviceName(instance, devices, null));
   }
-  return `/dev/sd${taken.size}`;
+  return unnamed;
 }

@@ -101,6 +101,8 @@ export class InstanceBuilder {
     if (failure.kind === 'gone') {
       log.info('instance disappeared during its build', { instance });
       await this.#giveBackNetwork(context, request);
+      // the deletion gives them back to Cinder
+      await this.#services.volumes.disconnectInstance(instance, limited(CLEANUP_LIMIT_MS));
       return 'failed';
     }
     log.error('build failed', { instance, outcome: failure.kind, error: failure.error });
@@ -118,6 +120,7 @@ export class InstanceBuilder {
   async #abort(context: RequestContext, request: BuildRequest, error: unknown, message?: string): Promise<Result> {
     const { instance } = request;
     await this.#giveBackNetwork(context, request);
+    await this.#giveBackVolumes(context, request, { deletes: true });
     const options = message === undefined ? {} : { message };
     await recordFault(this.#services, { context, instanceUuid: instance.get('uuid'), error }, options);
     this.#detach(instance);
@@ -134,6 +137,8 @@ export class InstanceBuilder {
   ): Promise<void> {
     const { instance } = request;
     await this.#giveBackNetwork(context, request);
+    // the conductor reserves them anew for the next host
+    await this.#giveBackVolumes(context, request, { deletes: false });
     this.#detach(instance);
     instance.set('task_state', TASK_STATES.scheduling);
     if (!(await this.#saveUnlessGone(context, instance))) return;
@@ -163,6 +168,19 @@ export class InstanceBuilder {
       .set('compute_id', null)
       .set('launched_on', null)
       .set('availability_zone', null);
+  }
+
+  /** What cannot be given back is logged, and goes when the instance is deleted. */
+  async #giveBackVolumes(
+    context: RequestContext,
+    { instance, blockDevices }: BuildRequest,
+    options: { readonly deletes: boolean },
+  ): Promise<void> {
+    const { log } = this.#services;
+    const { volumes } = this.#tools;
+    await volumes.giveBack(context, blockDevices, options, limited(CLEANUP_LIMIT_MS)).catch((error: unknown) => {
+      log.error('cannot give back the volumes of a failed build', { instance: instance.get('uuid'), error });
+    });
   }
 
   /** Interfaces and ports of the failed build; what cannot be given back is logged and does not change the outcome. */

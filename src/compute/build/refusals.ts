@@ -5,6 +5,7 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { VirtDriver, VirtInfo } from '#drivers/virt/driver.ts';
 import { spawnFlavor } from '../images/spawn-spec.ts';
 import { readWishes } from '../network/request.ts';
+import { volumesAmong } from '../volumes/block-devices.ts';
 import type { BuildRequest } from './request.ts';
 
 type Demand = (request: BuildRequest, info: VirtInfo) => boolean;
@@ -25,12 +26,15 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
     ({ instance }) => hasItems(instance.find('pci_requests')?.find('requests')),
   ],
   [
-    'Volumes are not supported on this host.',
-    ({ blockDevices }) => blockDevices.some((device) => device.find('destination_type') === 'volume'),
+    'Booting from a volume is not supported on this host.',
+    ({ blockDevices }) => volumesAmong(blockDevices).some((device) => device.find('boot_index') === 0),
   ],
   [
     'Ephemeral and swap disks are not supported on this host.',
-    ({ blockDevices }) => blockDevices.some((device) => device.find('source_type') === 'blank'),
+    ({ blockDevices }) =>
+      blockDevices.some(
+        (device) => device.find('source_type') === 'blank' && device.find('destination_type') !== 'volume',
+      ),
   ],
   ['Memory encryption is not supported on this host.', demands('mem_encryption', isTrue)],
   [

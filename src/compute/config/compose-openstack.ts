@@ -48,9 +48,14 @@ export function composeCinder(options: Options): CinderConfig {
     ...(serviceName !== '' && { serviceName }),
     interfaces: [toInterface(endpoint)],
     ...(region !== undefined && { region }),
-    ...(template !== undefined && { endpointOverride: template }),
+    ...(template !== undefined && { endpointOverride: withoutProject(template) }),
     crossAzAttach: reader.boolean('cross_az_attach'),
   };
+}
+
+/** Cinder finds the project by the token. */
+function withoutProject(template: string): string {
+  return template.replace(/\/[%$]\((project|tenant)_id\)s/, '');
 }
 
 export function composeServiceUser(options: Options): ServiceUserConfig {

@@ -63,6 +63,9 @@ export interface BuildConfig {
   /** How long a shelved instance stays on its host; 0: not at all, negative: for ever. */
   readonly shelvedOffloadTimeMs: number;
   readonly networkAllocateRetries: number;
+  /** How long new volumes are waited for. */
+  readonly blockDeviceAllocateRetries: number;
+  readonly blockDeviceAllocateRetryIntervalMs: number;
   readonly vifPluggingTimeoutMs: number;
   readonly vifPluggingIsFatal: boolean;
   readonly defaultAccessIpNetworkName: string | null;
@@ -174,6 +177,9 @@ export interface LxdConfig {
   readonly migrationTimeoutMs: number;
   readonly maxConcurrentMigrations: number;
   readonly maxDiskImageGib: number;
+  /** Where exports of NFS servers are mounted. */
+  readonly nfsMountPointBase: string;
+  readonly nfsMountOptions: string | null;
   readonly clientCert: string | null;
   readonly clientKey: string | null;
   readonly serverCert: string | null;
@@ -194,6 +200,8 @@ export interface FakeConfig {
 export interface ComputeConfig {
   readonly host: string;
   readonly myIp: string;
+  /** Of this host, as Cinder's back ends are to reach it. */
+  readonly myBlockStorageIp: string;
   readonly statePath: string;
   readonly tempDir: string;
   /** Folders of the configuration files in the order read; compute_id is searched there. */

@@ -113,7 +113,7 @@ export class Options {
     const machine = section === 'DEFAULT' ? this.#sources.machineDefaults[name] : undefined;
     if (machine !== undefined) return machine;
     if (typeof spec.default !== 'string') return spec.default;
-    return this.#substitute({ text: spec.default, origin: 'default' }, section, 0);
+    return this.#texts(section, name, [{ text: spec.default, origin: 'default' }])[0] ?? spec.default;
   }
 
   /** Environment before files; an older name only when the current one is not given. */

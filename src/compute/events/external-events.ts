@@ -8,23 +8,29 @@ import type { ComputeServices } from '../types.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Event = NovaObject<'InstanceExternalEvent'>;
+type ExtendVolume = (context: RequestContext, instance: Instance, volumeId: string) => Promise<void>;
 type Handler = (context: RequestContext, instance: Instance, event: Event, signal: AbortSignal) => Promise<void>;
 
 export class ExternalEvents {
   readonly #services: ComputeServices;
   readonly #tools: OperationTools;
+  readonly #extendVolume: ExtendVolume;
   /** Refreshes that wait for the end of a build: instance and port. */
   readonly #postponed = new Set<string>();
   readonly #handlers: Readonly<Record<string, Handler>> = {
     'network-changed': (...args) => this.#networkChanged(...args),
     'network-vif-deleted': (...args) => this.#vifDeleted(...args),
-    'volume-extended': (_context, instance, event) => this.#ignore(instance, event, 'this host has no volumes'),
+    'volume-extended': async (context, instance, event) => {
+      const volumeId = event.find('tag') ?? null;
+      if (volumeId !== null) await this.#extendVolume(context, instance, volumeId);
+    },
     'power-update': (_context, instance, event) => this.#ignore(instance, event, 'a container has no power of its own'),
   };
 
-  constructor(services: ComputeServices, tools: OperationTools) {
+  constructor(services: ComputeServices, tools: OperationTools, extendVolume: ExtendVolume) {
     this.#services = services;
     this.#tools = tools;
+    this.#extendVolume = extendVolume;
   }
 
   /** Events of different instances are independent; what fails for one is logged, and is no failure of the others. */

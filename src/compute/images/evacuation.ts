@@ -81,6 +81,8 @@ export class Evacuation {
     await this.#tools.networks.bindHere(context, instance, signal);
     await this.#tools.networks.refresh(context, instance, { signal });
     await transition(saving, instance, { task_state: mapping }, { expectedTaskState: [rebuilding] });
+    // the dead host loses its way to them
+    await this.#tools.volumes.reserveAnew(context, instance, signal);
     await transition(saving, instance, { task_state: spawning }, { expectedTaskState: [mapping] });
     try {
       await this.#spawn(context, instance, { ...wish, image }, signal);
@@ -100,7 +102,7 @@ export class Evacuation {
 
   async #spawn(context: RequestContext, instance: Instance, wish: Wish, signal: AbortSignal): Promise<void> {
     const { virt, config } = this.#services;
-    const { plugger, inbox } = this.#tools;
+    const { plugger, inbox, volumes } = this.#tools;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     const { image, adminPassword, blockDevices } = wish;
     const guest = { image, files: guestFiles(wish.injectedFiles), adminPassword, blockDevices };
@@ -108,6 +110,7 @@ export class Evacuation {
     using watch = inbox.watch(instance.get('uuid'));
     const hooks = {
       network: (limit: AbortSignal) => plugger.plug(vifs, limit),
+      volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
       guest: (limit: AbortSignal) =>
         guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       wired: (limit: AbortSignal) => plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, limit),
@@ -155,6 +158,9 @@ export class Evacuation {
     const uuid = instance.get('uuid');
     await virt.destroy(uuid, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
       log.error('cannot remove the guest of a failed evacuation', { instance: uuid, error });
+    });
+    await this.#services.volumes.disconnectInstance(uuid, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
+      log.error('volumes of a failed evacuation stay connected', { instance: uuid, error });
     });
     await this.#tools.plugger.unplug(cachedVifs(instance));
   }

@@ -135,7 +135,7 @@ export class RebuildOperations {
 
   async #makeAnew(context: RequestContext, instance: Instance, wish: Wish, signal: AbortSignal): Promise<void> {
     const { virt, conductor, config } = this.#services;
-    const { networks, plugger } = this.#tools;
+    const { networks, plugger, volumes } = this.#tools;
     const { rebuildBlockDeviceMapping: mapping, rebuildSpawning: spawning } = TASK_STATES;
     const { image, adminPassword, blockDevices } = wish;
     const uuid = instance.get('uuid');
@@ -150,6 +150,8 @@ export class RebuildOperations {
       const guest = { image, files: guestFiles(wish.injectedFiles), adminPassword, blockDevices };
       const hooks = {
         network: (limit: AbortSignal) => plugger.plug(vifs, limit),
+        // on the same host, they stay connected
+        volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
         guest: (limit: AbortSignal) =>
           guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       };

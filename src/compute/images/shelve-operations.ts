@@ -80,7 +80,7 @@ export class ShelveOperations {
         return false;
       }
       if (wasRunning) {
-        await this.#power.resume(instance, limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
+        await this.#power.resume(context, instance, limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
           log.warn('cannot start an instance again that was not shelved', { instance: uuid, error: cause });
         });
       }
@@ -129,6 +129,7 @@ export class ShelveOperations {
       await this.#tools.networks.unbind(context, instance, signal);
       await virt.destroy(uuid, limited(DESTROY_LIMIT_MS));
       await this.#tools.plugger.unplug(cachedVifs(instance));
+      await this.#tools.volumes.reserveAnew(context, instance, limited(UNDO_LIMIT_MS));
       await placement.deleteAllocations(uuid, limited(UNDO_LIMIT_MS));
       const fields = { power_state: powerState, vm_state: VM_STATES.shelvedOffloaded, task_state: null };
       const expectedTaskState = [TASK_STATES.shelving, TASK_STATES.shelvingOffloading];

@@ -42,6 +42,9 @@ export class UnshelveOperations {
         await this.#spawn(context, instance, image, signal);
         await this.#publish(context, instance, signal);
       } catch (error) {
+        await this.#tools.volumes.reserveAnew(context, instance, limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
+          log.warn('volumes of an instance that stays shelved are still in use', { instance: uuid, error: cause });
+        });
         const undo: Promise<unknown>[] = [placement.deleteAllocations(uuid, limited(UNDO_LIMIT_MS))];
         if (claim) undo.push(claim.abort(limited(UNDO_LIMIT_MS)));
         for (const result of await Promise.allSettled(undo)) {
@@ -56,7 +59,7 @@ export class UnshelveOperations {
 
   async #spawn(context: RequestContext, instance: Instance, sent: Image, signal: AbortSignal): Promise<void> {
     const { virt, glance, config } = this.#services;
-    const { networks, plugger, inbox } = this.#tools;
+    const { networks, plugger, inbox, volumes } = this.#tools;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     const image = await spawnImage(glance, context, sent, signal);
     using watch = inbox.watch(instance.get('uuid'));
@@ -65,6 +68,7 @@ export class UnshelveOperations {
         await networks.bindHere(context, instance, limit);
         return await plugger.plug(await networks.refresh(context, instance, { signal: limit }), limit);
       },
+      volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
       guest: async (limit: AbortSignal) => {
         const asking = { services: this.#services, context, signal: limit };
         const wish = { image, files: [], adminPassword: null, blockDevices: null };

@@ -71,7 +71,7 @@ export class FreezeOperations {
     const uuid = instance.get('uuid');
     if ((await virt.powerState(uuid, signal)) === POWER_STATES.paused) return await virt.unpause(uuid, signal);
     const vifs = await this.#tools.networks.refresh(context, instance, { signal });
-    await this.#power.powerOn(instance, vifs, signal);
+    await this.#power.powerOn(context, instance, vifs, signal);
   }
 
   /** A guest of which nobody knows whether it is frozen is in error, until a reboot or an operator says otherwise. */

@@ -81,7 +81,7 @@ export class PowerOperations {
   async start(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
     await this.#told(context, instance, 'power_on', async () => {
       const vifs = await this.#tools.networks.refresh(context, instance, { signal });
-      await this.powerOn(instance, vifs, signal);
+      await this.powerOn(context, instance, vifs, signal);
       await dropShelvedImage(this.#services, context, instance, signal);
       await finishTask(
         this.#services,
@@ -92,11 +92,24 @@ export class PowerOperations {
     });
   }
 
-  async powerOn(instance: Instance, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
+  async powerOn(context: RequestContext, instance: Instance, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
     await this.#leaveRescue(instance, signal);
+    await this.#setVolumes(context, instance, signal);
     const nics = await this.#tools.plugger.plug(vifs, signal);
     await this.#services.virt.powerOn(instance.get('uuid'), nics, signal).catch((error: unknown) => {
       throw asNotFound(error, instance);
+    });
+  }
+
+  /** They may have lost their devices with a boot of the host, or have changed while the guest was elsewhere. */
+  async #setVolumes(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { virt } = this.#services;
+    const uuid = instance.get('uuid');
+    if ((await virt.powerState(uuid, signal)) === POWER_STATES.running) return;
+    const present = await this.#tools.volumes.present(context, instance, signal);
+    await virt.setVolumes(uuid, present, signal).catch((error: unknown) => {
+      // an engine elsewhere has none
+      if (present.length > 0 || kindOf(error) !== 'unsupported') throw asNotFound(error, instance);
     });
   }
 
@@ -145,6 +158,7 @@ export class PowerOperations {
     await this.powerOff(instance, false, signal);
     await this.#leaveRescue(instance, signal);
     await this.#tools.plugger.unplug(vifs);
+    await this.#setVolumes(context, instance, signal);
     await this.#hardStart(context, instance, vifs, signal);
   }
 
@@ -234,7 +248,7 @@ export class PowerOperations {
   async restore(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
     await this.#told(context, instance, 'restore', async () => {
       const vifs = await this.#tools.networks.refresh(context, instance, { signal });
-      await this.powerOn(instance, vifs, signal);
+      await this.powerOn(context, instance, vifs, signal);
       await finishTask(
         this.#services,
         context,
@@ -245,8 +259,8 @@ export class PowerOperations {
   }
 
   /** As it was before the host went down: interfaces of the cache, no state of the instance touched. */
-  async resume(instance: Instance, signal: AbortSignal): Promise<void> {
-    await this.powerOn(instance, cachedVifs(instance), signal);
+  async resume(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    await this.powerOn(context, instance, cachedVifs(instance), signal);
   }
 
   async #told(

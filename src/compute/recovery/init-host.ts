@@ -28,6 +28,10 @@ export async function initHost(
   });
   await virt.removeLeftovers(signal);
   const powers = new Map((await virt.listInstances(signal)).map(({ uuid, powerState }) => [uuid, powerState]));
+  await attempt('volumes of no instance', async () => {
+    const failures = await services.volumes.keepOnly(new Set(powers.keys()), signal);
+    for (const error of failures) log.error('a volume of no instance stays connected', { error });
+  });
   const resumesGuests = config.power.resumeGuestsStateOnHostBoot;
   await recoverInstances({ context, conductor, operations, log, resumesGuests }, instances, powers, signal);
   const known = new Set(instances.map((instance) => instance.get('uuid')));
@@ -39,7 +43,7 @@ export async function initHost(
   }
   return instances;
 
-  /** These need Placement; a compute must be able to start without it. */
+  /** A compute must be able to start without these; most need Placement. */
   async function attempt(what: string, work: () => Promise<void>): Promise<void> {
     await attempted(services, { what, work, signal });
   }

@@ -101,7 +101,7 @@ export class RescueOperations {
     await told(notifications, context, { instance, name: 'unrescue' }, async () => {
       await this.#orError(context, instance, async () => {
         await virt.unrescue(instance.get('uuid'), signal);
-        await this.#power.powerOn(instance, vifs, signal);
+        await this.#power.powerOn(context, instance, vifs, signal);
       });
       const ending = { instance, vmState: VM_STATES.active, expectedTaskState: TASK_STATES.unrescuing };
       await finishTask(this.#services, context, ending, signal);
@@ -113,7 +113,7 @@ export class RescueOperations {
     const { virt, conductor } = this.#services;
     const uuid = instance.get('uuid');
     await virt.unrescue(uuid, signal);
-    if (instance.get('power_state') === POWER_STATES.running) await this.#power.resume(instance, signal);
+    if (instance.get('power_state') === POWER_STATES.running) await this.#power.resume(context, instance, signal);
     const fields = { power_state: await virt.powerState(uuid, signal), task_state: null };
     await transition({ conductor, context }, instance, fields, { expectedTaskState: TASK_STATES.rescuing });
   }

@@ -60,6 +60,7 @@ export class GuestDeparture {
     try {
       await this.#sender.send(context, departure, sizeBytes, signal);
       await this.#tools.plugger.unplug(cachedVifs(instance));
+      await this.#tools.volumes.reserveAnew(context, instance, signal);
       instance.set('progress', 0);
       await place();
     } catch (error) {
@@ -93,7 +94,8 @@ export class GuestDeparture {
       await takeBackMove(this.#services, context, instance, signal);
       await setStatus(this.#services, context, migration, 'error');
       await discardAtDestination(this.#services, context, { instance, migration });
-      if (!wasOff) await this.#power.powerOn(instance, cachedVifs(instance), signal);
+      if (wasOff) await this.#tools.volumes.present(context, instance, signal);
+      else await this.#power.powerOn(context, instance, cachedVifs(instance), signal);
       return true;
     } catch (error) {
       if (!isNova(error, 'InstanceNotFound')) log.error('cannot take a move back', { instance: uuid, error });

@@ -127,7 +127,7 @@ export class EndResize {
       refuseElsewhere(move, 'dest_compute', config.host);
       if (!isRepeat && (await this.#isTakenDown(context, move))) return;
       const vifs = await this.#tools.networks.refresh(context, instance, { signal });
-      await this.#takeDown(move, vifs, signal);
+      await this.#takeDown(context, move, vifs, signal);
       await setStatus(this.#services, context, migration, 'reverted');
       const expectedTaskState = [TASK_STATES.resizeReverting];
       await transition({ conductor, context }, instance, { migration_context: null }, { expectedTaskState });
@@ -148,11 +148,12 @@ export class EndResize {
   }
 
   /** What was written here since the move is lost, as with every hypervisor: the source has what was before. */
-  async #takeDown(move: Move, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
+  async #takeDown(context: RequestContext, move: Move, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
     const { instance } = move;
     if (!isBetweenHosts(move)) return await this.#power.powerOff(instance, true, signal);
     await this.#services.virt.destroy(instance.get('uuid'), limited(DESTROY_LIMIT_MS));
     await this.#tools.plugger.unplug(vifs);
+    await this.#tools.volumes.reserveAnew(context, instance, signal);
   }
 
   async finishRevert(context: RequestContext, move: Move, signal: AbortSignal): Promise<void> {
@@ -186,7 +187,8 @@ export class EndResize {
     await this.#tools.networks.bindHere(context, instance, signal);
     const vifs = await this.#tools.networks.refresh(context, instance, { signal });
     await virt.resize(uuid, spawnFlavor(flavor), signal);
-    if (!wasOff) await this.#power.powerOn(instance, vifs, signal);
+    if (!wasOff) await this.#power.powerOn(context, instance, vifs, signal);
+    else if (isBetweenHosts({ migration })) await this.#tools.volumes.present(context, instance, signal);
     await dropClaim(this.#services, context, instance);
     await transition({ conductor, context }, instance, { launched_at: new Date() }, { expectedTaskState });
     const fields = wasOff ? { task_state: TASK_STATES.poweringOff } : { vm_state: VM_STATES.active, task_state: null };

@@ -189,7 +189,8 @@ export class ResizeGuest {
     await tracker.keepRoom(instance, isMove ? null : old);
     notifications.moment(context, instance, { name: 'resize_finish', phase: 'start' });
     await this.#arrive(instance, { flavor, isMove }, signal);
-    if (!wasStopped(instance)) await this.#power.powerOn(instance, vifs, signal);
+    if (!wasStopped(instance)) await this.#power.powerOn(context, instance, vifs, signal);
+    else if (isMove) await this.#tools.volumes.present(context, instance, signal);
     await setStatus(this.#services, context, migration, 'finished');
     const resized = { vm_state: VM_STATES.resized, task_state: null, launched_at: new Date() };
     await transition({ conductor, context }, instance, resized, { expectedTaskState: resizeFinish });

@@ -10,6 +10,7 @@ import { peerMethods } from './peer-methods.ts';
 import { rescueMethods } from './rescue-methods.ts';
 import { resizeMethods } from './resize-methods.ts';
 import type { RpcMethod } from './method.ts';
+import { volumeMethods } from './volume-methods.ts';
 import { unsupportedMethods } from './unsupported-methods.ts';
 
 export { createInstanceOperations } from '../operations.ts';
@@ -23,6 +24,7 @@ export function computeEndpoints(services: ComputeServices, operations: ComputeO
     ...instanceMethods(services, operations),
     ...rescueMethods(operations),
     ...resizeMethods(operations),
+    ...volumeMethods(operations),
     ...hostMethods(services),
     ...consoleMethods(operations),
     ...unsupportedMethods(),

@@ -28,6 +28,11 @@ const instance = instanceObject();
 const instances = listOr(instance, object('InstanceList'), (list) => expectList(list, 'InstanceList'));
 
 const aboutInstance = { instance };
+const blockDevices = listOr(object('BlockDeviceMapping'), object('BlockDeviceMappingList'), (list) =>
+  expectList(list, 'BlockDeviceMappingList'),
+);
+
+const terminateArgs = { instance, bdms: optional(blockDevices) };
 const stopArgs = { instance, clean_shutdown: optional(flag()) };
 const rebootArgs = { instance, reboot_type: oneOf('SOFT', 'HARD') };
 const attachArgs = {
@@ -124,9 +129,9 @@ function lifeMethods(operations: ComputeOperations): readonly RpcMethod[] {
     }),
     rpcMethod({
       name: 'terminate_instance',
-      args: aboutInstance,
+      args: terminateArgs,
       wrappers: XTEF,
-      handle: ({ context }, args) => operations.terminate(context, args.instance),
+      handle: ({ context }, { bdms, ...args }) => operations.terminate(context, args.instance, bdms ?? undefined),
     }),
     rpcMethod({
       name: 'soft_delete_instance',

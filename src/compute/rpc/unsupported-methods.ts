@@ -4,7 +4,7 @@ import { type NovaExceptionName, novaException } from '#src/nova/exceptions.ts';
 import { NotImplementedError } from '../not-implemented.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
 import { type ArgsOf, object, optional, instanceObject } from './params.ts';
-import { type Wrapper, X, XEF, XEFM, XF, XTEFM, XTF } from './wrappers.ts';
+import { type Wrapper, X, XEF, XEFM, XF, XTEFM } from './wrappers.ts';
 
 /** What a refusal may need of the arguments, whichever of them a method has. */
 const args = {
@@ -47,11 +47,6 @@ const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   drop_move_claim_at_destination: plain(XF),
   live_migration_force_complete: plain(XEF),
   live_migration_abort: plain(XEF),
-  remove_volume_connection: plain(X),
-  reserve_block_device_name: plain(XTF),
-  attach_volume: plain(XEF),
-  detach_volume: plain(XEF),
-  swap_volume: plain(XEF),
   volume_snapshot_create: plain(X),
   volume_snapshot_delete: plain(X),
   add_fixed_ip_to_instance: plain(XF),

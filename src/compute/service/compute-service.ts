@@ -10,7 +10,7 @@ import type { RpcTransport } from '#src/messaging/types.ts';
 import { createConductor } from '#src/nova/conductor.ts';
 import { RequestContext } from '#src/nova/context.ts';
 import { serializeNovaFailure } from '#src/nova/exceptions.ts';
-import type { Glance, Neutron, Placement } from '#src/openstack/types.ts';
+import type { Cinder, Glance, Neutron, Placement } from '#src/openstack/types.ts';
 import type { VifDriver } from '#drivers/vif/driver.ts';
 import type { VirtDriver } from '#drivers/virt/driver.ts';
 import type { ComputeConfig } from '../config/config.ts';
@@ -24,6 +24,7 @@ import { HostResourceTracker } from '../resources/tracker.ts';
 import type { ComputeOperations } from '../operations.ts';
 import { computeEndpoints, createInstanceOperations } from '../rpc/endpoints.ts';
 import type { ComputeServices, InstanceNotifications, InstanceOperations } from '../types.ts';
+import type { HostVolumes } from '../volumes/host-volumes.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { ownNodeUuid } from './identity.ts';
 import { registerService, type ServiceRecord } from './service-record.ts';
@@ -39,6 +40,9 @@ export interface ComputeParts {
   readonly placement: Placement;
   readonly neutron: Neutron;
   readonly glance: Glance;
+  readonly cinder: Cinder;
+  readonly volumes: HostVolumes;
+  readonly connector: ComputeServices['connector'];
   readonly notifications: InstanceNotifications;
   readonly flushNotifications: (signal: AbortSignal) => Promise<void>;
 }

@@ -1,13 +1,16 @@
 // From the configuration to the ways into the world: broker, engine, OpenStack services, this machine.
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { KeystoneSession, type TokenSource } from 'keystone-client-ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { Service } from '#src/lib/service.ts';
 import type { LxdEndpoint } from '#drivers/virt/lxd/options.ts';
+import type { Host } from '#src/host/host.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { createRpcTransport } from '#src/messaging/transport.ts';
 import type { RpcTransport } from '#src/messaging/types.ts';
+import { createCinder } from '#src/openstack/cinder.ts';
 import { createGlance } from '#src/openstack/glance.ts';
 import { createNeutron } from '#src/openstack/neutron.ts';
 import { createPlacement } from '#src/openstack/placement.ts';
@@ -16,6 +19,8 @@ import { simulatedVifDrivers, vifDrivers } from '#drivers/vif/registry.ts';
 import type { VirtDriver } from '#drivers/virt/driver.ts';
 import { type VirtDriverName, virtDrivers } from '#drivers/virt/registry.ts';
 import type { ComputeConfig, LxdConfig } from '../config/config.ts';
+import { connectorFacts } from '../volumes/connector.ts';
+import { createHostVolumes } from '../volumes/host-volumes.ts';
 import { connectNotifications } from '../notifications/connect-notifications.ts';
 import { type ComputeParts, createComputeService } from './compute-service.ts';
 import { createSimulatedHosts } from './simulated-hosts.ts';
@@ -38,7 +43,7 @@ async function connectHost(
   config: ComputeConfig,
   transport: RpcTransport,
   log: Log,
-): Promise<Omit<ComputeParts, 'placement' | 'neutron' | 'glance'>> {
+): Promise<Omit<ComputeParts, 'placement' | 'neutron' | 'glance' | 'cinder'>> {
   const host = new LinuxHost();
   const modules = config.computeDriver === 'fake' ? simulatedVifDrivers : vifDrivers;
   const { notifications, flush } = await connectNotifications(config, transport, log);
@@ -47,6 +52,7 @@ async function connectHost(
     transport,
     virt: await connectEngine(config, log),
     vifs: Object.values(modules).map((module) => module.create({ host, log })),
+    ...connectVolumes(config, host, log),
     notifications,
     flushNotifications: flush,
   };
@@ -67,7 +73,8 @@ export function connectBroker({ messaging }: ComputeConfig, log: Log): RpcTransp
 export async function connectEngine(config: ComputeConfig, log: Log): Promise<VirtDriver> {
   const { computeDriver, host: nodeName, statePath: stateFolder, myIp, lxd, fake } = config;
   if (!isDriverName(computeDriver)) throw new AppError('invalid', `no virt driver ${computeDriver}`);
-  const { clientCert: _cert, clientKey: _key, serverCert: _server, maxConcurrentMigrations: _bound, ...options } = lxd;
+  const { clientCert: _cert, clientKey: _key, serverCert: _server, maxConcurrentMigrations: _bound, ...driver } = lxd;
+  const { nfsMountPointBase: _base, nfsMountOptions: _options, ...options } = driver;
   const policy = { allowNesting: lxd.allowNesting, allowPrivileged: lxd.allowPrivileged };
   const settings = { ...options, policy };
   const endpoint = await endpointOf(lxd);
@@ -100,9 +107,23 @@ async function pem(path: string | null): Promise<string | undefined> {
   }
 }
 
+function connectVolumes(
+  { host: name, myBlockStorageIp, statePath, lxd }: ComputeConfig,
+  host: Host,
+  log: Log,
+): Pick<ComputeParts, 'volumes' | 'connector'> {
+  const { nfsMountPointBase: mountFolder, nfsMountOptions: mountOptions } = lxd;
+  return {
+    volumes: createHostVolumes({ host, log, mountFolder, mountOptions, folder: join(statePath, 'volumes') }),
+    connector: (signal) => connectorFacts(host, { host: name, ip: myBlockStorageIp }, signal),
+  };
+}
+
 /** Glance has no credentials of its own; its catalogue comes from a user's token, or from Neutron's service user. */
-export function connectOpenStack(config: ComputeConfig): Pick<ComputeParts, 'placement' | 'neutron' | 'glance'> {
-  const { placement, neutron, glance } = config;
+export function connectOpenStack(
+  config: ComputeConfig,
+): Pick<ComputeParts, 'placement' | 'neutron' | 'glance' | 'cinder'> {
+  const { placement, neutron, glance, cinder } = config;
   const serviceTokens = serviceTokensOf(config);
   const fallbackTokens = createSession(neutron) ?? createSession(placement);
   const shared = { ...(serviceTokens && { serviceTokens }), ...(fallbackTokens && { fallbackTokens }) };
@@ -110,6 +131,7 @@ export function connectOpenStack(config: ComputeConfig): Pick<ComputeParts, 'pla
     placement: createPlacement({ settings: placement }),
     neutron: createNeutron({ ...shared, settings: neutron, extensionSyncMs: neutron.extensionSyncIntervalMs }),
     glance: createGlance({ ...shared, settings: glance }),
+    cinder: createCinder({ ...shared, settings: cinder }),
   };
 }
 

@@ -8,11 +8,13 @@ import { POWER_STATES, VM_STATES } from '#src/nova/states.ts';
 import { cachedVifs } from '../network/info-cache.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import type { ComputeServices } from '../types.ts';
+import { type BlockDevice, volumesAmong } from '../volumes/block-devices.ts';
 
 type Instance = NovaObject<'Instance'>;
 
 const DESTROY_LIMIT_MS = 300_000;
 const NETWORK_LIMIT_MS = 180_000;
+const VOLUMES_LIMIT_MS = 300_000;
 
 export class TerminateOperations {
   readonly #services: ComputeServices;
@@ -24,11 +26,11 @@ export class TerminateOperations {
   }
 
   /** An instance that is gone meanwhile is success; whatever else fails puts it into error. */
-  async terminate(context: RequestContext, instance: Instance): Promise<void> {
+  async terminate(context: RequestContext, instance: Instance, devices?: readonly BlockDevice[]): Promise<void> {
     const { conductor, log } = this.#services;
     const uuid = instance.get('uuid');
     try {
-      await this.#delete(context, instance);
+      await this.#delete(context, instance, devices);
     } catch (error) {
       if (isNova(error, 'InstanceNotFound')) {
         log.info('instance disappeared during its deletion', { instance: uuid });
@@ -42,10 +44,10 @@ export class TerminateOperations {
     }
   }
 
-  async #delete(context: RequestContext, instance: Instance): Promise<void> {
+  async #delete(context: RequestContext, instance: Instance, devices?: readonly BlockDevice[]): Promise<void> {
     const { conductor, notifications } = this.#services;
     notifications.moment(context, instance, { name: 'delete', phase: 'start' });
-    await this.#shutDown(context, instance);
+    await this.#shutDown(context, instance, devices);
     instance
       .set('vm_state', VM_STATES.deleted)
       .set('task_state', null)
@@ -56,20 +58,30 @@ export class TerminateOperations {
     notifications.moment(context, instance, { name: 'delete', phase: 'end' });
   }
 
-  async #shutDown(context: RequestContext, instance: Instance): Promise<void> {
+  async #shutDown(context: RequestContext, instance: Instance, devices?: readonly BlockDevice[]): Promise<void> {
     const { notifications } = this.#services;
     const elevated = context.elevated();
     notifications.moment(elevated, instance, { name: 'shutdown', phase: 'start' });
     await this.removeGuest(instance);
+    await this.#giveBackVolumes(context, instance, devices);
     const unplug = (vifs: readonly Vif[]) => this.#tools.plugger.unplug(vifs);
     await this.#tools.networks.deallocate(elevated, instance, { unplug, signal: limited(NETWORK_LIMIT_MS) });
     notifications.moment(elevated, instance, { name: 'shutdown', phase: 'end' });
   }
 
-  /** The container with its disks, and its interfaces on this host. A guest that is not there is success. */
+  /** What the message has may be older than a build that was interrupted. */
+  async #giveBackVolumes(context: RequestContext, instance: Instance, known?: readonly BlockDevice[]): Promise<void> {
+    if (known && volumesAmong(known).length === 0) return;
+    const { volumes } = this.#tools;
+    const devices = await volumes.of(context, instance.get('uuid'));
+    await volumes.giveBack(context, devices, { deletes: true }, limited(VOLUMES_LIMIT_MS));
+  }
+
+  /** The container with its disks, and its interfaces and volumes on this host. A guest that is not there is success. */
   async removeGuest(instance: Instance, signal?: AbortSignal): Promise<void> {
     await this.#tools.consoles.forget(instance.get('uuid'));
     await this.#services.virt.destroy(instance.get('uuid'), limited(DESTROY_LIMIT_MS, signal));
+    await this.#services.volumes.disconnectInstance(instance.get('uuid'), limited(VOLUMES_LIMIT_MS, signal));
     await this.#tools.plugger.unplug(cachedVifs(instance));
   }
 

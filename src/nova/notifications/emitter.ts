@@ -17,6 +17,8 @@ import {
   rescuePayload,
   resizePrepPayload,
   snapshotPayload,
+  volumePayload,
+  volumeSwapPayload,
 } from './versioned.ts';
 
 type Instance = NovaObject<'Instance'>;
@@ -52,6 +54,9 @@ export interface MomentOf {
   readonly rescueImageId?: string;
   /** Of the versioned payload of a prepared resize. */
   readonly newFlavor?: NovaObject<'Flavor'>;
+  /** Of the versioned payloads of volumes; the old one of two. */
+  readonly volumeId?: string;
+  readonly newVolumeId?: string;
 }
 
 export interface FailureOf {
@@ -172,15 +177,15 @@ class Emitter implements NotificationEmitter {
   ): void {
     const { legacy, versioned } = this.#options;
     const { name, phase } = of.moment;
-    const { legacy: oldName, versioned: newName } = moments[name];
+    const { legacy: oldName, versioned: newName, isSingle = false }: MomentNames = moments[name];
     const wire = context.redacted().toWire();
     const suffix = phase === 'once' ? '' : `.${phase}`;
     const send = (notifier: Notifier, rest: Pick<Notification, 'eventType' | 'priority' | 'payload'>): void =>
       notifier.notify({ context: wire, ...rest });
-    if (legacy !== undefined && oldName !== null) {
+    if (legacy !== undefined && oldName !== null && (!isSingle || phase === 'end')) {
       const priority = phase === 'error' ? 'ERROR' : 'INFO';
       const payload = this.#legacyPayload(context, instance, of.moment);
-      send(legacy, { eventType: `compute.instance.${oldName}${suffix}`, priority, payload });
+      send(legacy, { eventType: `compute.instance.${oldName}${isSingle ? '' : suffix}`, priority, payload });
     }
     if (versioned !== undefined) {
       const priority = of.moment.error === undefined ? 'INFO' : 'ERROR';
@@ -209,7 +214,7 @@ class Emitter implements NotificationEmitter {
     context: RequestContext,
     instance: Instance,
     {
-      moment: { name, error, snapshotImageId, rescueImageId, newFlavor },
+      moment: { name, error, snapshotImageId, rescueImageId, newFlavor, volumeId, newVolumeId },
       blockDevices,
     }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
   ): unknown {
@@ -227,6 +232,10 @@ class Emitter implements NotificationEmitter {
         return existsPayload(instance, this.#period(), details);
       case 'InstanceActionResizePrepPayload':
         return resizePrepPayload(instance, newFlavor ?? null, details);
+      case 'InstanceActionVolumePayload':
+        return volumePayload(instance, volumeId ?? '', details);
+      case 'InstanceActionVolumeSwapPayload':
+        return volumeSwapPayload(instance, { old: volumeId ?? '', new: newVolumeId ?? '' }, details);
       default:
         return actionPayload(instance, details);
     }

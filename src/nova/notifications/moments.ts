@@ -12,7 +12,11 @@ export interface MomentNames {
     | 'InstanceActionRebuildPayload'
     | 'InstanceActionRescuePayload'
     | 'InstanceActionResizePrepPayload'
-    | 'InstanceExistsPayload';
+    | 'InstanceExistsPayload'
+    | 'InstanceActionVolumePayload'
+    | 'InstanceActionVolumeSwapPayload';
+  /** The old form has one notification, without a phase, of what succeeded. */
+  readonly isSingle?: boolean;
   /** The phases whose legacy payload carries the addresses. */
   readonly fixedIps?: readonly Phase[];
 }
@@ -21,6 +25,12 @@ export interface MomentNames {
 export type Phase = 'start' | 'end' | 'error' | 'once';
 
 const action = (name: string): MomentNames => ({ legacy: name, versioned: name, payload: 'InstanceActionPayload' });
+const volume = (legacy: string, versioned: string): MomentNames => ({
+  legacy,
+  versioned,
+  payload: 'InstanceActionVolumePayload',
+  isSingle: true,
+});
 
 export const moments = {
   create: { legacy: 'create', versioned: 'create', payload: 'InstanceCreatePayload', fixedIps: ['end'] },
@@ -60,6 +70,9 @@ export const moments = {
   exists: { legacy: 'exists', versioned: 'exists', payload: 'InstanceExistsPayload' },
   interface_attach: { legacy: null, versioned: 'interface_attach', payload: 'InstanceActionPayload' },
   interface_detach: { legacy: null, versioned: 'interface_detach', payload: 'InstanceActionPayload' },
+  volume_attach: volume('volume.attach', 'volume_attach'),
+  volume_detach: volume('volume.detach', 'volume_detach'),
+  volume_swap: { legacy: null, versioned: 'volume_swap', payload: 'InstanceActionVolumeSwapPayload' },
 } as const satisfies Record<string, MomentNames>;
 
 export type Moment = keyof typeof moments;

@@ -33,6 +33,19 @@ export function snapshotPayload(instance: Instance, imageId: string, details: Ac
   return payload('InstanceActionSnapshotPayload', '1.10', data);
 }
 
+export function volumePayload(instance: Instance, volumeId: string, details: ActionDetails): Primitive {
+  return payload('InstanceActionVolumePayload', '1.7', { ...actionData(instance, details), volume_id: volumeId });
+}
+
+export function volumeSwapPayload(
+  instance: Instance,
+  volumes: { readonly old: string; readonly new: string },
+  details: ActionDetails,
+): Primitive {
+  const ids = { old_volume_id: volumes.old, new_volume_id: volumes.new };
+  return payload('InstanceActionVolumeSwapPayload', '1.9', { ...actionData(instance, details), ...ids });
+}
+
 /** Needs trusted certificates as well. */
 export function rebuildPayload(instance: Instance, details: ActionDetails): Primitive {
   const trusted = instance.find('trusted_certs')?.get('ids') ?? null;

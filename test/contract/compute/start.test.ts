@@ -9,6 +9,8 @@ import type { RpcClient, RpcRequest, RpcServerOptions, RpcTransport } from '#src
 import { FakeVirtDriver } from '#drivers/virt/fake/fake.ts';
 import { object, RecordingLog, testConfig } from '#test/fakes/compute-harness.ts';
 import { remote } from '#test/fakes/fake-control-plane.ts';
+import { FakeCinder } from '#test/fakes/fake-cinder.ts';
+import { FakeHostVolumes } from '#test/fakes/fake-host-volumes.ts';
 import { FakeGlance } from '#test/fakes/fake-glance.ts';
 import { FakeNeutron } from '#test/fakes/fake-neutron.ts';
 import { MemoryPlacement } from '#test/fakes/memory-placement.ts';
@@ -128,6 +130,9 @@ class World {
       placement: this.placement,
       neutron: new FakeNeutron(),
       glance: new FakeGlance(),
+      cinder: new FakeCinder(),
+      volumes: new FakeHostVolumes(),
+      connector: async () => ({}),
       notifications: { moment() {}, failure() {} },
       flushNotifications: async () => {},
     };

@@ -27,6 +27,7 @@ export class Cloud {
   readonly compute: ServiceClient;
   readonly network: ServiceClient;
   readonly image: ServiceClient;
+  readonly volume: ServiceClient;
   readonly placement: ServiceClient;
 
   constructor({ name, project }: CloudUser = { name: 'admin', project: 'admin' }) {
@@ -49,6 +50,7 @@ export class Cloud {
     this.compute = client('compute');
     this.network = client('network');
     this.image = client('image');
+    this.volume = client('volumev3');
     this.placement = client('placement');
   }
 

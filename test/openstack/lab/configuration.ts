@@ -6,7 +6,7 @@ import { COMPUTE_HOST, KEYSTONE_URL, type LabPaths, PASSWORD, PORTS, REGION } fr
 type Section = Readonly<Record<string, string | number | boolean>>;
 type Ini = Readonly<Record<string, Section>>;
 
-function render(ini: Ini): string {
+export function render(ini: Ini): string {
   return Object.entries(ini)
     .map(([name, section]) => {
       const lines = Object.entries(section).map(([key, value]) => `${key} = ${value}`.trimEnd());
@@ -15,7 +15,7 @@ function render(ini: Ini): string {
     .join('\n');
 }
 
-function credentials(user: string): Section {
+export function credentials(user: string): Section {
   return {
     auth_type: 'password',
     auth_url: KEYSTONE_URL,
@@ -28,7 +28,7 @@ function credentials(user: string): Section {
   };
 }
 
-function authtoken(user: string): Section {
+export function authtoken(user: string): Section {
   return {
     www_authenticate_uri: KEYSTONE_URL,
     memcached_servers: `127.0.0.1:${PORTS.memcached}`,
@@ -36,8 +36,9 @@ function authtoken(user: string): Section {
   };
 }
 
-const database = (name: string) => `mysql+pymysql://lab:${PASSWORD}@127.0.0.1:${PORTS.mariadb}/${name}?charset=utf8`;
-const rabbit = (vhost: string) => `rabbit://guest:guest@127.0.0.1:${PORTS.rabbitmq}/${vhost}`;
+export const database = (name: string) =>
+  `mysql+pymysql://lab:${PASSWORD}@127.0.0.1:${PORTS.mariadb}/${name}?charset=utf8`;
+export const rabbit = (vhost: string) => `rabbit://guest:guest@127.0.0.1:${PORTS.rabbitmq}/${vhost}`;
 
 function keystone({ data }: LabPaths): Ini {
   return {

@@ -47,6 +47,17 @@ class Identity {
   }
 }
 
+/** Needs ensureIdentity(); idempotent. */
+export async function ensureVolumeService(): Promise<void> {
+  const identity = new Identity();
+  const project = await identity.ensure('projects', 'project', { name: 'service', domain_id: 'default' });
+  const user = await identity.ensure('users', 'user', { name: 'cinder', password: PASSWORD, domain_id: 'default' });
+  for (const name of ['admin', 'service']) {
+    await identity.grant(project, user, await identity.ensure('roles', 'role', { name }));
+  }
+  await identity.endpoints('volumev3', 'cinderv3', `http://127.0.0.1:${PORTS.cinder}/v3/$(project_id)s`);
+}
+
 /** Needs Keystone, bootstrapped; idempotent. */
 export async function ensureIdentity(): Promise<void> {
   const identity = new Identity();

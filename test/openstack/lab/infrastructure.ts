@@ -48,9 +48,12 @@ export async function startRabbit(paths: LabPaths, processes: Processes): Promis
 /** Neutron keeps to a virtual host of its own. */
 export async function ensureVirtualHosts(paths: LabPaths): Promise<void> {
   const hosts = (await rabbitctl(paths, 'list_vhosts')).split('\n');
-  if (hosts.includes('neutron')) return;
-  await rabbitctl(paths, 'add_vhost', 'neutron');
-  await rabbitctl(paths, 'set_permissions', '-p', 'neutron', 'guest', '.*', '.*', '.*');
+  if (!hosts.includes('neutron')) await addVirtualHost(paths, 'neutron');
+}
+
+export async function addVirtualHost(paths: LabPaths, name: string): Promise<void> {
+  await rabbitctl(paths, 'add_vhost', name);
+  await rabbitctl(paths, 'set_permissions', '-p', name, 'guest', '.*', '.*', '.*');
 }
 
 export async function sql(paths: LabPaths, statement: string): Promise<string> {

@@ -10,6 +10,8 @@ const CONTROL_PLANE =
   'nova-api nova-conductor nova-scheduler python3-nova neutron-server neutron-linuxbridge-agent neutron-dhcp-agent ' +
   'python3-openstackclient python3-pymysql python3-memcache python3-pymemcache uwsgi-core uwsgi-plugin-python3 ' +
   'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping';
+/** For tests of volumes only. */
+const VOLUMES = 'cinder-api cinder-scheduler cinder-volume';
 /** For the integration tests only: file systems, the stock client, peers. */
 const TESTS =
   'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap libcap2-bin acl openssl nova-consoleproxy qemu-utils';
@@ -19,6 +21,7 @@ const words = (text: string) => text.split(/\s+/).filter((word) => word !== '');
 export const PACKAGES = {
   engine: words(ENGINE),
   controlPlane: words(CONTROL_PLANE),
+  volumes: words(VOLUMES),
   tests: words(TESTS),
 } as const;
 
@@ -36,7 +39,7 @@ async function missingOf(packages: readonly string[]): Promise<readonly string[]
 
 /** The OpenStack packages ask where to put their database; the lab makes its own. */
 async function answerQuestions(): Promise<void> {
-  const lines = ['keystone', 'glance', 'placement', 'nova', 'neutron'].flatMap((name) => [
+  const lines = ['keystone', 'glance', 'placement', 'nova', 'neutron', 'cinder'].flatMap((name) => [
     `${name}-common ${name}/configure_db boolean false`,
     `${name} ${name}/configure_db boolean false`,
     `${name}-common ${name}-common/configure_db boolean false`,

@@ -16,6 +16,7 @@ export const PORTS = {
   keystone: 5000,
   placement: 8778,
   glance: 9292,
+  cinder: 8776,
   neutron: 9696,
   nova: 8774,
   metadata: 8775,

@@ -212,7 +212,7 @@ describe('external_instance_event', () => {
 
     await harness.send('external_instance_event', {
       instances: [instance],
-      events: [eventOf(instance, 'power-update', 'POWER_OFF'), eventOf(instance, 'volume-extended', 'v')],
+      events: [eventOf(instance, 'power-update', 'POWER_OFF')],
     });
 
     expect(harness.plane.names).toEqual([]);

@@ -158,6 +158,7 @@ class World {
     this.virt.instances.set(uuid, {
       spec: { name: uuid } as never,
       nics: [],
+      volumes: [],
       guest: undefined,
       powerState: power,
       console: '',

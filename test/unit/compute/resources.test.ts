@@ -358,9 +358,9 @@ describe('the report to Placement', () => {
 
   it('drops standard traits that this Placement lacks, keeps those of others, and makes custom ones', async () => {
     const world = new World();
-    world.placement.standardTraits.add('CUSTOM_RACK_7').add('COMPUTE_VOLUME_EXTEND').add('HW_CPU_X86_AVX');
+    world.placement.standardTraits.add('CUSTOM_RACK_7').add('COMPUTE_TRUSTED_CERTS').add('HW_CPU_X86_AVX');
     await world.placement.createProvider(NODE_UUID, 'fake1');
-    world.placement.touch(NODE_UUID, { traits: ['CUSTOM_RACK_7', 'COMPUTE_VOLUME_EXTEND', 'HW_CPU_X86_AVX'] });
+    world.placement.touch(NODE_UUID, { traits: ['CUSTOM_RACK_7', 'COMPUTE_TRUSTED_CERTS', 'HW_CPU_X86_AVX'] });
 
     await world.tracker({ additions: { inventories: {}, traits: ['CUSTOM_FAST'] } });
 

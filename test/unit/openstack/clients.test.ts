@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
+import { KeystoneSession } from 'keystone-client-ts';
+import { createCinder } from '#src/openstack/cinder.ts';
 import { createGlance } from '#src/openstack/glance.ts';
 import { createNeutron } from '#src/openstack/neutron.ts';
 import { createPlacement } from '#src/openstack/placement.ts';
@@ -224,5 +226,78 @@ describe('glance', () => {
       kind: 'invalid',
       message: expect.stringContaining(message),
     });
+  });
+});
+
+describe('cinder', () => {
+  const settings = (url: string) => ({ auth: authOf(url), serviceType: 'volumev3' });
+  const withVolumes = async () => {
+    const service = await HttpService.start();
+    return service.on(/auth\/tokens/, tokenAnswer('svc', { volumev3: `${service.url}/v3/p1` }));
+  };
+
+  it("updates an attachment as the user, with the service's token and nova's microversion, and again when it hiccups", async () => {
+    await using service = await withVolumes();
+    const info = { driver_volume_type: 'nfs', export: 'server:/share' };
+    const good = { body: { attachment: { id: 'a1', connection_info: info } } };
+    service.on(/PUT .*attachments\/a1$/, { status: 500 }, { status: 504 }, good);
+    const serviceTokens = new KeystoneSession({ auth: authOf(service.url) });
+    const cinder = createCinder({ settings: settings(service.url), serviceTokens });
+
+    const attachment = await cinder.updateAttachment(asUser, 'a1', { host: 'node1' });
+
+    expect(attachment).toEqual({ id: 'a1', connectionInfo: info });
+    const asked = service.requests.filter(({ method }) => method === 'PUT');
+    expect(asked).toHaveLength(3);
+    expect(asked[2]?.path).toBe('/v3/p1/attachments/a1');
+    expect(asked[2]?.body).toEqual({ attachment: { connector: { host: 'node1' } } });
+    expect(asked[2]?.headers).toMatchObject({
+      'openstack-api-version': 'volume 3.44',
+      'x-auth-token': 'users-token',
+      'x-service-token': 'svc',
+    });
+  });
+
+  it('does not give up five times', async () => {
+    await using service = await withVolumes();
+    service.on(/DELETE .*attachments/, { status: 500 });
+    const cinder = createCinder({ settings: settings(service.url) });
+
+    await expect(cinder.deleteAttachment(asService, 'a1')).rejects.toMatchObject({ status: 500 });
+
+    expect(service.requests.filter(({ method }) => method === 'DELETE')).toHaveLength(5);
+  });
+
+  it('takes what is gone for deleted, but not for gone where Cinder itself is nowhere', async () => {
+    await using service = await withVolumes();
+    service.on(/DELETE .*attachments/, { status: 404 });
+    const cinder = createCinder({ settings: settings(service.url) });
+    const nowhere = createCinder({ settings: { auth: authOf(service.url), serviceType: 'volumev4' } });
+
+    await cinder.deleteAttachment(asService, 'a1');
+    await expect(nowhere.deleteAttachment(asService, 'a1')).rejects.toMatchObject({ code: 'EndpointNotFound' });
+  });
+
+  it('makes volumes and attachments with the bodies that Cinder knows', async () => {
+    await using service = await withVolumes();
+    const volume = { id: 'v1', status: 'creating', size: 3, multiattach: true, encrypted: false };
+    service.on(/POST .*volumes$/, { status: 202, body: { volume } });
+    service.on(/POST .*attachments$/, { body: { attachment: { id: 'a1' } } });
+    service.on(/POST .*action$/, { status: 202 });
+    const cinder = createCinder({ settings: settings(service.url) });
+
+    const made = await cinder.createVolume(asService, { sizeGib: 3, name: 'n', description: '', imageId: 'i1' });
+    const attachment = await cinder.createAttachment(asService, { volumeId: 'v1', instanceUuid: 'u1' });
+    await cinder.completeAttachment(asService, 'a1');
+    await cinder.rollDetaching(asService, 'v1');
+
+    expect(made).toMatchObject({ id: 'v1', status: 'creating', sizeGib: 3, multiattach: true, encrypted: false });
+    expect(attachment).toBe('a1');
+    expect(service.requests.slice(-4).map(({ path, body }) => [path, body])).toEqual([
+      ['/v3/p1/volumes', { volume: expect.objectContaining({ size: 3, name: 'n', imageRef: 'i1' }) }],
+      ['/v3/p1/attachments', { attachment: { volume_uuid: 'v1', instance_uuid: 'u1' } }],
+      ['/v3/p1/attachments/a1/action', { 'os-complete': {} }],
+      ['/v3/p1/volumes/v1/action', { 'os-roll_detaching': {} }],
+    ]);
   });
 });

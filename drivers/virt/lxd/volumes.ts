@@ -1,0 +1,59 @@
+// Volumes of an instance as devices of the engine: nodes of block devices, which a running guest gets and loses at once.
+import type { EngineClient } from '#src/client/client.ts';
+import type { DeviceMap } from '#src/client/wire.ts';
+import type { GuestVolume } from '../driver.ts';
+import { changeInstance } from './change-instance.ts';
+
+const PREFIX = 'volume-';
+
+export function volumeDevices(volumes: readonly GuestVolume[]): DeviceMap {
+  return Object.fromEntries(
+    volumes.map(({ volumeId, hostPath, guestPath }) => [
+      `${PREFIX}${volumeId}`,
+      { type: 'unix-block', source: hostPath, path: guestPath },
+    ]),
+  );
+}
+
+export async function attachVolume(
+  client: EngineClient,
+  name: string,
+  volume: GuestVolume,
+  signal: AbortSignal,
+): Promise<void> {
+  await changeDevices(client, name, (devices) => ({ ...devices, ...volumeDevices([volume]) }), signal);
+}
+
+export async function detachVolume(
+  client: EngineClient,
+  name: string,
+  volumeId: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await changeDevices(client, name, ({ [PREFIX + volumeId]: _gone, ...devices }) => devices, signal);
+}
+
+/** Makes these the only ones. */
+export async function setVolumes(
+  client: EngineClient,
+  name: string,
+  volumes: readonly GuestVolume[],
+  signal: AbortSignal,
+): Promise<void> {
+  const isOther = ([device, { type }]: readonly [string, DeviceMap[string]]): boolean =>
+    type !== 'unix-block' || !device.startsWith(PREFIX);
+  const change = (devices: DeviceMap): DeviceMap => ({
+    ...Object.fromEntries(Object.entries(devices).filter(isOther)),
+    ...volumeDevices(volumes),
+  });
+  await changeDevices(client, name, change, signal);
+}
+
+async function changeDevices(
+  client: EngineClient,
+  name: string,
+  change: (devices: DeviceMap) => DeviceMap,
+  signal: AbortSignal,
+): Promise<void> {
+  await changeInstance(client, name, ({ config, devices }) => ({ config, devices: change(devices) }), signal);
+}

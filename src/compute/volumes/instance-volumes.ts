@@ -1,0 +1,204 @@
+// Volumes of instances between Cinder and this host (section 8.5): what every operation that moves guests does with them. The
+// callers hold the instance's lock.
+import type { RequestContext } from '#src/nova/context.ts';
+import { novaException } from '#src/nova/exceptions.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import { isAbsent } from '#src/openstack/service.ts';
+import type { GuestVolume } from '#drivers/virt/driver.ts';
+import type { VolumeConnection } from '#drivers/volume/driver.ts';
+import { inParallel } from '../in-parallel.ts';
+import { userCredentials } from '../network/credentials.ts';
+import type { ComputeServices } from '../types.ts';
+import {
+  type BlockDevice,
+  blockDevicesOf,
+  connectionOf,
+  connectionText,
+  keptConnection,
+  volumesAmong,
+} from './block-devices.ts';
+import { isDeviceName } from './device-names.ts';
+
+type Instance = NovaObject<'Instance'>;
+
+const AT_ONCE = 4;
+
+export class InstanceVolumes {
+  readonly #services: ComputeServices;
+
+  constructor(services: ComputeServices) {
+    this.#services = services;
+  }
+
+  async of(context: RequestContext, instanceUuid: string): Promise<readonly BlockDevice[]> {
+    const { conductor } = this.#services;
+    return volumesAmong(await blockDevicesOf({ conductor, context: context.elevated() }, instanceUuid));
+  }
+
+  /** Tells Cinder where the volume will be used, and connects it here. Nothing is connected after a failure. */
+  async connect(
+    context: RequestContext,
+    instance: Instance,
+    device: BlockDevice,
+    signal: AbortSignal,
+  ): Promise<GuestVolume> {
+    const { cinder, conductor, virt, volumes, connector } = this.#services;
+    const credentials = userCredentials(context);
+    const use = useOf(device);
+    const volume = await cinder.getVolume(credentials, use.volumeId, signal);
+    if (volume.encrypted) {
+      const params = { volume_type: volume.volumeType, volume_id: volume.id };
+      throw novaException('VolumeEncryptionNotSupported', params);
+    }
+    if (volume.multiattach && !virt.info.capabilities.has('supports_multiattach')) {
+      throw novaException('MultiattachNotSupportedByVirtDriver', { volume_id: volume.id });
+    }
+    this.#checkZone(instance, volume.availabilityZone);
+    const facts = { ...(await connector(signal)), mountpoint: device.find('device_name') ?? null };
+    const attachment = await cinder.updateAttachment(credentials, attachmentOf(device), facts, signal);
+    const connection = connectionOf(attachment.connectionInfo);
+    if (!connection) throw novaException('InvalidVolume', { reason: `Cinder does not tell how to reach ${volume.id}` });
+    // before it is connected: whoever comes after a crash is to know
+    device.set('connection_info', connectionText(connection, { ...use, isMultiattach: volume.multiattach }));
+    await conductor.save(context, device);
+    return guestVolume(device, await volumes.connect(use, connection, signal));
+  }
+
+  /** The guest has it. */
+  async complete(context: RequestContext, device: BlockDevice, signal: AbortSignal): Promise<void> {
+    await this.#services.cinder.completeAttachment(userCredentials(context), attachmentOf(device), signal);
+  }
+
+  /** Here alone; Cinder is told by the caller. Absent is success. */
+  async disconnect(device: BlockDevice, signal: AbortSignal): Promise<void> {
+    await this.#services.volumes.disconnect(useOf(device), keptConnection(device), signal);
+  }
+
+  /**
+   * All volumes that the instance is to have on this host, connected, whatever there was before: those that are connected from here
+   * still are, those that were only reserved are connected anew. One whose attachment is gone belongs to somebody else by now, and
+   * is not the instance's any more.
+   */
+  async present(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<readonly GuestVolume[]> {
+    const devices = await this.of(context, instance.get('uuid'));
+    const found: (GuestVolume | undefined)[] = [];
+    await inParallel([...devices.entries()], AT_ONCE, async ([index, device]) => {
+      if ((device.find('volume_id') ?? null) === null || (device.find('attachment_id') ?? null) === null) return;
+      found[index] = await this.#presentOne(context, instance, device, signal);
+    });
+    return found.filter((volume) => volume !== undefined);
+  }
+
+  async #presentOne(
+    context: RequestContext,
+    instance: Instance,
+    device: BlockDevice,
+    signal: AbortSignal,
+  ): Promise<GuestVolume | undefined> {
+    const { volumes, cinder, conductor, log } = this.#services;
+    const use = useOf(device);
+    const connection = await this.#currentConnection(context, device, signal);
+    if (connection === 'gone') {
+      log.warn('the attachment of a volume is gone, and so is the volume from the instance', { ...use });
+      await this.disconnect(device, signal);
+      // that the volume is there says that it was Cinder who answered
+      await cinder.getVolume(userCredentials(context), use.volumeId, signal);
+      await conductor.objectMethod(context.elevated(), device, { method: 'destroy' });
+      return undefined;
+    }
+    if (connection) return guestVolume(device, await volumes.connect(use, connection, signal));
+    const volume = await this.connect(context, instance, device, signal);
+    await this.complete(context, device, signal);
+    return volume;
+  }
+
+  /** null: reserved, and connected from nowhere. While Cinder cannot be asked, what Nova has kept holds. */
+  async #currentConnection(
+    context: RequestContext,
+    device: BlockDevice,
+    signal: AbortSignal,
+  ): Promise<VolumeConnection | null | 'gone'> {
+    const { cinder, log } = this.#services;
+    try {
+      const attachment = await cinder.getAttachment(userCredentials(context), attachmentOf(device), signal);
+      return connectionOf(attachment.connectionInfo);
+    } catch (error) {
+      if (isAbsent(error)) return 'gone';
+      const kept = keptConnection(device);
+      if (signal.aborted || !kept) throw error;
+      log.warn('Cinder cannot be asked for an attachment', { ...useOf(device), error });
+      return kept;
+    }
+  }
+
+  /**
+   * The instance leaves this host and keeps its volumes: each is reserved anew, and disconnected here. Safe to repeat. What was
+   * connected from a host that is lost is reserved anew as well.
+   */
+  async reserveAnew(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { cinder, conductor } = this.#services;
+    const credentials = userCredentials(context);
+    for (const device of await this.of(context, instance.get('uuid'))) {
+      const { volumeId, instanceUuid } = useOf(device);
+      const old = device.find('attachment_id') ?? null;
+      if (old === null) continue;
+      await this.disconnect(device, signal);
+      const reservation = await cinder.createAttachment(credentials, { volumeId, instanceUuid }, signal);
+      try {
+        device.set('attachment_id', reservation).set('connection_info', null);
+        await conductor.save(context, device);
+      } catch (error) {
+        await cinder.deleteAttachment(credentials, reservation, signal);
+        throw error;
+      }
+      await cinder.deleteAttachment(credentials, old, signal);
+    }
+  }
+
+  /** The instance ends, or was never built: Cinder has its volumes back. `deletes`: those that are to end with it are deleted. */
+  async giveBack(
+    context: RequestContext,
+    devices: readonly BlockDevice[],
+    { deletes }: { readonly deletes: boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { cinder, log } = this.#services;
+    const credentials = userCredentials(context);
+    for (const device of volumesAmong(devices)) {
+      const volumeId = device.find('volume_id') ?? null;
+      if (volumeId === null) continue;
+      await this.disconnect(device, signal);
+      const attachment = device.find('attachment_id') ?? null;
+      if (attachment !== null) await cinder.deleteAttachment(credentials, attachment, signal);
+      if (!deletes || device.find('delete_on_termination') !== true) continue;
+      await cinder.deleteVolume(credentials, volumeId, signal).catch((error: unknown) => {
+        log.warn('cannot delete a volume that was to end with its instance', { volume: volumeId, error });
+      });
+    }
+  }
+
+  #checkZone(instance: Instance, zone: string | null): void {
+    const own = instance.find('availability_zone') ?? null;
+    if (this.#services.config.cinder.crossAzAttach || own === null || zone === null || own === zone) return;
+    const reason = `Instance and volume are not in the same availability zone. Instance is in ${own}. Volume is in ${zone}`;
+    throw novaException('InvalidVolume', { reason });
+  }
+}
+
+export function useOf(device: BlockDevice): { readonly volumeId: string; readonly instanceUuid: string } {
+  return { volumeId: device.find('volume_id') ?? '', instanceUuid: device.get('instance_uuid') };
+}
+
+function attachmentOf(device: BlockDevice): string {
+  const id = device.find('attachment_id') ?? null;
+  if (id !== null) return id;
+  throw novaException('InvalidVolume', {
+    reason: 'it is attached in a way older than attachments, which is not supported',
+  });
+}
+
+function guestVolume(device: BlockDevice, hostPath: string): GuestVolume {
+  const guestPath = device.find('device_name');
+  if (isDeviceName(guestPath)) return { volumeId: useOf(device).volumeId, hostPath, guestPath };
+  throw novaException('InvalidDevicePath', { path: guestPath ?? null });
+}

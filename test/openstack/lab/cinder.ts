@@ -1,0 +1,125 @@
+// Cinder for the lab, started by those who want it: Debian's own, with its NFS driver. Where the kernel has no NFS client the share
+// is a folder of this machine, bound where the driver would have mounted the export; all else is as it would be with a server.
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { run, SYSTEM_ENV } from './commands.ts';
+import { authtoken, credentials, database, rabbit, render } from './configuration.ts';
+import { ensureVolumeService } from './identity.ts';
+import { addVirtualHost, once, sql } from './infrastructure.ts';
+import { installPackages, PACKAGES } from './packages.ts';
+import { httpAnswers, type Processes } from './processes.ts';
+import { step } from './progress.ts';
+import { COMPUTE_HOST, type LabPaths, PASSWORD, PORTS } from './settings.ts';
+
+export const CINDER = ['cinder-volume', 'cinder-scheduler', 'cinder-api'] as const;
+
+/** The same for Cinder and for computes: both find it by this name below their own folders. */
+const EXPORT = '127.0.0.1:/lab';
+const MOUNT_POINT = createHash('md5').update(EXPORT).digest('hex');
+
+interface Folders {
+  readonly share: string;
+  /** Where the share is bound. */
+  readonly mounts: readonly string[];
+  readonly state: string;
+}
+
+function foldersOf({ data }: LabPaths): Folders {
+  const state = join(data, 'cinder');
+  return {
+    state,
+    share: join(state, 'share'),
+    mounts: [join(state, 'mnt', MOUNT_POINT), join(data, 'compute/mnt', MOUNT_POINT)],
+  };
+}
+
+export const shareFolder = (paths: LabPaths): string => foldersOf(paths).share;
+
+function configuration(paths: LabPaths): string {
+  const { state } = foldersOf(paths);
+  return render({
+    DEFAULT: {
+      transport_url: rabbit('cinder'),
+      my_ip: '127.0.0.1',
+      host: COMPUTE_HOST,
+      state_path: state,
+      osapi_volume_listen: '127.0.0.1',
+      osapi_volume_listen_port: PORTS.cinder,
+      osapi_volume_workers: 1,
+      api_paste_config: '/etc/cinder/api-paste.ini',
+      resource_query_filters_file: '/etc/cinder/resource_filters.json',
+      rootwrap_config: '/etc/cinder/rootwrap.conf',
+      auth_strategy: 'keystone',
+      enabled_backends: 'nfs',
+      default_volume_type: '__DEFAULT__',
+      glance_api_servers: `http://127.0.0.1:${PORTS.glance}`,
+      // volumes come and go in seconds
+      report_interval: 5,
+      service_down_time: 30,
+      periodic_fuzzy_delay: 0,
+      use_stderr: true,
+    },
+    nfs: {
+      volume_driver: 'cinder.volume.drivers.nfs.NfsDriver',
+      volume_backend_name: 'nfs',
+      nfs_shares_config: join(paths.etc, 'cinder/nfs_shares'),
+      nfs_mount_point_base: join(state, 'mnt'),
+      nfs_mount_attempts: 1,
+      nfs_sparsed_volumes: true,
+      nfs_qcow2_volumes: false,
+      nas_secure_file_operations: false,
+      nas_secure_file_permissions: false,
+    },
+    database: { connection: database('cinder') },
+    keystone_authtoken: { ...authtoken('cinder'), service_token_roles: 'service', service_token_roles_required: true },
+    nova: { ...credentials('cinder'), interface: 'public' },
+    service_user: { send_service_user_token: true, ...credentials('cinder') },
+    privsep_osbrick: { helper_command: 'privsep-helper' },
+    cinder_sys_admin: { helper_command: 'privsep-helper' },
+    oslo_concurrency: { lock_path: join(state, 'lock') },
+  });
+}
+
+async function bindShare(paths: LabPaths): Promise<void> {
+  const { share, mounts } = foldersOf(paths);
+  mkdirSync(share, { recursive: true });
+  const table = readFileSync('/proc/self/mountinfo', 'utf8');
+  for (const target of mounts) {
+    mkdirSync(target, { recursive: true });
+    if (!table.includes(` ${target} `)) await run(['mount', '--bind', share, target]);
+  }
+}
+
+export async function startCinder(paths: LabPaths, processes: Processes): Promise<void> {
+  await installPackages(PACKAGES.volumes);
+  const file = join(paths.etc, 'cinder/cinder.conf');
+  mkdirSync(join(paths.etc, 'cinder'), { recursive: true });
+  mkdirSync(join(foldersOf(paths).state, 'lock'), { recursive: true });
+  writeFileSync(file, configuration(paths), { mode: 0o600 });
+  writeFileSync(join(paths.etc, 'cinder/nfs_shares'), `${EXPORT}\n`);
+  await bindShare(paths);
+  await once(paths, 'cinder', async () => {
+    await step('database of Cinder', async () => {
+      await sql(
+        paths,
+        `CREATE DATABASE IF NOT EXISTS cinder CHARACTER SET utf8;` +
+          `GRANT ALL ON cinder.* TO 'lab'@'127.0.0.1' IDENTIFIED BY '${PASSWORD}';`,
+      );
+      await run(['cinder-manage', '--config-file', file, 'db', 'sync']);
+    });
+    await addVirtualHost(paths, 'cinder');
+    await ensureVolumeService();
+  });
+  const env = { PATH: `${join(import.meta.dirname, 'tools')}:${SYSTEM_ENV['PATH']}` };
+  for (const name of CINDER) processes.start({ name, argv: [name, '--config-file', file], env });
+  await processes.waitFor('cinder-api', () => httpAnswers(`http://127.0.0.1:${PORTS.cinder}/`));
+}
+
+/** Needs the services to be stopped, and what is connected to be gone. */
+export async function removeShareMounts(paths: LabPaths): Promise<void> {
+  for (const target of foldersOf(paths).mounts) {
+    if (!existsSync(target)) continue;
+    if (readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${target} `)) await run(['umount', target]);
+  }
+}

@@ -1,0 +1,216 @@
+// Volumes of a real Cinder (its NFS driver) in servers of a real Nova.
+import { readdirSync, renameSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { execIn } from '../integration/guest-exec.ts';
+import { shareFolder, startCinder } from './lab/cinder.ts';
+import type { Server } from './lab/cloud.ts';
+import { run } from './lab/commands.ts';
+import { waitForStatus } from './lab/first-server.ts';
+import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
+import { actionsOf, activeServer, cloud, deleteServer, engine, lab, paths, processes } from './lab/suite.ts';
+
+interface Volume {
+  readonly id: string;
+  readonly status: string;
+  readonly size: number;
+  readonly attachments: readonly unknown[];
+}
+
+const WAIT_MS = 60_000;
+const VERSION = { 'OpenStack-API-Version': 'volume 3.44' };
+const GIB = 1024 ** 3;
+const SECTOR = 'dd bs=512 count=1';
+let before: Residue;
+
+async function ask<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
+  const answer = await cloud.volume.request({ method, path, headers: VERSION, ...(body !== undefined && { body }) });
+  return answer.data as T;
+}
+
+async function newVolume(name: string): Promise<string> {
+  const { volume } = await ask<{ volume: Volume }>('POST', '/volumes', { volume: { name, size: 1 } });
+  await waitForVolume(volume.id, 'available');
+  return volume.id;
+}
+
+async function volumeNow(id: string): Promise<Volume> {
+  return (await ask<{ volume: Volume }>('GET', `/volumes/${id}`)).volume;
+}
+
+async function waitForVolume(id: string, status: string): Promise<Volume> {
+  for (const deadline = Date.now() + WAIT_MS; ; await sleep(250)) {
+    const volume = await volumeNow(id);
+    if (volume.status === status) return volume;
+    if (Date.now() > deadline) throw new Error(`volume ${id} is ${volume.status}, not ${status}`);
+  }
+}
+
+const attachmentsPath = (server: string) => `/servers/${server}/os-volume_attachments`;
+
+async function attach(server: string, volumeId: string): Promise<string> {
+  const body = { volumeAttachment: { volumeId } };
+  const answer = await cloud.post<{ volumeAttachment: { device: string } }>(
+    cloud.compute,
+    attachmentsPath(server),
+    body,
+  );
+  return answer.volumeAttachment.device;
+}
+
+async function detach(server: string, volumeId: string): Promise<void> {
+  await cloud.delete(cloud.compute, `${attachmentsPath(server)}/${volumeId}`);
+  await waitForVolume(volumeId, 'available');
+}
+
+async function attachedTo(server: string): Promise<number> {
+  const path = attachmentsPath(server);
+  return (await cloud.get<{ volumeAttachments: readonly unknown[] }>(cloud.compute, path)).volumeAttachments.length;
+}
+
+/** Files of the share that are block devices of this host. */
+async function connectedFiles(): Promise<readonly string[]> {
+  const files = (await run(['losetup', '--list', '--noheadings', '--output', 'BACK-FILE'])).split('\n');
+  return files.filter((file) => /volume-[0-9a-f-]{36}/.test(file)).map((file) => file.trim());
+}
+
+/** Folders of volumes that the compute thinks are connected. */
+function notedVolumes(): readonly string[] {
+  const folder = join(paths.data, 'compute/volumes');
+  return readdirSync(folder).flatMap((boot) => readdirSync(join(folder, boot)));
+}
+
+const nameOf = (server: Server): string => server['OS-EXT-SRV-ATTR:instance_name'];
+async function inGuest(server: Server, command: string): Promise<string> {
+  const { code, stdout } = await execIn(engine, nameOf(server), ['sh', '-c', command]);
+  expect(code, `${command}: ${stdout}`).toBe(0);
+  return stdout.trim();
+}
+
+beforeAll(async () => {
+  await startCinder(paths, processes);
+  before = await takeResidue(cloud, paths);
+});
+
+afterAll(async () => {
+  await expectNothingLeft(before, 30_000);
+  expect(await connectedFiles()).toEqual([]);
+  expect(notedVolumes()).toEqual([]);
+});
+
+describe('a volume of a running server', () => {
+  let server: Server;
+  let volume: string;
+  let device: string;
+
+  it('is a block device in the guest, which writes to it', async () => {
+    [server, volume] = await Promise.all([activeServer({ name: 'disks', network: 'none' }), newVolume('data')]);
+
+    device = await attach(server.id, volume);
+    const { attachments } = await waitForVolume(volume, 'in-use');
+
+    expect(device).toBe('/dev/sdb');
+    expect(attachments).toMatchObject([{ server_id: server.id }]);
+    await inGuest(server, `printf kept | ${SECTOR} conv=sync of=${device} && sync`);
+    expect(await inGuest(server, `stat -c %F ${device}`)).toBe('block special file');
+  });
+
+  it('is there after a hard reboot, and after the volume was somewhere else', async () => {
+    await cloud.action(server.id, { reboot: { type: 'HARD' } });
+    await waitForStatus(cloud, server.id, 'ACTIVE');
+    expect(await inGuest(server, `${SECTOR} if=${device} | tr -d '\\0'`)).toBe('kept');
+
+    await detach(server.id, volume);
+    expect(await inGuest(server, `test ! -e ${device}; echo $?`)).toBe('0');
+    expect(await connectedFiles()).toEqual([]);
+    await attach(server.id, volume);
+    await waitForVolume(volume, 'in-use');
+
+    expect(await inGuest(server, `${SECTOR} if=${device} | tr -d '\\0'`)).toBe('kept');
+  });
+
+  it('grows under the guest', async () => {
+    // Cinder's NFS driver does not extend what is attached: the lab does, and tells Nova as Cinder would
+    truncateSync(join(shareFolder(paths), `volume-${volume}`), 2 * GIB);
+    const event = { name: 'volume-extended', server_uuid: server.id, tag: volume };
+    await cloud.post(cloud.compute, '/os-server-external-events', { events: [event] });
+
+    for (const deadline = Date.now() + WAIT_MS; ; await sleep(250)) {
+      if ((await inGuest(server, `blockdev --getsize64 ${device}`)) === String(2 * GIB)) break;
+      if (Date.now() > deadline) throw new Error('the device did not grow');
+    }
+    const [newest] = await actionsOf(server.id);
+    expect(newest?.events.map(({ event, result }) => [event, result])).toEqual([['compute_extend_volume', 'Success']]);
+  });
+
+  it('is not changed for another one under the guest', async () => {
+    const other = await newVolume('other');
+
+    await cloud.compute
+      .request({
+        method: 'PUT',
+        path: `${attachmentsPath(server.id)}/${volume}`,
+        body: { volumeAttachment: { volumeId: other } },
+        headers: { 'OpenStack-API-Version': 'compute 2.92' },
+      })
+      .catch((error: unknown) => expect(String(error)).toMatch(/409|40[03]/));
+
+    await waitForVolume(other, 'available');
+    await waitForVolume(volume, 'in-use');
+    await ask('DELETE', `/volumes/${other}`);
+  });
+
+  it('is available when an attachment fails, and nothing of it stays', async () => {
+    const broken = await newVolume('broken');
+    const file = join(shareFolder(paths), `volume-${broken}`);
+    renameSync(file, `${file}.away`);
+
+    await attach(server.id, broken);
+    await waitForVolume(broken, 'available');
+
+    expect(await attachedTo(server.id)).toBe(1);
+    expect((await connectedFiles()).filter((name) => name.includes(broken))).toEqual([]);
+    const [newest] = await actionsOf(server.id);
+    expect(newest?.events.map(({ event, result }) => [event, result])).toEqual([['compute_attach_volume', 'Error']]);
+    renameSync(`${file}.away`, file);
+    await ask('DELETE', `/volumes/${broken}`);
+  });
+
+  it('is available when the server is deleted', async () => {
+    await deleteServer(server.id);
+
+    await waitForVolume(volume, 'available');
+    expect(await connectedFiles()).toEqual([]);
+    // as Cinder knows it
+    truncateSync(join(shareFolder(paths), `volume-${volume}`), GIB);
+  });
+
+  it('comes with a new server, and ends with it when that was wanted', async () => {
+    const refs = await lab();
+    const root = { source_type: 'image', destination_type: 'local', uuid: refs.image, boot_index: 0 };
+    const data = { source_type: 'volume', destination_type: 'volume', uuid: volume, boot_index: -1 };
+    const id = await cloud.createServer({
+      name: 'born with a disk',
+      imageRef: refs.image,
+      flavorRef: refs.flavor,
+      networks: 'none',
+      block_device_mapping_v2: [
+        { ...root, delete_on_termination: true },
+        { ...data, delete_on_termination: true },
+      ],
+    });
+    const made = await waitForStatus(cloud, id, 'ACTIVE');
+    if (!made) throw new Error('the server disappeared');
+
+    expect(await inGuest(made, `${SECTOR} if=/dev/sdb | tr -d '\\0'`)).toBe('kept');
+    await waitForVolume(volume, 'in-use');
+    await deleteServer(id);
+
+    for (const deadline = Date.now() + WAIT_MS; ; await sleep(250)) {
+      const { volumes } = await ask<{ volumes: readonly Volume[] }>('GET', '/volumes');
+      if (!volumes.some((one) => one.id === volume)) break;
+      if (Date.now() > deadline) throw new Error('the volume stays');
+    }
+  });
+});
