@@ -34,10 +34,10 @@ class CinderClient implements Cinder {
         size: volume.sizeGib,
         name: volume.name,
         description: volume.description,
-        snapshot_id: volume.snapshotId ?? null,
-        imageRef: volume.imageId ?? null,
-        volume_type: volume.volumeType ?? null,
-        availability_zone: volume.availabilityZone ?? null,
+        snapshot_id: volume.snapshotId,
+        imageRef: volume.imageId,
+        volume_type: volume.volumeType,
+        availability_zone: volume.availabilityZone,
       },
     };
     const answer = await this.#ask<{ volume: Dict }>(credentials, post('/volumes', body), signal);

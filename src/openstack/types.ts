@@ -185,10 +185,12 @@ export interface NewVolume {
   readonly sizeGib: number;
   readonly name: string;
   readonly description: string;
-  readonly snapshotId?: string;
-  readonly imageId?: string;
-  readonly volumeType?: string;
-  readonly availabilityZone?: string;
+  /** What it is filled with; both null: nothing. */
+  readonly snapshotId: string | null;
+  readonly imageId: string | null;
+  /** null: Cinder's own choice. */
+  readonly volumeType: string | null;
+  readonly availabilityZone: string | null;
 }
 
 export interface CinderAttachment {

@@ -63,7 +63,7 @@ export class FakeCinder implements Cinder {
 
   async createVolume(_credentials: Credentials, { sizeGib, availabilityZone }: NewVolume): Promise<CinderVolume> {
     this.#note('POST volume');
-    return this.addVolume({ sizeGib, ...(availabilityZone !== undefined && { availabilityZone }) });
+    return this.addVolume({ sizeGib, availabilityZone: availabilityZone ?? 'nova' });
   }
 
   async deleteVolume(_credentials: Credentials, id: string): Promise<void> {

@@ -1,4 +1,5 @@
 // An engine in memory behind the virt contract: for tests, for trying a control plane, for simulating many hosts.
+/* oxlint-disable max-lines -- a method for each of the contract */
 import { type Duplex, Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
@@ -26,6 +27,7 @@ import { FAKE_INFO, fakeFacts, type FakeOptions } from './facts.ts';
 import { FakeImages, requireFormat } from './images.ts';
 import type { FakeInstance } from './instance.ts';
 import { FakeMoves } from './moves.ts';
+import { changeVolumes } from './volumes.ts';
 
 export type { FakeOptions } from './facts.ts';
 export type { FakeInstance } from './instance.ts';
@@ -250,24 +252,28 @@ export class FakeVirtDriver implements VirtDriver {
   }
 
   async attachVolume(uuid: string, volume: GuestVolume, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    const instance = this.#own(uuid);
-    this.#failOnDemand('attachVolume');
-    instance.volumes = [...instance.volumes.filter(({ volumeId }) => volumeId !== volume.volumeId), volume];
+    const others = (volumes: readonly GuestVolume[]) => volumes.filter(({ volumeId }) => volumeId !== volume.volumeId);
+    this.#volumes('attachVolume', uuid, (volumes) => [...others(volumes), volume], signal);
   }
 
   async detachVolume(uuid: string, id: string, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    const instance = this.#own(uuid);
-    this.#failOnDemand('detachVolume');
-    instance.volumes = instance.volumes.filter(({ volumeId }) => volumeId !== id);
+    this.#volumes('detachVolume', uuid, (volumes) => volumes.filter(({ volumeId }) => volumeId !== id), signal);
   }
 
   async setVolumes(uuid: string, volumes: readonly GuestVolume[], signal: AbortSignal): Promise<void> {
+    this.#volumes('setVolumes', uuid, () => volumes, signal);
+  }
+
+  #volumes(
+    method: keyof VirtDriver,
+    uuid: string,
+    change: Parameters<typeof changeVolumes>[1],
+    signal: AbortSignal,
+  ): void {
     signal.throwIfAborted();
-    const instance = this.#own(uuid);
-    this.#failOnDemand('setVolumes');
-    instance.volumes = volumes;
+    const instance = this.#existing(uuid);
+    this.#failOnDemand(method);
+    changeVolumes(instance, change);
   }
 
   async usage(uuid: string, signal: AbortSignal): Promise<GuestUsage> {
@@ -350,12 +356,6 @@ export class FakeVirtDriver implements VirtDriver {
     const instance = this.instances.get(uuid);
     if (!instance) throw new AppError('not_found', `no instance ${uuid}`);
     return instance;
-  }
-
-  /** Not the guest that stands for it in a rescue. */
-  #own(uuid: string): FakeInstance {
-    const instance = this.#existing(uuid);
-    return instance.rescued ?? instance;
   }
 
   /** Engines report afterwards, never from within the call. */

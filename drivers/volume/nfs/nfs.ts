@@ -35,7 +35,7 @@ class NfsVolumes implements VolumeDriver {
     refuseEncrypted(connection);
     const format = connection.data['format'] ?? 'raw';
     if (format !== 'raw') {
-      throw new AppError('unsupported', `volumes of format ${String(format)} are not supported on this host, only raw`);
+      throw new AppError('unsupported', 'only volumes of format raw are supported on this host');
     }
     const share = this.#share(connection);
     return this.#locks.run(

@@ -20,6 +20,10 @@ const swapArgs = { instance, old_volume_id: text(), new_volume_id: text(), new_a
 const removeArgs = { instance, volume_id: text(), delete_attachment: optional(flag()) };
 
 export function volumeMethods(operations: ComputeOperations): readonly RpcMethod[] {
+  return [...attachmentMethods(operations), ...otherMethods(operations)];
+}
+
+function attachmentMethods(operations: ComputeOperations): readonly RpcMethod[] {
   return [
     rpcMethod({
       name: 'reserve_block_device_name',
@@ -48,6 +52,11 @@ export function volumeMethods(operations: ComputeOperations): readonly RpcMethod
       handle: ({ context }, { volume_id: volumeId, attachment_id: attachmentId, ...args }) =>
         operations.detachVolume(context, args.instance, { volumeId, attachmentId }),
     }),
+  ];
+}
+
+function otherMethods(operations: ComputeOperations): readonly RpcMethod[] {
+  return [
     rpcMethod({
       name: 'swap_volume',
       args: swapArgs,

@@ -34,22 +34,17 @@ export async function ensureVolume(
 }
 
 function newVolume({ config }: Services, instance: NovaObject<'Instance'>, device: BlockDevice): NewVolume {
-  const source = device.find('source_type');
   const sizeGib = device.find('volume_size') ?? null;
   if (sizeGib === null) throw new AppError('invalid', 'a new volume has no size');
-  const name = source === 'blank' ? `${device.get('instance_uuid')}-blank-vol` : '';
-  const volumeType = device.find('volume_type') ?? null;
-  const snapshotId = source === 'snapshot' ? (device.find('snapshot_id') ?? null) : null;
-  const imageId = source === 'image' ? (device.find('image_id') ?? null) : null;
-  const zone = config.cinder.crossAzAttach ? null : (instance.find('availability_zone') ?? null);
+  const source = device.find('source_type');
   return {
     sizeGib,
-    name,
+    name: source === 'blank' ? `${instance.get('uuid')}-blank-vol` : '',
     description: '',
-    ...(volumeType !== null && { volumeType }),
-    ...(snapshotId !== null && { snapshotId }),
-    ...(imageId !== null && { imageId }),
-    ...(zone !== null && { availabilityZone: zone }),
+    snapshotId: source === 'snapshot' ? device.get('snapshot_id') : null,
+    imageId: source === 'image' ? device.get('image_id') : null,
+    volumeType: device.find('volume_type') ?? null,
+    availabilityZone: config.cinder.crossAzAttach ? null : (instance.find('availability_zone') ?? null),
   };
 }
 

@@ -9,6 +9,7 @@ import { type AuditPeriod, currentPeriod, periodText } from './audit-period.ts';
 import { legacyFailure, legacyPayload } from './legacy.ts';
 import { type Moment, type MomentNames, type Phase, moments } from './moments.ts';
 import {
+  type ActionDetails,
   actionPayload,
   createPayload,
   existsPayload,
@@ -214,31 +215,19 @@ class Emitter implements NotificationEmitter {
     context: RequestContext,
     instance: Instance,
     {
-      moment: { name, error, snapshotImageId, rescueImageId, newFlavor, volumeId, newVolumeId },
+      moment,
       blockDevices,
     }: { readonly moment: MomentOf; readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[] | null },
   ): unknown {
+    const { name, error } = moment;
     const details = { context, blockDevices, ...errorIn(error) };
-    switch (moments[name].payload) {
-      case 'InstanceCreatePayload':
-        return createPayload(instance, this.#options.instanceName(instance), details);
-      case 'InstanceActionSnapshotPayload':
-        return snapshotPayload(instance, snapshotImageId ?? '', details);
-      case 'InstanceActionRebuildPayload':
-        return rebuildPayload(instance, details);
-      case 'InstanceActionRescuePayload':
-        return rescuePayload(instance, rescueImageId ?? null, details);
-      case 'InstanceExistsPayload':
-        return existsPayload(instance, this.#period(), details);
-      case 'InstanceActionResizePrepPayload':
-        return resizePrepPayload(instance, newFlavor ?? null, details);
-      case 'InstanceActionVolumePayload':
-        return volumePayload(instance, volumeId ?? '', details);
-      case 'InstanceActionVolumeSwapPayload':
-        return volumeSwapPayload(instance, { old: volumeId ?? '', new: newVolumeId ?? '' }, details);
-      default:
-        return actionPayload(instance, details);
-    }
+    const instanceName = (): string => this.#options.instanceName(instance);
+    return PAYLOADS[moments[name].payload](instance, {
+      moment,
+      details,
+      instanceName,
+      period: () => this.#period(),
+    });
   }
 
   #guarded(instance: string | undefined, emit: () => void): void {
@@ -261,6 +250,30 @@ function errorIn(error: unknown): { readonly error?: unknown } {
 function auditKeys({ begin, end }: AuditPeriod): Readonly<Record<string, unknown>> {
   return { audit_period_beginning: periodText(begin), audit_period_ending: periodText(end) };
 }
+
+interface PayloadParts {
+  readonly moment: MomentOf;
+  readonly details: ActionDetails;
+  readonly instanceName: () => string;
+  readonly period: () => AuditPeriod;
+}
+
+const PAYLOADS: Readonly<Record<MomentNames['payload'], (instance: Instance, parts: PayloadParts) => unknown>> = {
+  InstanceActionPayload: (instance, { details }) => actionPayload(instance, details),
+  InstanceCreatePayload: (instance, { details, instanceName }) => createPayload(instance, instanceName(), details),
+  InstanceActionSnapshotPayload: (instance, { moment, details }) =>
+    snapshotPayload(instance, moment.snapshotImageId ?? '', details),
+  InstanceActionRebuildPayload: (instance, { details }) => rebuildPayload(instance, details),
+  InstanceActionRescuePayload: (instance, { moment, details }) =>
+    rescuePayload(instance, moment.rescueImageId ?? null, details),
+  InstanceExistsPayload: (instance, { details, period }) => existsPayload(instance, period(), details),
+  InstanceActionResizePrepPayload: (instance, { moment, details }) =>
+    resizePrepPayload(instance, moment.newFlavor ?? null, details),
+  InstanceActionVolumePayload: (instance, { moment, details }) =>
+    volumePayload(instance, moment.volumeId ?? '', details),
+  InstanceActionVolumeSwapPayload: (instance, { moment, details }) =>
+    volumeSwapPayload(instance, { old: moment.volumeId ?? '', new: moment.newVolumeId ?? '' }, details),
+};
 
 /** The instance as it is now: what was loaded may change before the rest has been read. */
 function snapshotOf(instance: Instance): Instance {

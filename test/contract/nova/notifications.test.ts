@@ -85,6 +85,41 @@ describe('a prepared resize', () => {
   });
 });
 
+describe('a volume', () => {
+  it('is told of once in the old form, when it is there, and in each phase in the versioned one', () => {
+    const { emit, legacy, versioned } = emitter();
+    const moment = { name: 'volume_attach', volumeId: 'v', extra: { volume_id: 'v' } } as const;
+
+    emit.moment(context, newInstance(), { ...moment, phase: 'start' });
+    emit.moment(context, newInstance(), { ...moment, phase: 'end' });
+
+    expect(legacy.map(({ eventType }) => eventType)).toEqual(['compute.instance.volume.attach']);
+    expect(legacy[0]?.payload).toMatchObject({ volume_id: 'v' });
+    expect(versioned.map(({ eventType }) => eventType)).toEqual([
+      'instance.volume_attach.start',
+      'instance.volume_attach.end',
+    ]);
+    expect(versioned[0]?.payload).toMatchObject({
+      'nova_object.name': 'InstanceActionVolumePayload',
+      'nova_object.version': '1.7',
+      'nova_object.data': { volume_id: 'v' },
+    });
+  });
+
+  it('that is swapped is told of with both', () => {
+    const { emit, legacy, versioned } = emitter();
+
+    emit.moment(context, newInstance(), { name: 'volume_swap', phase: 'start', volumeId: 'old', newVolumeId: 'new' });
+
+    expect(legacy).toEqual([]);
+    expect(versioned[0]?.payload).toMatchObject({
+      'nova_object.name': 'InstanceActionVolumeSwapPayload',
+      'nova_object.version': '1.9',
+      'nova_object.data': { old_volume_id: 'old', new_volume_id: 'new' },
+    });
+  });
+});
+
 describe('a snapshot', () => {
   it('is told of with the image that it becomes, in the versioned form only', () => {
     const { emit, legacy, versioned } = emitter();

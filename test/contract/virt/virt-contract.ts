@@ -377,6 +377,15 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
     });
 
+    it('takes away a volume that is not there', async () => {
+      const { uuid } = await spawn();
+
+      await under.driver.detachVolume(uuid, randomUUID(), signal());
+      await under.driver.setVolumes(uuid, [], signal());
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
     it('does not find what is absent', async () => {
       const uuid = randomUUID();
       const absent = { kind: 'not_found' };
@@ -388,6 +397,8 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       await expect(under.driver.softReboot(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.pause(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.detachNic(uuid, '00:16:3e:00:00:01', signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.detachVolume(uuid, randomUUID(), signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.setVolumes(uuid, [], signal())).rejects.toMatchObject(absent);
       await expect(under.driver.usage(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.consoleLog(uuid, 100, signal())).rejects.toMatchObject(absent);
       expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.nostate);

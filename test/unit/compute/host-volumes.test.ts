@@ -105,7 +105,10 @@ describe('what Cinder is told of this host', () => {
     const withBoth = await connectorFacts(host, own, signal());
 
     expect(without).toEqual({
-      ...{ platform: 'x86_64', os_type: 'linux', multipath: false, do_local_attach: false },
+      platform: 'x86_64',
+      os_type: 'linux',
+      multipath: false,
+      do_local_attach: false,
       ...own,
     });
     expect(withBoth).toMatchObject({ initiator: 'iqn.1993-08.org.debian:01:a', nqn: 'nqn.2014-08.org:b' });

@@ -286,7 +286,9 @@ describe('cinder', () => {
     service.on(/POST .*action$/, { status: 202 });
     const cinder = createCinder({ settings: settings(service.url) });
 
-    const made = await cinder.createVolume(asService, { sizeGib: 3, name: 'n', description: '', imageId: 'i1' });
+    const nothing = { snapshotId: null, volumeType: null, availabilityZone: null };
+    const wanted = { ...nothing, sizeGib: 3, name: 'n', description: '', imageId: 'i1' };
+    const made = await cinder.createVolume(asService, wanted);
     const attachment = await cinder.createAttachment(asService, { volumeId: 'v1', instanceUuid: 'u1' });
     await cinder.completeAttachment(asService, 'a1');
     await cinder.rollDetaching(asService, 'v1');
