@@ -1,10 +1,10 @@
 // RPC methods of volumes (table 5.1, section 5.11).
 import type { ComputeOperations } from '../operations.ts';
 import { type RpcMethod, rpcMethod } from './method.ts';
-import { flag, object, optional, text } from './params.ts';
+import { flag, instanceObject, object, optional, text } from './params.ts';
 import { X, XEF, XTF } from './wrappers.ts';
 
-const instance = object('Instance');
+const instance = instanceObject();
 const reserveArgs = {
   instance,
   volume_id: text(),

@@ -18,6 +18,8 @@ import type { RpcTransport } from '#src/messaging/types.ts';
 import { POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
 import { FakeVirtDriver } from '#drivers/virt/fake/fake.ts';
 import { buildArgs, ComputeHarness, HOST, instanceOf, testConfig } from '#test/fakes/compute-harness.ts';
+import { FakeCinder } from '#test/fakes/fake-cinder.ts';
+import { FakeHostVolumes } from '#test/fakes/fake-host-volumes.ts';
 import { FakeGlance } from '#test/fakes/fake-glance.ts';
 import { FakeNeutron } from '#test/fakes/fake-neutron.ts';
 import { MemoryPlacement } from '#test/fakes/memory-placement.ts';
@@ -46,6 +48,9 @@ function partsOn(
     placement,
     neutron: new FakeNeutron(),
     glance: new FakeGlance(),
+    cinder: new FakeCinder(),
+    volumes: new FakeHostVolumes(),
+    connector: async () => ({}),
     notifications: { moment() {}, failure() {} },
     flushNotifications: async () => {},
   };
