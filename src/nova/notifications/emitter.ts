@@ -178,20 +178,19 @@ class Emitter implements NotificationEmitter {
   ): void {
     const { legacy, versioned } = this.#options;
     const { name, phase } = of.moment;
-    const { legacy: oldName, versioned: newName, isSingle = false }: MomentNames = moments[name];
+    const oldName = legacyName(name, phase);
     const wire = context.redacted().toWire();
-    const suffix = phase === 'once' ? '' : `.${phase}`;
     const send = (notifier: Notifier, rest: Pick<Notification, 'eventType' | 'priority' | 'payload'>): void =>
       notifier.notify({ context: wire, ...rest });
-    if (legacy !== undefined && oldName !== null && (!isSingle || phase === 'end')) {
+    if (legacy !== undefined && oldName !== null) {
       const priority = phase === 'error' ? 'ERROR' : 'INFO';
       const payload = this.#legacyPayload(context, instance, of.moment);
-      send(legacy, { eventType: `compute.instance.${oldName}${isSingle ? '' : suffix}`, priority, payload });
+      send(legacy, { eventType: `compute.instance.${oldName}`, priority, payload });
     }
     if (versioned !== undefined) {
       const priority = of.moment.error === undefined ? 'INFO' : 'ERROR';
       const payload = this.#versionedPayload(context, instance, of);
-      send(versioned, { eventType: `instance.${newName}${suffix}`, priority, payload });
+      send(versioned, { eventType: `instance.${moments[name].versioned}${suffixOf(phase)}`, priority, payload });
     }
   }
 
@@ -241,6 +240,17 @@ class Emitter implements NotificationEmitter {
   #warn(instance: string | undefined, error: unknown): void {
     this.#options.log.warn('a notification could not be made', { instance, error });
   }
+}
+
+/** null: the old form knows nothing of it. */
+function legacyName(name: Moment, phase: Phase): string | null {
+  const { legacy, isSingle = false }: MomentNames = moments[name];
+  if (!isSingle || legacy === null) return legacy && `${legacy}${suffixOf(phase)}`;
+  return phase === 'end' ? legacy : null;
+}
+
+function suffixOf(phase: Phase): string {
+  return phase === 'once' ? '' : `.${phase}`;
 }
 
 function errorIn(error: unknown): { readonly error?: unknown } {

@@ -256,6 +256,34 @@ describe('a password', () => {
   });
 });
 
+describe('the volumes of an instance', () => {
+  const volume = (volumeId: string, guestPath: string) => ({ volumeId, hostPath: `/volumes/${volumeId}`, guestPath });
+  const volumesOf = (spec: SpawnSpec) =>
+    Object.entries(instanceOf(spec).devices).filter(([, { type }]) => type === 'unix-block');
+
+  it('are block devices that come and go one by one', async () => {
+    const spec = specOf();
+    const hooks = { network: async () => [NIC], volumes: async () => [volume('one', '/dev/sdb')] };
+    await driver.spawn(spec, hooks, soon());
+
+    await driver.attachVolume(spec.uuid, volume('two', '/dev/sdc'), soon());
+    await driver.detachVolume(spec.uuid, 'one', soon());
+
+    const device = { type: 'unix-block', source: '/volumes/two', path: '/dev/sdc' };
+    expect(volumesOf(spec)).toEqual([['volume-two', device]]);
+  });
+
+  it('are replaced together, and nothing else is', async () => {
+    const spec = await spawn(specOf(), [NIC]);
+    await driver.attachVolume(spec.uuid, volume('one', '/dev/sdb'), soon());
+
+    await driver.setVolumes(spec.uuid, [volume('two', '/dev/sdb')], soon());
+
+    expect(volumesOf(spec).map(([name]) => name)).toEqual(['volume-two']);
+    expect(Object.keys(instanceOf(spec).devices)).toEqual(expect.arrayContaining(['root', 'eth0']));
+  });
+});
+
 describe('a spawn', () => {
   it('hands the interfaces over while Neutron wires them, and starts when it has', async () => {
     const { promise: wired, resolve: wire } = Promise.withResolvers<void>();
