@@ -99,6 +99,57 @@ export interface VolumeCopy {
   readonly to: NewVolume;
 }
 
+/** A snapshot as another pool of the same kind would know it again. */
+export interface StreamPoint {
+  readonly snapshot: string;
+  /** The same wherever the snapshot was sent. */
+  readonly guid: string;
+  /** Of the files in it. */
+  readonly owners: IdMapRange | null;
+}
+
+export interface StreamPart {
+  readonly volume: VolumeRef;
+  /** Undefined: the volume as it is now. */
+  readonly snapshot?: string | undefined;
+  /** The snapshot arrives as the volume itself. */
+  readonly asVolume?: boolean;
+  /** An older snapshot of the volume that the other end has: only what is new since then is sent. */
+  readonly base?: string | undefined;
+  /** As they are on the disk, where the other end can read that (StorageStreams.compresses). */
+  readonly compress?: boolean;
+}
+
+export interface ReceivedPart {
+  readonly volume: VolumeRef;
+  /** Undefined: the volume itself. */
+  readonly snapshot?: string | undefined;
+  /** The newest snapshot of the volume here, when the stream builds on it. */
+  readonly base?: string | undefined;
+  /** Of the files in the stream, as its sender says. */
+  readonly owners: IdMapRange | null;
+}
+
+/** Volumes as streams of the file system itself. */
+export interface StorageStreams {
+  /** Both ends must have the same. */
+  readonly format: 'zfs' | 'btrfs';
+  /** Streams may have blocks as they are on the disk. */
+  compresses(): Promise<boolean>;
+  /** Whether all of the volume, as it is now and with its snapshots, can be sent. */
+  canSend(volume: VolumeRef, signal: AbortSignal): Promise<boolean>;
+  /** Of its snapshots; none while nothing can be received upon the newest of them. */
+  points(volume: VolumeRef, signal: AbortSignal): Promise<readonly StreamPoint[]>;
+  /** Runs `use` with the stream, of one moment even of a volume that is in use. Nothing of it stays. */
+  send(part: StreamPart, use: (stream: NodeJS.ReadableStream) => Promise<void>, signal: AbortSignal): Promise<void>;
+  /**
+   * Into a volume that exists and is not in use, under its limits: makes the snapshot, or lets the volume be what is in the stream. A
+   * stream that is cut off, or is none, changes nothing but that a volume with a base may have gone back to it. Without a base, the volume
+   * is one that nobody has yet: a crash may leave none. The sender may be hostile.
+   */
+  receive(part: ReceivedPart, stream: NodeJS.ReadableStream, signal: AbortSignal): Promise<void>;
+}
+
 export interface StorageDriver {
   readonly info: StorageInfo;
   /** Makes the pool from its configuration; undone when it fails. Adopts an existing empty dataset or directory. */
@@ -180,6 +231,7 @@ export interface StorageDriver {
   mountSnapshot(mount: SnapshotMount, signal: AbortSignal): Promise<MountedRoot>;
   /** Idempotent; absent is success. */
   unmountSnapshot(volume: VolumeRef, snapshot: string, signal: AbortSignal): Promise<void>;
+  readonly streams?: StorageStreams;
   /** Inside this pool. Undone when it fails. Absent: it is copied file by file through mounts. */
   copyVolume?(copy: VolumeCopy, signal: AbortSignal): Promise<void>;
 }

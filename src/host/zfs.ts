@@ -4,6 +4,7 @@ import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import { limited, sleep } from '#src/lib/wait.ts';
 import { CommandError } from './command-error.ts';
 import type { Argv, Host } from './host.ts';
+import { streamed } from './streamed.ts';
 
 export type ZfsProperties = Readonly<Record<string, string>>;
 
@@ -20,6 +21,11 @@ export interface ZfsStream {
   readonly base?: string | undefined;
   /** A dataset that is absent, or, with a base of its own, has nothing newer than that. */
   readonly to: string;
+}
+
+export interface ZfsSending extends Omit<ZfsStream, 'to'> {
+  /** Blocks as they are on the disk; zfs-fuse cannot. */
+  readonly compress?: boolean;
 }
 
 const COMMAND_LIMIT_MS = 5 * 60_000;
@@ -198,6 +204,33 @@ export class Zfs {
     const receive = this.#host.run(['zfs', 'receive', '-u', '-F', to], { ...limits, input: send.stdout });
     const results = await Promise.allSettled([send.done, receive]);
     for (const result of results) if (result.status === 'rejected') throw translate(result.reason);
+  }
+
+  /** Runs `use` with the stream of a snapshot; what is not read of it ends with `use`. */
+  async send(
+    { from, base, compress = false }: ZfsSending,
+    use: (stream: NodeJS.ReadableStream) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const options = [...(compress ? ['-c', '-L'] : []), ...(base === undefined ? [] : ['-i', base])];
+    await streamed(this.#host, { argv: ['zfs', 'send', ...options, from], use, signal }).catch((error: unknown) => {
+      throw translate(error);
+    });
+  }
+
+  /**
+   * Makes the snapshot, and its dataset what is in it: one that is absent or without snapshots, or that has the base of the stream as its
+   * newest. Nothing is mounted. A stream that breaks changes nothing.
+   */
+  async receive(snapshot: string, stream: NodeJS.ReadableStream, signal: AbortSignal): Promise<void> {
+    this.#inKernel ??= isZfsInKernel(this.#host);
+    const own = (await this.#inKernel) ? ['-x', 'mountpoint'] : []; // zfs-fuse does not know -x
+    const limits = { signal, timeoutMs: STREAM_LIMIT_MS };
+    try {
+      await this.#host.run(['zfs', 'receive', '-u', '-F', ...own, snapshot], { ...limits, input: stream });
+    } catch (error) {
+      throw translate(error);
+    }
   }
 
   /** All that follows is lost. */

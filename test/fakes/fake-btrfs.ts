@@ -1,12 +1,14 @@
 // Subvolumes in memory: directories of a FakeHost that are remembered as such.
+import { createHash } from 'node:crypto';
 import { AppError } from '#src/lib/errors.ts';
-import type { Btrfs, SubvolumeUsage } from '#src/host/btrfs/btrfs.ts';
+import type { Btrfs, SubvolumeIdentity, SubvolumeUsage } from '#src/host/btrfs/btrfs.ts';
 import type { FakeHost } from './fake-host.ts';
 
 export class FakeBtrfs implements Btrfs {
   /** Whether paths lie on btrfs. */
   on = true;
   readonly subvolumes = new Map<string, { readonly: boolean }>();
+  readonly received = new Map<string, string>();
   readonly limits = new Map<string, number>();
   readonly #host: FakeHost;
 
@@ -79,6 +81,16 @@ export class FakeBtrfs implements Btrfs {
 
   usage(): Promise<SubvolumeUsage | undefined> {
     return Promise.resolve(this.limits.size > 0 ? { referencedBytes: 0, exclusiveBytes: 0 } : undefined);
+  }
+
+  identity(path: string): Promise<SubvolumeIdentity> {
+    const uuid = createHash('md5').update(path).digest('hex');
+    return Promise.resolve({ uuid, receivedUuid: this.received.get(path) });
+  }
+
+  markReceived(path: string, uuid: string): Promise<void> {
+    this.received.set(path, uuid);
+    return Promise.resolve();
   }
 
   grow(path: string): Promise<void> {

@@ -22,6 +22,7 @@ import { readRecord, writeRecord } from '../common/volume-record.ts';
 import { Images } from './images.ts';
 import { Places } from './places.ts';
 import { BtrfsPool } from './pool.ts';
+import { BtrfsStreams } from './streams.ts';
 import { Volumes } from './volumes.ts';
 
 /** The runtime mounts the root through the container's own map (lxc.rootfs.options). */
@@ -29,6 +30,7 @@ const MAPPED_BY_RUNTIME = 'idmap=container';
 
 export class BtrfsDriver implements StorageDriver {
   readonly info: StorageInfo = { name: 'btrfs', copyOnWrite: true, quotas: true, instantSnapshots: true };
+  readonly streams: BtrfsStreams;
   readonly #context: StorageContext;
   readonly #host: Host;
   readonly #pool: BtrfsPool;
@@ -43,6 +45,7 @@ export class BtrfsDriver implements StorageDriver {
     this.#places = new Places(context);
     this.#images = new Images(context, this.#places);
     this.#volumes = new Volumes(context, this.#places);
+    this.streams = new BtrfsStreams({ context, places: this.#places, volumes: this.#volumes });
   }
 
   createPool(signal: AbortSignal): Promise<void> {

@@ -11,7 +11,7 @@ import type { Places } from './places.ts';
 /** LXD's: none but the root of the container gets through. */
 export const INSTANCE_MODE = 0o100;
 const CUSTOM_MODE = 0o711;
-const SNAPSHOTS_MODE = { container: 0o711, custom: 0o700 } as const;
+export const SNAPSHOTS_MODE = { container: 0o711, custom: 0o700 } as const;
 
 export class Volumes {
   readonly #context: StorageContext;

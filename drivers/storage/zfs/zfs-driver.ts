@@ -22,12 +22,14 @@ import { ZfsCopies } from './copies.ts';
 import { ZfsParts } from './parts.ts';
 import { ZfsRestore } from './restore.ts';
 import { ZfsSnapshots } from './snapshots.ts';
+import { ZfsStreams } from './streams.ts';
 import { ZfsVolumes } from './volumes.ts';
 
 const instance = (name: string): VolumeRef => ({ kind: 'container', name });
 
 export class ZfsDriver implements StorageDriver {
   readonly info: StorageInfo = { name: 'zfs', copyOnWrite: true, quotas: true, instantSnapshots: true };
+  readonly streams: ZfsStreams;
   readonly #parts: ZfsParts;
   readonly #volumes: ZfsVolumes;
   readonly #snapshots: ZfsSnapshots;
@@ -37,6 +39,7 @@ export class ZfsDriver implements StorageDriver {
     this.#parts = new ZfsParts(context);
     this.#volumes = new ZfsVolumes(this.#parts);
     this.#snapshots = new ZfsSnapshots(this.#parts);
+    this.streams = new ZfsStreams(this.#parts, this.#volumes);
     this.#copies = new ZfsCopies(this.#parts, this.#volumes);
   }
 

@@ -1,5 +1,5 @@
 // The end of a migration where an instance arrives: as a new one, or over one that was copied before.
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { sameIdMap, type IdMapRange } from '#src/host/id-map.ts';
 import type { StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
@@ -10,6 +10,9 @@ import { type Arrival, arrivalOf, duringArrival } from '../migration/arrival.ts'
 import type { Channels } from '../migration/connections.ts';
 import type { MigrationHeader } from '../migration/messages.ts';
 import { receive, type Receiver } from '../migration/session.ts';
+import type { StreamReceiver } from '../migration/streams.ts';
+import { mountForReading } from '../storage/copy-volume.ts';
+import { samePlaces, streamReceiver } from '../storage/volume-streams.ts';
 import type { OperationHandle } from '../types.ts';
 import type { InstanceCopies, Unowned } from './copy.ts';
 import { expander } from './expansion.ts';
@@ -20,7 +23,8 @@ import { progressOf } from './progress.ts';
 import { compareSnapshots } from '../snapshots/compare.ts';
 import type { InstanceSource } from './requests.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
-import { adoptFiles, withStaging } from './staging.ts';
+import { filesInIndex, type SentFiles } from './sent-files.ts';
+import { adoptFiles, withStaging, writeInstanceFiles } from './staging.ts';
 
 const UNDO_LIMIT_MS = 120_000;
 
@@ -70,17 +74,16 @@ export class MigrationSink {
     operation: OperationHandle,
   ): Promise<readonly Unowned[]> {
     const { context } = this.#parts;
-    const { key, storage, volume } = target;
+    const { key } = target;
     const paths = instancePaths(context.paths, key);
     let rows: readonly Unowned[] = [];
     const choose = async ({ snapshots }: MigrationHeader): Promise<readonly string[]> => {
       rows = arrival.instanceOnly ? [] : snapshots.map(snapshotOfMessage);
       return rows.map(({ name }) => name);
     };
-    await this.#receive(target, { refresh: false, choose, channels }, operation, async (snapshot, directory) => {
-      const to = snapshot === undefined ? paths.home : join(paths.snapshots, snapshot);
-      await adoptFiles(context.host, directory, to);
-      if (snapshot !== undefined) await storage.createSnapshot(volume, snapshot, operation.signal);
+    await this.#receive(target, { refresh: false, choose, channels }, operation, async (snapshot, { take, adopt }) => {
+      await take();
+      await adopt(snapshot === undefined ? paths.home : join(paths.snapshots, snapshot));
     });
     return rows;
   }
@@ -115,13 +118,14 @@ export class MigrationSink {
       return missing.map(({ name }) => name);
     };
     const target = { key: record, pool: record.pool, storage, volume, idMap };
-    await this.#receive(target, { refresh: true, choose, channels }, operation, async (snapshot, directory) => {
+    await this.#receive(target, { refresh: true, choose, channels }, operation, async (snapshot, { take, adopt }) => {
       const row = snapshot === undefined ? undefined : rows.get(snapshot);
-      await adoptFiles(context.host, directory, paths.home);
-      if (!row) return;
-      await snapshots.publish(record, { ...copies.onPool(row, record), instanceId: record.id }, () => {
-        return storage.createSnapshot(volume, row.name, signal);
-      });
+      const make = async (): Promise<void> => {
+        await take();
+        await adopt(paths.home); // where the snapshot takes them from
+      };
+      if (!row) return make();
+      await snapshots.publish(record, { ...copies.onPool(row, record), instanceId: record.id }, make);
     });
   }
 
@@ -129,30 +133,22 @@ export class MigrationSink {
     target: ArrivalTarget,
     { refresh, choose, channels }: Pick<Receiver, 'refresh' | 'choose'> & { readonly channels: Channels },
     operation: OperationHandle,
-    arrived: (snapshot: string | undefined, directory: string) => Promise<void>,
+    arrived: Arriving,
   ): Promise<void> {
     const { context } = this.#parts;
     const { signal } = operation;
-    const { storage, volume, idMap } = target;
-    let sourceIds: IdMapRange | null = null;
+    const told: Told = { owners: null, files: undefined };
     const receiver: Receiver = {
       refresh,
+      streams: await this.#streams(target, { told, arrived }, signal),
+      index: (document) => {
+        told.files = filesInIndex(document);
+      },
       choose: async (header) => {
-        sourceIds = idMapOfMessage(header.idmap);
+        told.owners = idMapOfMessage(header.idmap);
         return choose(header);
       },
-      receive: async (snapshot, use) => {
-        await using mounts = new Reverter(context.log); // never committed: mounted only while it is filled
-        const root = await storage.mountVolume(volume, idMap, signal);
-        mounts.add('root', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
-        await withStaging(context, root.rootfsPath, async (directory) => {
-          await use(directory);
-          if (!sameIdMap(sourceIds, root.owners)) {
-            await context.host.shiftOwners(root.rootfsPath, { from: sourceIds, to: root.owners }, signal);
-          }
-          await arrived(snapshot, directory);
-        });
-      },
+      receive: (snapshot, use) => this.#fill(target, { snapshot, use, told, arrived }, signal),
     };
     const progress = progressOf(operation, hostName(target.key));
     await receive(
@@ -160,4 +156,92 @@ export class MigrationSink {
       receiver,
     );
   }
+
+  #streams(
+    target: ArrivalTarget,
+    { told, arrived }: { readonly told: Told; readonly arrived: Arriving },
+    signal: AbortSignal,
+  ): Promise<StreamReceiver | undefined> {
+    const receiving = {
+      storage: target.storage,
+      volume: target.volume,
+      owners: () => told.owners,
+      places: () => samePlaces(this.#snapshotNames(target.key)),
+      arrive: (snapshot: string | undefined, receive: (place?: string) => Promise<void>) => {
+        const adopt = (to: string): Promise<void> =>
+          this.#adoptSent(target, { snapshot, sent: told.files, to }, signal);
+        return arrived(snapshot, { take: () => receive(snapshot), adopt });
+      },
+    };
+    return streamReceiver(receiving, signal);
+  }
+
+  /** File by file. */
+  async #fill(
+    { storage, volume, idMap }: ArrivalTarget,
+    { snapshot, use, told, arrived }: Filling,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { context } = this.#parts;
+    await using mounts = new Reverter(context.log); // never committed: mounted only while it is filled
+    const root = await storage.mountVolume(volume, idMap, signal);
+    mounts.add('root', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+    await withStaging(context, root.rootfsPath, async (directory) => {
+      await use(directory);
+      if (!sameIdMap(told.owners, root.owners)) {
+        await context.host.shiftOwners(root.rootfsPath, { from: told.owners, to: root.owners }, signal);
+      }
+      const take = async (): Promise<void> => {
+        if (snapshot !== undefined) await storage.createSnapshot(volume, snapshot, signal);
+      };
+      await arrived(snapshot, { take, adopt: (to) => adoptFiles(context.host, directory, to) });
+    });
+  }
+
+  /** None of one that is not there yet. */
+  #snapshotNames({ project, name }: InstanceKey): readonly string[] {
+    const { instances, snapshots } = this.#parts.context.database;
+    const record = instances.find(project, name);
+    return record ? snapshots.list(record.id).map((snapshot) => snapshot.name) : [];
+  }
+
+  /** After a stream: from the index, or where LXD keeps them, beside the root. */
+  async #adoptSent(
+    { storage, volume, idMap }: ArrivalTarget,
+    {
+      snapshot,
+      sent,
+      to,
+    }: { readonly snapshot: string | undefined; readonly sent: SentFiles | undefined; readonly to: string },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { context } = this.#parts;
+    if (sent) return writeInstanceFiles(context.host, sent[snapshot ?? ''] ?? { templates: {} }, to);
+    await using mounts = new Reverter(context.log); // never committed: only a look
+    const source = { storage, volume, idMap, ...(snapshot !== undefined && { snapshot }) };
+    const { rootfsPath } = await mountForReading(source, mounts, signal);
+    await adoptFiles(context.host, dirname(rootfsPath), to);
+  }
+}
+
+interface Arrived {
+  /** Makes the snapshot of what has come, or the volume be that. */
+  readonly take: () => Promise<void>;
+  /** Afterwards: puts what came beside the root into a directory. */
+  readonly adopt: (to: string) => Promise<void>;
+}
+
+type Arriving = (snapshot: string | undefined, arrived: Arrived) => Promise<void>;
+
+/** By the source. */
+interface Told {
+  owners: IdMapRange | null;
+  files: SentFiles | undefined;
+}
+
+interface Filling {
+  readonly snapshot: string | undefined;
+  readonly use: (directory: string) => Promise<void>;
+  readonly told: Told;
+  readonly arrived: Arriving;
 }

@@ -11,7 +11,9 @@ import {
   websocketSpec,
 } from '../migration/connections.ts';
 import { send, type Sender } from '../migration/session.ts';
+import type { StreamSender } from '../migration/streams.ts';
 import { type CopySource, mountForReading } from '../storage/copy-volume.ts';
+import { samePlaces, streamSender } from '../storage/volume-streams.ts';
 import type { OperationHandle } from '../types.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import { refuseStateful } from './criu.ts';
@@ -19,6 +21,7 @@ import { instancePaths, lockKey } from './instance-paths.ts';
 import { messageOfIdMap, messageOfSnapshot } from './migration-rows.ts';
 import { operationSpec } from './operation-spec.ts';
 import { progressOf } from './progress.ts';
+import { FILES_KEY, readInstanceFiles } from './sent-files.ts';
 import type { Supervisor } from './supervisor.ts';
 
 const CHECK_MS = 30_000;
@@ -84,7 +87,9 @@ export class MigrationSource {
     const { host } = context;
     await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
       const owners = await this.#owners(from, signal);
-      const sender = this.#sender(copied, from, { owners, signal });
+      const names = copies.snapshotsOf(copied).map(({ name }) => name);
+      const streams = await streamSender(from, samePlaces(names), signal);
+      const sender = this.#sender(copied, from, { owners, signal, streams });
       const { pool, name } = copied.record;
       await send(
         { host, channels, signal, rsync: context.pools.rsync(pool), progress: progressOf(operation, name) },
@@ -101,7 +106,15 @@ export class MigrationSource {
   #sender(
     copied: CopiedInstance,
     from: CopySource,
-    { owners, signal }: { readonly owners: CopySource['idMap']; readonly signal: AbortSignal },
+    {
+      owners,
+      signal,
+      streams,
+    }: {
+      readonly owners: CopySource['idMap'];
+      readonly signal: AbortSignal;
+      readonly streams: StreamSender | undefined;
+    },
   ): Sender {
     const { context, copies } = this.#parts;
     const snapshots = copies.snapshotsOf(copied);
@@ -109,11 +122,18 @@ export class MigrationSource {
     const own = copied.snapshot ? join(paths.snapshots, copied.snapshot.name) : paths.home;
     return {
       header: { idmap: messageOfIdMap(owners), snapshots: snapshots.map(messageOfSnapshot) },
-      index: (names) =>
-        indexOf(
+      ...(streams && { streams }),
+      index: async (names) => {
+        const index = indexOf(
           copied.record,
           snapshots.filter(({ name }) => names.includes(name)),
-        ),
+        );
+        const places = [['', own], ...names.map((name) => [name, join(paths.snapshots, name)])] as const;
+        const files = places.map(async ([name = '', directory = '']) => {
+          return [name, await readInstanceFiles(context.host, directory)] as const;
+        });
+        return { ...index, [FILES_KEY]: Object.fromEntries(await Promise.all(files)) };
+      },
       withFiles: async (snapshot, use) => {
         await using mounts = new Reverter(context.log); // never committed: mounted only while it is sent
         const source = snapshot === undefined ? from : { ...from, snapshot };

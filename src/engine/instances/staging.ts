@@ -49,22 +49,42 @@ export async function cleanStaging({ host, paths, log }: Pick<EngineContext, 'ho
 
 /** Takes metadata.yaml and the templates from what a peer sent: regular files alone, for they are read as root later. */
 export async function adoptFiles(host: Host, from: string, to: string): Promise<void> {
-  await host.makeDirectory(to, { mode: 0o711 });
   const metadata = await regularFile(join(from, 'metadata.yaml'));
+  const templates: Record<string, string> = {};
+  const folder = await lstat(join(from, 'templates')).catch(() => undefined);
+  const names = folder?.isDirectory() ? await readdir(join(from, 'templates')) : [];
+  if (names.length > MAX_TEMPLATES) throw new AppError('invalid', 'The instance has too many templates');
+  for (const name of names) {
+    const text = await regularFile(join(from, 'templates', name));
+    if (text !== undefined) templates[name] = text;
+  }
+  await writeInstanceFiles(host, { ...(metadata !== undefined && { metadata }), templates }, to);
+}
+
+export interface InstanceFiles {
+  readonly metadata?: string;
+  /** By name, which has no slash. */
+  readonly templates: Readonly<Record<string, string>>;
+}
+
+/** Instead of what is there. AppError 'invalid' for metadata that is none. */
+export async function writeInstanceFiles(
+  host: Host,
+  { metadata, templates }: InstanceFiles,
+  to: string,
+): Promise<void> {
+  await host.makeDirectory(to, { mode: 0o711 });
   await rm(join(to, 'metadata.yaml'), { force: true });
   if (metadata !== undefined) {
     const text = metadataText(await parseMetadata(metadata));
     await host.writeFile(join(to, 'metadata.yaml'), text, { mode: 0o600 });
   }
   await rm(join(to, 'templates'), { recursive: true, force: true });
-  const templates = await lstat(join(from, 'templates')).catch(() => undefined);
-  if (!templates?.isDirectory()) return;
+  if (Object.keys(templates).length === 0) return;
   await host.makeDirectory(join(to, 'templates'), { mode: 0o700 });
-  const names = await readdir(join(from, 'templates'));
-  if (names.length > MAX_TEMPLATES) throw new AppError('invalid', 'The instance has too many templates');
-  for (const name of names) {
-    const text = await regularFile(join(from, 'templates', name));
-    if (text !== undefined) await host.writeFile(join(to, 'templates', name), text, { mode: 0o600 });
+  for (const [name, text] of Object.entries(templates)) {
+    if (name === '.' || name === '..') throw new AppError('invalid', `Invalid name of a template: ${name}`);
+    await host.writeFile(join(to, 'templates', name), text, { mode: 0o600 });
   }
 }
 

@@ -72,12 +72,16 @@ export class Channel implements Disposable {
   }
 
   /** All chunks up to the end of the stream. */
-  async *#chunks(signal: AbortSignal): AsyncGenerator<Buffer> {
-    for (let item = await this.receive(signal); item !== undefined; item = await this.receive(signal)) yield item;
+  async *#chunks(signal: AbortSignal, count?: (bytes: number) => void): AsyncGenerator<Buffer> {
+    for (let item = await this.receive(signal); item !== undefined; item = await this.receive(signal)) {
+      count?.(item.length);
+      yield item;
+    }
   }
 
-  stream(signal: AbortSignal): Readable {
-    return Readable.from(this.#chunks(signal), { objectMode: false });
+  /** `count` is told of each chunk. */
+  stream(signal: AbortSignal, count?: (bytes: number) => void): Readable {
+    return Readable.from(this.#chunks(signal, count), { objectMode: false });
   }
 
   /** A whole stream as one piece. AppError 'invalid' when it is longer than `limit`. */

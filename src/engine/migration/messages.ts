@@ -41,6 +41,23 @@ export interface RsyncFeatures {
   readonly bidirectional?: boolean;
 }
 
+export interface StreamFeatures {
+  /** A JSON text goes before the streams. */
+  readonly migrationHeader?: boolean;
+}
+
+export interface ZfsFeatures extends StreamFeatures {
+  readonly compress?: boolean;
+}
+
+/** A snapshot that can be sent as a stream. */
+export interface StreamPointMessage {
+  readonly snapshot: string;
+  readonly guid: string;
+  /** idMapKey() of its files. */
+  readonly owners: string;
+}
+
 export interface MigrationHeader {
   readonly fs: number;
   readonly criu?: number;
@@ -50,7 +67,13 @@ export interface MigrationHeader {
   readonly predump?: boolean;
   readonly rsyncFeatures?: RsyncFeatures;
   readonly refresh?: boolean;
+  readonly zfsFeatures?: ZfsFeatures;
   readonly volumeSize?: number;
+  readonly btrfsFeatures?: StreamFeatures;
+  /** Ours, as the next; LXD passes over them. Offered by the source. */
+  readonly streamPoints?: readonly StreamPointMessage[];
+  /** Chosen by the target. */
+  readonly streamBase?: string;
   readonly indexHeaderVersion?: number;
 }
 
@@ -86,6 +109,13 @@ const Rsync: MessageType = {
   compress: { number: 3, type: 'bool' },
   bidirectional: { number: 4, type: 'bool' },
 };
+const Zfs: MessageType = { compress: { number: 1, type: 'bool' }, migrationHeader: { number: 2, type: 'bool' } };
+const Btrfs: MessageType = { migrationHeader: { number: 1, type: 'bool' } };
+const StreamPoint: MessageType = {
+  snapshot: { number: 1, type: 'text' },
+  guid: { number: 2, type: 'text' },
+  owners: { number: 3, type: 'text' },
+};
 const Header: MessageType = {
   fs: { number: 1, type: 'int' },
   criu: { number: 2, type: 'int' },
@@ -95,7 +125,11 @@ const Header: MessageType = {
   predump: { number: 7, type: 'bool' },
   rsyncFeatures: { number: 8, type: Rsync },
   refresh: { number: 9, type: 'bool' },
+  zfsFeatures: { number: 10, type: Zfs },
   volumeSize: { number: 11, type: 'int' },
+  btrfsFeatures: { number: 12, type: Btrfs },
+  streamPoints: { number: 1000, type: StreamPoint, list: true },
+  streamBase: { number: 1001, type: 'text' },
   indexHeaderVersion: { number: 13, type: 'int' },
 };
 const Control: MessageType = { success: { number: 1, type: 'bool' }, message: { number: 2, type: 'text' } };

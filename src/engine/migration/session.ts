@@ -14,6 +14,17 @@ import {
   type MigrationHeader,
   type RsyncFeatures,
 } from './messages.ts';
+import {
+  planStreams,
+  receiveStreams,
+  sendStreams,
+  streamAnswer,
+  streamOffer,
+  type StreamPlan,
+  type StreamReceiver,
+  type StreamSender,
+  takesStreams,
+} from './streams.ts';
 import { rsyncReceive, rsyncSend, type RsyncSettings } from './rsync.ts';
 
 /** What is assumed of peers that do not negotiate. */
@@ -33,7 +44,9 @@ export interface Session {
 export interface Sender {
   readonly header: Pick<MigrationHeader, 'idmap' | 'snapshots'>;
   /** The index: configuration of the volume and of the named snapshots. */
-  index(snapshots: readonly string[]): object;
+  index(snapshots: readonly string[]): object | Promise<object>;
+  /** Absent: it goes file by file, as it does when the other end wants that. */
+  readonly streams?: StreamSender | undefined;
   /** Runs `use` with what is to be sent; undefined: as it is now. */
   withFiles(snapshot: string | undefined, use: (paths: readonly string[]) => Promise<void>): Promise<void>;
 }
@@ -44,13 +57,13 @@ export async function send(session: Session, sender: Sender): Promise<void> {
     const names = sender.header.snapshots.map(({ name }) => name);
     const offer = {
       ...sender.header,
-      fs: FS.rsync,
+      ...(sender.streams ? streamOffer(sender.streams) : { fs: FS.rsync }),
       snapshotNames: names,
       rsyncFeatures: featuresOf(session.rsync),
       indexHeaderVersion: INDEX_HEADER_VERSION,
     };
     await control.send(encodeHeader(offer));
-    const answer = readAnswer(await control.receiveMessage(session.signal));
+    const answer = readAnswer(await control.receiveMessage(session.signal), sender);
     await untilVerdict(session, true, (inner) => sendAll(inner, sender, answer, names));
   } catch (error) {
     await control.send(encodeControl({ success: false, message: messageOf(error) })).catch(() => undefined);
@@ -59,10 +72,10 @@ export async function send(session: Session, sender: Sender): Promise<void> {
 }
 
 /** A peer that cannot go on answers with its verdict instead of a header. */
-function readAnswer(bytes: Buffer): MigrationHeader {
+function readAnswer(bytes: Buffer, { streams }: Sender): MigrationHeader {
   try {
     const header = decodeHeader(bytes);
-    if (header.fs !== FS.rsync) throw new AppError('unsupported', 'Failed to negotiate migration type');
+    takesStreams(header, streams);
     return header;
   } catch (error) {
     const { success, message } = decodeControl(bytes);
@@ -77,10 +90,12 @@ async function sendAll(session: Session, sender: Sender, answer: MigrationHeader
   const names = answer.refresh === true ? all.filter((name) => answer.snapshotNames.includes(name)) : all;
   const job = { host, channel, signal, progress, ...rsync, features: common(answer.rsyncFeatures, rsync) };
   if ((answer.indexHeaderVersion ?? 0) > 0) {
-    await channel.send(Buffer.from(JSON.stringify(sender.index(names))));
+    await channel.send(Buffer.from(JSON.stringify(await sender.index(names))));
     await channel.endStream();
     checkIndexAnswer(await channel.receiveAll(MAX_INDEX_BYTES, signal));
   }
+  const { streams } = sender;
+  if (streams && takesStreams(answer, streams)) return sendStreams(job, streams, { answer, names });
   for (const snapshot of [...names, undefined]) {
     await sender.withFiles(snapshot, (paths) => rsyncSend(job, paths));
   }
@@ -110,6 +125,8 @@ export interface Receiver {
   index?(document: Buffer): void;
   /** The names of the snapshots that are wanted, after it has made room for them. */
   choose(header: MigrationHeader): Promise<readonly string[]>;
+  /** Absent: files come one by one, as they do when the source sends nothing else. */
+  readonly streams?: StreamReceiver | undefined;
   /** Runs `use` with the directory to receive into; undefined: the volume as it is now. */
   receive(snapshot: string | undefined, use: (directory: string) => Promise<void>): Promise<void>;
 }
@@ -121,11 +138,12 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
   const snapshotNames = await receiver.choose(header);
   const rsyncFeatures = common(header.rsyncFeatures, session.rsync);
   // A source that runs sends its files a second time, when the first pass has shortened the way.
+  const plan = await planStreams(header, receiver, snapshotNames);
   const passes = header.criu === CRIU.none ? 2 : 1;
   const indexHeaderVersion = Math.min(header.indexHeaderVersion ?? 0, INDEX_HEADER_VERSION);
   await control.send(
     encodeHeader({
-      fs: FS.rsync,
+      ...(plan ? streamAnswer(header, plan) : { fs: FS.rsync }),
       ...(passes === 2 && { criu: CRIU.none }),
       idmap: [],
       snapshotNames,
@@ -138,6 +156,7 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
   );
   await untilVerdict(session, false, async (inner) => {
     if (indexHeaderVersion > 0) await exchangeIndex(inner, receiver);
+    if (plan) return receiveAll(inner, plan, { header, names: snapshotNames });
     for (const snapshot of [...snapshotNames, undefined]) {
       const { host, signal, progress } = inner;
       await receiver.receive(snapshot, async (directory) => {
@@ -147,6 +166,14 @@ export async function receive(session: Session, receiver: Receiver): Promise<voi
       });
     }
   });
+}
+
+function receiveAll(
+  { channels: { fs: channel }, signal, progress }: Session,
+  plan: StreamPlan,
+  what: { readonly header: MigrationHeader; readonly names: readonly string[] },
+): Promise<void> {
+  return receiveStreams({ channel, signal, progress }, plan, what);
 }
 
 async function exchangeIndex({ channels: { fs }, signal }: Session, receiver: Receiver): Promise<void> {

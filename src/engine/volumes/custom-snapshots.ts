@@ -72,15 +72,22 @@ export class CustomSnapshots implements Service {
     });
   }
 
-  /** Keeps what the volume is now. The caller holds its lock. */
-  async take(volume: VolumeRecord, content: SnapshotContent, signal: AbortSignal): Promise<void> {
+  /** Keeps what the volume is now, or what `make` makes at a place. The caller holds its lock. */
+  async take(
+    volume: VolumeRecord,
+    content: SnapshotContent,
+    signal: AbortSignal,
+    make: (place: string) => Promise<void> = (place) => {
+      return this.#volumes.driver(volume).createSnapshot(refOf(volume), place, signal);
+    },
+  ): Promise<void> {
     const { database, log } = this.#context;
     const { name } = content;
     const taken = new Set(this.#volumes.snapshots(volume).map(({ hostName }) => hostName));
     const hostName = taken.has(name) ? randomUUID() : name;
     const record = database.volumeSnapshots.create({ ...content, volumeId: volume.id, hostName, pending: 'create' });
     try {
-      await this.#volumes.driver(volume).createSnapshot(refOf(volume), hostName, signal);
+      await make(hostName);
     } catch (error) {
       await this.#volumes.eraseSnapshot(volume, record, AbortSignal.timeout(MINUTE_MS)).catch((failure: unknown) => {
         log.warn('a half-made snapshot was not removed', { snapshot: name, error: failure });

@@ -14,8 +14,10 @@ import {
 } from '../migration/connections.ts';
 import type { MigrationHeader } from '../migration/messages.ts';
 import { receive, type Receiver, send, type Sender } from '../migration/session.ts';
+import type { StreamReceiver } from '../migration/streams.ts';
 import { compareSnapshots } from '../snapshots/compare.ts';
 import { mountForReading } from '../storage/copy-volume.ts';
+import { streamReceiver, streamSender } from '../storage/volume-streams.ts';
 import type { OperationHandle, OperationSpec } from '../types.ts';
 import type { SnapshotContent } from './custom-snapshots.ts';
 import { type NewCustomVolume, refOf, urlOf } from './custom-volumes.ts';
@@ -78,16 +80,17 @@ export class VolumeMigrations {
       const volume = volumes.get(departure.volume);
       const { pool, name } = volume;
       const session = { channels, signal, rsync: context.pools.rsync(pool), progress: progressOf(operation, name) };
-      await send({ ...session, host: context.host }, this.#sender({ ...departure, volume }, signal));
+      await send({ ...session, host: context.host }, await this.#sender({ ...departure, volume }, signal));
     });
   }
 
-  #sender({ volume, snapshot: chosen, volumeOnly }: VolumeDeparture, signal: AbortSignal): Sender {
+  async #sender({ volume, snapshot: chosen, volumeOnly }: VolumeDeparture, signal: AbortSignal): Promise<Sender> {
     const { context, volumes } = this.#parts;
     const snapshots = chosen || volumeOnly ? [] : volumes.snapshots(volume);
     const places = new Map(snapshots.map(({ name, hostName }) => [name, hostName]));
     const origin = { ...volumes.readable(volume), ...(chosen && { snapshot: chosen.hostName }) };
     return {
+      streams: await streamSender(origin, places, signal),
       header: { idmap: [], snapshots: snapshots.map(messageOfVolumeSnapshot) },
       index: (names) => {
         const sent = snapshots.filter(({ name }) => names.includes(name));
@@ -149,8 +152,8 @@ export class VolumeMigrations {
     const { context, volumes, snapshots } = this.#parts;
     const { volumeOnly, refresh } = request;
     const there = refresh ? context.database.volumes.find(volume) : undefined;
-    const fill = (record: VolumeRecord): Promise<void> => {
-      const receiver = this.#receiver({ record, isNew: !there, volumeOnly, channels }, shifted, operation.signal);
+    const fill = async (record: VolumeRecord): Promise<void> => {
+      const receiver = await this.#receiver({ record, isNew: !there, volumeOnly, channels }, shifted, operation.signal);
       const { host, pools } = context;
       const { signal } = operation;
       const progress = progressOf(operation, record.name);
@@ -162,20 +165,43 @@ export class VolumeMigrations {
     context.events.lifecycle({ action: 'storage-volume-updated', source: urlOf(there), project: there.project });
   }
 
-  #receiver(
+  #take(
+    record: VolumeRecord,
+    row: SnapshotContent,
+    signal: AbortSignal,
+    make?: (place: string) => Promise<void>,
+  ): Promise<void> {
+    const content = { ...row, config: this.#acceptable(record.pool, row.config) };
+    return this.#parts.snapshots.take(record, content, signal, make);
+  }
+
+  #streams(record: VolumeRecord, coming: Coming, signal: AbortSignal): Promise<StreamReceiver | undefined> {
+    const { volumes } = this.#parts;
+    const receiving = {
+      storage: volumes.driver(record),
+      volume: refOf(record),
+      owners: () => null,
+      places: () => new Map(volumes.snapshots(record).map(({ name, hostName }) => [name, hostName])),
+      arrive: (name: string | undefined, receive: (place?: string) => Promise<void>) => {
+        const row = name === undefined ? undefined : coming.get(name);
+        return row ? this.#take(record, row, signal, receive) : receive();
+      },
+    };
+    return streamReceiver(receiving, signal);
+  }
+
+  async #receiver(
     { record, isNew, volumeOnly }: Arriving,
     shifted: ReturnType<typeof idMapFromJson>,
     signal: AbortSignal,
-  ): Receiver {
+  ): Promise<Receiver> {
     const { context, volumes, snapshots } = this.#parts;
     const storage = volumes.driver(record);
-    const coming = new Map<string, SnapshotContent>();
-    const make = async (root: string, use: (directory: string) => Promise<void>): Promise<void> => {
-      await use(root);
-      if (shifted) await context.host.shiftOwners(root, { from: shifted, to: null }, signal);
-    };
+    const coming: Coming = new Map();
     return {
       refresh: !isNew,
+      // The files of streams stay as they are.
+      ...(!shifted && { streams: await this.#streams(record, coming, signal) }),
       choose: async ({ snapshots: offered }: MigrationHeader) => {
         const rows = volumeOnly ? [] : offered.map(volumeSnapshotOfMessage);
         const { missing, surplus } = compareSnapshots(rows, volumeOnly ? [] : volumes.snapshots(record));
@@ -193,14 +219,16 @@ export class VolumeMigrations {
         await using mounts = new Reverter(context.log); // never committed: mounted only while it is filled
         const { rootfsPath } = await storage.mountVolume(refOf(record), null, signal);
         mounts.add('volume', () => storage.unmountVolume(refOf(record), AbortSignal.timeout(UNDO_LIMIT_MS)));
-        await make(rootfsPath, use);
+        await use(rootfsPath);
+        if (shifted) await context.host.shiftOwners(rootfsPath, { from: shifted, to: null }, signal);
         const row = name === undefined ? undefined : coming.get(name);
-        if (!row) return;
-        await snapshots.take(record, { ...row, config: this.#acceptable(record.pool, row.config) }, signal);
+        if (row) await this.#take(record, row, signal);
       },
     };
   }
 }
+
+type Coming = Map<string, SnapshotContent>;
 
 function specOf(description: string, volume: Pick<VolumeRecord, 'pool' | 'project' | 'name'>): OperationSpec {
   return { class: 'task', description, project: volume.project, resources: { storage_volumes: [urlOf(volume)] } };

@@ -7,6 +7,13 @@ export interface SubvolumeUsage {
   readonly exclusiveBytes: number;
 }
 
+export interface SubvolumeIdentity {
+  /** 32 hexadecimal digits. */
+  readonly uuid: string;
+  /** Of what it was received from; undefined: it was made here. */
+  readonly receivedUuid: string | undefined;
+}
+
 /** Paths are those of subvolumes. Those who use a subvolume may be hostile: what is nested in it is never found by its path. */
 export interface Btrfs {
   /** Whether the path lies on btrfs; absent is false. */
@@ -32,6 +39,10 @@ export interface Btrfs {
   limitOf(path: string): Promise<number | undefined>;
   /** As of the last transaction, at most half a minute ago. undefined: quotas are off. */
   usage(path: string): Promise<SubvolumeUsage | undefined>;
+  /** Who the subvolume is, wherever it is sent. */
+  identity(path: string): Promise<SubvolumeIdentity>;
+  /** Lets a writable subvolume count as received from the one of that UUID. */
+  markReceived(path: string, uuid: string): Promise<void>;
   /** The file system in which this directory lies grows into its device. */
   grow(path: string): Promise<void>;
 }

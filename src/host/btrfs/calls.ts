@@ -13,6 +13,8 @@ const IOC = {
   qgroupCreate: 0x4010942a,
   qgroupLimit: 0x8030942b,
   resize: 0x50009403,
+  setReceived: 0xc0c89425,
+  subvolumeInfo: 0x81f8943c,
 } as const;
 
 /** struct btrfs_ioctl_vol_args_v2: fd, transid, flags, four words unused, name (or subvolid). */
@@ -177,4 +179,21 @@ export async function resizeToDevice(fd: number): Promise<void> {
   const buffer = Buffer.alloc(4096); // fd, name
   buffer.write('max', 8);
   await ioctl(fd, IOC.resize, buffer);
+}
+
+/** struct btrfs_ioctl_get_subvol_info_args, as far as it is wanted here. */
+const INFO = { size: 504, uuid: 296, receivedUuid: 328, uuidLength: 16 } as const;
+
+export async function subvolumeUuids(fd: number): Promise<{ readonly uuid: Buffer; readonly receivedUuid: Buffer }> {
+  const buffer = Buffer.alloc(INFO.size);
+  await ioctl(fd, IOC.subvolumeInfo, buffer);
+  const at = (offset: number): Buffer => buffer.subarray(offset, offset + INFO.uuidLength);
+  return { uuid: at(INFO.uuid), receivedUuid: at(INFO.receivedUuid) };
+}
+
+/** EROFS for a readonly one. */
+export async function setReceivedUuid(fd: number, uuid: Buffer): Promise<void> {
+  const buffer = Buffer.alloc(200); // uuid; stransid, rtransid, stime, rtime, flags, reserved
+  uuid.copy(buffer, 0, 0, INFO.uuidLength);
+  await ioctl(fd, IOC.setReceived, buffer);
 }

@@ -6,7 +6,7 @@ import { basename, dirname } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
 import { AppError, type ErrorKind, messageOf } from '#src/lib/errors.ts';
 import { KernelError, renameFresh } from '../kernel.ts';
-import type { Btrfs, SubvolumeUsage } from './btrfs.ts';
+import type { Btrfs, SubvolumeIdentity, SubvolumeUsage } from './btrfs.ts';
 import {
   createSnapshot,
   createSubvolume,
@@ -18,7 +18,9 @@ import {
   ROOT_INODE,
   searchItems,
   setReadonly,
+  setReceivedUuid,
   subvolumeId,
+  subvolumeUuids,
   TREE,
 } from './calls.ts';
 import { limitOf, removeLimit, setLimit, usageOf } from './qgroups.ts';
@@ -115,6 +117,18 @@ export class LinuxBtrfs implements Btrfs {
 
   usage(path: string): Promise<SubvolumeUsage | undefined> {
     return withDirectory(`measure subvolume ${path}`, path, async (fd) => usageOf(fd, await subvolumeId(fd)));
+  }
+
+  identity(path: string): Promise<SubvolumeIdentity> {
+    return withDirectory(`identify subvolume ${path}`, path, async (fd) => {
+      const { uuid, receivedUuid } = await subvolumeUuids(fd);
+      const isReceived = receivedUuid.some((byte) => byte !== 0);
+      return { uuid: uuid.toString('hex'), receivedUuid: isReceived ? receivedUuid.toString('hex') : undefined };
+    });
+  }
+
+  markReceived(path: string, uuid: string): Promise<void> {
+    return withDirectory(`mark subvolume ${path}`, path, (fd) => setReceivedUuid(fd, Buffer.from(uuid, 'hex')));
   }
 
   grow(path: string): Promise<void> {

@@ -64,6 +64,8 @@ export const PEERS: readonly {
   readonly name: string;
   readonly commands: readonly string[];
   readonly start: () => Promise<Peer>;
+  /** Pools whose volumes go as streams. */
+  readonly formats: readonly ('btrfs' | 'zfs')[];
   /** Single snapshots of custom volumes are sent to other servers. */
   readonly hasSnapshotCopies: boolean;
   /** A file that was changed twice in one second, to the same size, arrives as it was last; LXD compares whole seconds. */
@@ -73,6 +75,7 @@ export const PEERS: readonly {
     name: 'another lighterd',
     commands: [],
     start: () => TestDaemon.start('dir'),
+    formats: ['btrfs', 'zfs'],
     hasSnapshotCopies: true,
     seesFastChanges: true,
   },
@@ -80,6 +83,7 @@ export const PEERS: readonly {
     name: 'a real LXD',
     commands: ['lxd'],
     start: () => StockLxd.start(),
+    formats: ['btrfs'],
     hasSnapshotCopies: false,
     seesFastChanges: false,
   },

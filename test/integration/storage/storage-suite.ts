@@ -4,8 +4,13 @@ import { storageContract } from '#test/contract/storage-contract.ts';
 import type { Machine } from './real-pools.ts';
 import { storageSnapshotsContract } from './snapshots-contract.ts';
 import { storageFilesContract } from './storage-files-contract.ts';
+import { storageStreamsContract } from './streams-contract.ts';
 
-export function storageSuite(name: string, newMachine: () => Promise<Machine>): void {
+export function storageSuite(
+  name: string,
+  newMachine: () => Promise<Machine>,
+  { hasStreams = false }: { readonly hasStreams?: boolean } = {},
+): void {
   describe(name, () => {
     let machine: Machine;
     beforeAll(async () => {
@@ -18,5 +23,6 @@ export function storageSuite(name: string, newMachine: () => Promise<Machine>): 
     storageContract(() => machine.newPool());
     storageFilesContract(() => machine.newPool());
     storageSnapshotsContract(() => machine.newPool());
+    if (hasStreams) storageStreamsContract(() => machine.newPool());
   });
 }

@@ -4,5 +4,5 @@ import { zfsMachine } from './real-pools.ts';
 import { storageSuite } from './storage-suite.ts';
 
 describeWith({ root: true, commands: ['zpool', 'zfs', 'zfs-fuse'] }, 'zfs', () => {
-  storageSuite('on loop files', () => zfsMachine());
+  storageSuite('on loop files', () => zfsMachine(), { hasStreams: true });
 });

@@ -35,12 +35,16 @@ const header = fc.record(
     idmap: fc.array(fc.record({ isUid: fc.boolean(), isGid: fc.boolean(), hostId: id, nsId: id, size: id })),
     snapshotNames: fc.array(fc.string()),
     snapshots: fc.array(snapshot),
+    streamPoints: fc.array(fc.record({ snapshot: fc.string(), guid: fc.string(), owners: fc.string() })),
+    streamBase: fc.string(),
+    zfsFeatures: fc.record({ compress: fc.boolean(), migrationHeader: fc.boolean() }),
+    btrfsFeatures: fc.record({ migrationHeader: fc.boolean() }),
     refresh: fc.boolean(),
     rsyncFeatures: fc.record({ xattrs: fc.boolean(), delete: fc.boolean() }),
     volumeSize: fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
     indexHeaderVersion: id,
   },
-  { requiredKeys: ['fs', 'idmap', 'snapshotNames', 'snapshots'] },
+  { requiredKeys: ['fs', 'idmap', 'snapshotNames', 'snapshots', 'streamPoints'] },
 );
 
 describe('messages of a migration', () => {
