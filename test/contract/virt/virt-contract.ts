@@ -377,6 +377,17 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
     });
 
+    it('gives a running guest a block device, and takes it back', async () => {
+      const { uuid } = await spawn();
+      const volume = { volumeId: randomUUID(), hostPath: '/dev/loop0', guestPath: '/dev/sdb' };
+
+      await under.driver.attachVolume(uuid, volume, signal());
+      await under.driver.attachVolume(uuid, volume, signal());
+      await under.driver.detachVolume(uuid, volume.volumeId, signal());
+
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+    });
+
     it('takes away a volume that is not there', async () => {
       const { uuid } = await spawn();
 

@@ -116,10 +116,13 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
   await processes.waitFor('cinder-api', () => httpAnswers(`http://127.0.0.1:${PORTS.cinder}/`));
 }
 
-/** Needs the services to be stopped, and what is connected to be gone. */
+/** Needs services and containers to be stopped: what is connected goes as well. */
 export async function removeShareMounts(paths: LabPaths): Promise<void> {
-  for (const target of foldersOf(paths).mounts) {
-    if (!existsSync(target)) continue;
+  for (const target of foldersOf(paths).mounts.filter((mount) => existsSync(mount))) {
+    const devices = await run(['losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE']);
+    for (const line of devices.split('\n').filter((one) => one.includes(target))) {
+      await run(['losetup', '--detach', line.split(' ')[0] ?? '']);
+    }
     if (readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${target} `)) await run(['umount', target]);
   }
 }
