@@ -6,11 +6,11 @@ import { join } from 'node:path';
 import { run, SYSTEM_ENV } from './commands.ts';
 import { authtoken, credentials, database, rabbit, render } from './configuration.ts';
 import { ensureVolumeService } from './identity.ts';
-import { addVirtualHost, once, sql } from './infrastructure.ts';
+import { addVirtualHost, createDatabases, once } from './infrastructure.ts';
 import { installPackages, PACKAGES } from './packages.ts';
 import { httpAnswers, type Processes } from './processes.ts';
 import { step } from './progress.ts';
-import { COMPUTE_HOST, type LabPaths, PASSWORD, PORTS } from './settings.ts';
+import { COMPUTE_HOST, type LabPaths, PORTS } from './settings.ts';
 
 export const CINDER = ['cinder-volume', 'cinder-scheduler', 'cinder-api'] as const;
 
@@ -71,7 +71,7 @@ function configuration(paths: LabPaths): string {
       nas_secure_file_operations: false,
       nas_secure_file_permissions: false,
     },
-    database: { connection: database('cinder') },
+    database: { connection: database(paths, 'cinder') },
     keystone_authtoken: { ...authtoken('cinder'), service_token_roles: 'service', service_token_roles_required: true },
     nova: { ...credentials('cinder'), interface: 'public' },
     service_user: { send_service_user_token: true, ...credentials('cinder') },
@@ -99,13 +99,9 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
   writeFileSync(file, configuration(paths), { mode: 0o600 });
   writeFileSync(join(paths.etc, 'cinder/nfs_shares'), `${EXPORT}\n`);
   await bindShare(paths);
+  await createDatabases(paths, ['cinder']);
   await once(paths, 'cinder', async () => {
     await step('database of Cinder', async () => {
-      await sql(
-        paths,
-        `CREATE DATABASE IF NOT EXISTS cinder CHARACTER SET utf8;` +
-          `GRANT ALL ON cinder.* TO 'lab'@'127.0.0.1' IDENTIFIED BY '${PASSWORD}';`,
-      );
       await run(['cinder-manage', '--config-file', file, 'db', 'sync']);
     });
     await addVirtualHost(paths, 'cinder');

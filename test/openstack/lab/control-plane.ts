@@ -195,9 +195,9 @@ export const SERVICES = [
 
 export async function startControlPlane(paths: LabPaths, processes: Processes): Promise<void> {
   await step('message queue, database, cache', () => startInfrastructure(paths, processes));
+  await createDatabases(paths);
   await once(paths, 'schema', async () => {
     await step('database schemas', async () => {
-      await createDatabases(paths);
       await createFernetKeys(paths);
       await migrate(paths);
     });

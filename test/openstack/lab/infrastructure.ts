@@ -77,12 +77,15 @@ async function startDatabase(paths: LabPaths, processes: Processes): Promise<voi
   await processes.waitFor('mariadb', () => portAnswers(PORTS.mariadb));
 }
 
-export async function createDatabases(paths: LabPaths): Promise<void> {
-  const statements = DATABASES.map(
-    (name) =>
-      `CREATE DATABASE IF NOT EXISTS ${name} CHARACTER SET utf8;` +
-      `GRANT ALL ON ${name}.* TO 'lab'@'127.0.0.1' IDENTIFIED BY '${PASSWORD}';`,
-  );
+/** Those that are missing, and the right to use them, through the socket as well as not. */
+export async function createDatabases(paths: LabPaths, names: readonly string[] = DATABASES): Promise<void> {
+  const grant = (name: string, host: string) =>
+    `GRANT ALL ON ${name}.* TO 'lab'@'${host}' IDENTIFIED BY '${PASSWORD}';`;
+  const statements = names.flatMap((name) => [
+    `CREATE DATABASE IF NOT EXISTS ${name} CHARACTER SET utf8;`,
+    grant(name, 'localhost'),
+    grant(name, '127.0.0.1'),
+  ]);
   await sql(paths, statements.join('\n'));
 }
 

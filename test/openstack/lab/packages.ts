@@ -8,7 +8,8 @@ const ENGINE =
 const CONTROL_PLANE =
   'rabbitmq-server mariadb-server-core mariadb-client-core mariadb-client memcached keystone placement-api glance-api ' +
   'nova-api nova-conductor nova-scheduler python3-nova neutron-server neutron-linuxbridge-agent neutron-dhcp-agent ' +
-  'python3-openstackclient python3-pymysql python3-memcache python3-pymemcache uwsgi-core uwsgi-plugin-python3 ' +
+  'python3-openstackclient python3-pymysql python3-sqlalchemy-ext python3-memcache python3-pymemcache uwsgi-core ' +
+  'uwsgi-plugin-python3 ' +
   'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping';
 /** For tests of volumes only. */
 const VOLUMES = 'cinder-api cinder-scheduler cinder-volume';
