@@ -30,6 +30,24 @@ export function limited(ms: number, signal?: AbortSignal): AbortSignal {
   return signal ? AbortSignal.any([signal, limit]) : limit;
 }
 
+/** A signal that aborts `ms` milliseconds after the caller's. Disposed of when the work is done. */
+export function lenient(signal: AbortSignal, ms: number): Disposable & { readonly signal: AbortSignal } {
+  const late = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const onAbort = (): void => {
+    timer = setTimeout(() => late.abort(signal.reason), ms);
+  };
+  if (signal.aborted) onAbort();
+  else signal.addEventListener('abort', onAbort, { once: true });
+  return {
+    signal: late.signal,
+    [Symbol.dispose]() {
+      signal.removeEventListener('abort', onAbort);
+      clearTimeout(timer);
+    },
+  };
+}
+
 /** Calls `probe` every `everyMs` until it returns something other than undefined or the signal aborts. */
 export async function poll<T>(
   probe: () => Promise<T | undefined> | T | undefined,

@@ -1,6 +1,7 @@
 // Neutron in memory, as far as a compute uses it.
 import { randomUUID } from 'node:crypto';
 import { OpenStackError } from 'keystone-client-ts';
+import { aborted } from '#src/lib/wait.ts';
 import type {
   Credentials,
   Neutron,
@@ -34,6 +35,8 @@ export class FakeNeutron implements Neutron {
   statusWhenBound = 'ACTIVE';
   /** Called after a port was bound: the moment when a real agent would begin to wire. */
   onBound: (port: NeutronPort) => void = () => {};
+  /** Called with each request before it is worked on. */
+  onRequest: (request: NeutronRequest) => void = () => {};
   autoTopology: string | undefined;
   delayMs = 0;
   #nextAddress = 20;
@@ -107,10 +110,16 @@ export class FakeNeutron implements Neutron {
   }
 
   async createPort(credentials: Credentials, body: Attributes, signal?: AbortSignal): Promise<NeutronPort> {
-    await this.#request({ what: 'POST port', as: credentials.kind, body }, signal);
-    const port = this.#newPort(body);
-    this.ports.set(port.id, port);
-    return port;
+    signal?.throwIfAborted();
+    const making = this.#request({ what: 'POST port', as: credentials.kind, body }, undefined).then(() => {
+      const port = this.#newPort(body);
+      this.ports.set(port.id, port);
+      return port;
+    });
+    if (!signal) return await making;
+    // the real one makes a port whether or not somebody waits for the answer
+    const givenUp = aborted(signal).then(() => Promise.reject(signal.reason as Error));
+    return await Promise.race([making, givenUp]);
   }
 
   async updatePort(credentials: Credentials, id: string, body: Attributes, signal?: AbortSignal): Promise<NeutronPort> {
@@ -210,6 +219,7 @@ export class FakeNeutron implements Neutron {
   async #request(request: NeutronRequest, signal: AbortSignal | undefined): Promise<void> {
     this.requests.push(request);
     signal?.throwIfAborted();
+    this.onRequest(request);
     await new Promise((resolve) => setTimeout(resolve, this.delayMs));
     signal?.throwIfAborted();
     const index = this.#failures.findIndex(({ what }) => what === request.what);

@@ -132,10 +132,8 @@ export class BuildAttempt {
     const image = await spawnImage(glance, this.#context, this.#request.image, this.#signal);
     const spec = spawnSpec(this.#instance, image, config.build);
     const entered = this.#guard('other', this.#enterNetworking());
-    const network = this.#guard(
-      'network',
-      entered.then(() => this.#network(wishes)),
-    );
+    // ports are made while Nova is told so, and bound when it knows
+    const network = this.#guard('network', this.#network(wishes, entered));
     const cached = this.#guard(
       'network',
       network.then((allocation) => allocation.cached),
@@ -246,9 +244,10 @@ export class BuildAttempt {
     return this.#instance.find('system_metadata')?.['network_allocated'] === 'True';
   }
 
-  async #network(networks: NetworkWishes): Promise<Allocation> {
+  async #network(networks: NetworkWishes, entered: Promise<void>): Promise<Allocation> {
     const { networks: service } = this.#tools;
     if (this.#isAllocated()) {
+      await entered;
       await service.bindHere(this.#context, this.#instance, this.#signal);
       return allocationOf(await service.refresh(this.#context, this.#instance, { signal: this.#signal }));
     }
@@ -257,7 +256,7 @@ export class BuildAttempt {
     for (let attempt = 0; ; attempt += 1) {
       try {
         const plan = await (this.#plan ?? this.#planNetwork(networks));
-        return await service.allocate(this.#context, this.#instance, plan, this.#signal);
+        return await service.allocate(this.#context, this.#instance, { plan, bindAfter: entered }, this.#signal);
       } catch (error) {
         this.#plan = undefined;
         if (attempt >= retries || this.#signal.aborted) throw error;

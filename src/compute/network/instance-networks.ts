@@ -96,14 +96,20 @@ export class InstanceNetworks {
     return { interfaces, groups, hasDns: extensions.has('dns-integration') };
   }
 
-  /** Ports as planned, bound to this host. After a failure no port is left of those made here. */
+  /**
+   * Ports as planned, bound to this host once `bindAfter` is settled. After a failure, which that of `bindAfter` is as well, no
+   * port is left of those made here.
+   */
   async allocate(
     context: RequestContext,
     instance: Instance,
-    { interfaces, groups, hasDns }: NetworkPlan,
+    { plan, bindAfter }: { readonly plan: NetworkPlan; readonly bindAfter: Promise<void> },
     signal: AbortSignal,
   ): Promise<Allocation> {
-    if (interfaces.length === 0) return allocationOf([]);
+    if (plan.interfaces.length === 0) {
+      await bindAfter;
+      return allocationOf([]);
+    }
     const maker: PortMaker = {
       neutron: this.#neutron,
       conductor: this.#conductor,
@@ -113,15 +119,21 @@ export class InstanceNetworks {
       instance,
       signal,
     };
-    const { made, bound } = await this.#turns.run(() => this.#makeAndBind(maker, { interfaces, groups, hasDns }));
+    const { made, bound } = await this.#turns.run(() => this.#makeAndBind(maker, plan, bindAfter));
+    const { hasDns } = plan;
     const vifs = bound.map((port) => buildVif(port, knownOf(made), this.#vifOptions(made)));
     return { vifs, cached: this.#cacheAllocated(maker, { made, bound, hasDns }) };
   }
 
-  async #makeAndBind(maker: PortMaker, { interfaces, groups, hasDns }: NetworkPlan): Promise<Bound> {
+  async #makeAndBind(
+    maker: PortMaker,
+    { interfaces, groups, hasDns }: NetworkPlan,
+    bindAfter: Promise<void>,
+  ): Promise<Bound> {
     maker.signal.throwIfAborted();
     const made = await createMissingPorts(maker, interfaces, groups);
     try {
+      await bindAfter;
       return { made, bound: await settled(made.map((port) => bindPort(maker, port, hasDns))), hasDns };
     } catch (error) {
       await this.#undo(maker, made);

@@ -1,7 +1,7 @@
 // Ports for an instance: created where the user has none, and bound to this host (section 8.3, allocate 4 to 7).
 import { messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
-import { limited } from '#src/lib/wait.ts';
+import { lenient, limited } from '#src/lib/wait.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import { createObject } from '#src/nova/objects/object.ts';
 import type { Conductor } from '#src/nova/types.ts';
@@ -10,6 +10,8 @@ import { type Asking, type ChosenInterface, refuseFailedBinding } from './choose
 import { serviceCredentials, userCredentials } from './credentials.ts';
 
 export const UNDO_LIMIT_MS = 60_000;
+/** How long the answer about a new port is waited for when the instance is not wanted any more. */
+const ANSWER_LIMIT_MS = 10_000;
 
 export interface MadePort {
   readonly chosen: ChosenInterface;
@@ -36,9 +38,9 @@ export async function createMissingPorts(
   );
   const made = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   const failure = results.find((result) => result.status === 'rejected');
-  if (failure === undefined) return made;
+  if (failure === undefined && !maker.signal.aborted) return made;
   await removeCreated(maker, made);
-  throw failure.reason;
+  throw failure === undefined ? maker.signal.reason : failure.reason;
 }
 
 async function createPort(
@@ -57,7 +59,9 @@ async function createPort(
     tenant_id: instance.get('project_id'),
     ...(securityGroups.length > 0 && { security_groups: securityGroups }),
   };
-  const port = await neutron.createPort(userCredentials(context), body, signal).catch((error: unknown) => {
+  // a request that is given up may make its port all the same, which nobody would know of then: its answer is waited for
+  using patience = lenient(signal, ANSWER_LIMIT_MS);
+  const port = await neutron.createPort(userCredentials(context), body, patience.signal).catch((error: unknown) => {
     throw asNovaError(error, { networkId: network.id, address, instanceUuid: instance.get('uuid') });
   });
   return await refuseUnusable(maker, port);

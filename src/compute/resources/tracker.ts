@@ -80,12 +80,13 @@ export class HostResourceTracker implements ResourceTracker {
     const uuid = instance.get('uuid');
     this.#ledger.set(uuid, usageOf(instance));
     try {
-      await this.#options.conductor.save(context, instance);
+      // side by side: neither needs the other, and each is a round trip to the conductor
+      await Promise.all([this.#options.conductor.save(context, instance), this.#saveSoon()]);
     } catch (error) {
       this.#ledger.set(uuid, undefined);
+      await this.#saveSoon();
       throw error;
     }
-    await this.#saveSoon();
     return { abort: () => this.#abortClaim(context, instance) };
   }
 

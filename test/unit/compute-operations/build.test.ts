@@ -481,6 +481,23 @@ describe('an instance deleted during its build', () => {
     expect(harness.placement.consumers.size).toBe(0);
   });
 
+  it('leaves no port behind when that was being made', async () => {
+    await using harness = new ComputeHarness();
+    const network = harness.neutron.addNetwork();
+    const instance = instanceOf();
+    harness.plane.delayMs = 10;
+    harness.neutron.onRequest = ({ what }) => {
+      harness.neutron.delayMs = what === 'POST port' ? 60 : 0;
+      if (what === 'POST port') harness.row(instance)['task_state'] = 'deleting';
+    };
+
+    await harness.build(instance, { requested_networks: networkRequests({ network_id: network.id }) });
+
+    expect(harness.neutron.names).toContain('DELETE port');
+    expect(harness.neutron.names).not.toContain('PUT port');
+    expectNothingLeft(harness);
+  });
+
   it('is not built at all when it was deleted before', async () => {
     await using harness = new ComputeHarness();
     const instance = instanceOf();
