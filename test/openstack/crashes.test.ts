@@ -1,7 +1,7 @@
 // kill -9 at random moments: afterwards Nova and the engine agree, and nothing is left behind.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startCompute, startEngine } from './lab/node.ts';
+import { startCompute, startEngine, waitForConsumer } from './lab/node.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { activeServer, cloud, deleteServer, newServer, paths, processes } from './lab/suite.ts';
 
@@ -66,6 +66,7 @@ describe('after kill -9 during builds and deletes', () => {
         `round ${round}: ${victim} killed after ${moment.toFixed(0)} ms; the server in building became ${status}`,
       );
       expect(['ACTIVE', 'ERROR']).toContain(status);
+      await waitForConsumer(processes);
       await deleteServer(building);
       await deleteServer(doomed.id);
     },

@@ -1,7 +1,7 @@
 // kill -9 of the compute while it makes an image of a server, or shelves it: the next one leaves nothing of it in the engine.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startCompute } from './lab/node.ts';
+import { startCompute, waitForConsumer } from './lab/node.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { activeServer, cloud, deleteServer, engine, paths, processes } from './lab/suite.ts';
 
@@ -33,6 +33,7 @@ describe('after kill -9 of the compute during an image', () => {
       await processes.kill('nova-compute-lxd');
       console.log(`killed ${moment} ms into an image: ${(await leftovers(instance)).length} leftovers`);
       startCompute(paths, processes);
+      await waitForConsumer(processes);
 
       await expect
         .poll(async () => (await cloud.server(server.id))?.['OS-EXT-STS:task_state'], {
@@ -56,6 +57,7 @@ describe('after kill -9 of the compute while it shelves', () => {
     await sleep(moment);
     await processes.kill('nova-compute-lxd');
     startCompute(paths, processes);
+    await waitForConsumer(processes);
 
     await expect
       .poll(async () => (await cloud.server(server.id))?.['OS-EXT-STS:task_state'], { timeout: 60_000, interval: 300 })

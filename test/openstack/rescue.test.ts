@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { execIn } from '../integration/guest-exec.ts';
 import type { Server } from './lab/cloud.ts';
 import { addressOf, waitForPing, waitForStatus } from './lab/first-server.ts';
-import { startCompute } from './lab/node.ts';
+import { startCompute, waitForConsumer } from './lab/node.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { actionsOf, activeServer, cloud, deleteServer, engine, lab, paths, processes } from './lab/suite.ts';
 
@@ -68,7 +68,7 @@ describe('a rescued server', () => {
   it('stays so when compute and engine are started anew', async () => {
     await processes.kill('nova-compute-lxd');
     startCompute(paths, processes);
-    await sleep(3000);
+    await waitForConsumer(processes);
 
     expect((await cloud.server(server.id))?.status).toBe('RESCUE');
     expect(await run(`rescue-${server.id}`, 'cat /mnt/rescue/root/repaired')).toBe('repaired\n');
@@ -114,6 +114,7 @@ describe('after kill -9 of the compute', () => {
     await sleep(moment);
     await processes.kill('nova-compute-lxd');
     startCompute(paths, processes);
+    await waitForConsumer(processes);
 
     await expect
       .poll(async () => (await cloud.server(server.id))?.['OS-EXT-STS:task_state'], { timeout: 60_000, interval: 300 })
@@ -126,6 +127,7 @@ describe('after kill -9 of the compute', () => {
       await sleep(moment);
       await processes.kill('nova-compute-lxd');
       startCompute(paths, processes);
+      await waitForConsumer(processes);
       await waitForStatus(cloud, server.id, 'ACTIVE');
     }
     expect(await guestsOf(server)).toEqual([nameOf(server)]);

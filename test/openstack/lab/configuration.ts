@@ -169,13 +169,15 @@ function novaShared({ data }: LabPaths): Ini {
       metadata_workers: 1,
       // else the scheduler maps a new host only after up to a minute
       periodic_fuzzy_delay: 0,
+      // a restarted service is seen to be back with its next report
+      report_interval: 3,
     },
     api: { auth_strategy: 'keystone' },
     keystone_authtoken: authtoken('nova'),
     // a lab is for trying: no quotas
     quota: { instances: -1, cores: -1, ram: -1 },
     conductor: { workers: 1 },
-    scheduler: { workers: 1, discover_hosts_in_cells_interval: 5 },
+    scheduler: { workers: 1, discover_hosts_in_cells_interval: 2 },
     filter_scheduler: { track_instance_changes: true },
     wsgi: { api_paste_config: '/etc/nova/api-paste.ini' },
     neutron: { ...credentials('neutron'), service_metadata_proxy: true, metadata_proxy_shared_secret: PASSWORD },
