@@ -66,7 +66,8 @@ async function* piecesOf(payload: IncomingMessage): AsyncGenerator<Buffer> {
 function discardRest(payload: IncomingMessage): void {
   if (payload.complete || payload.destroyed) return;
   payload.resume();
-  const tooLong = setTimeout(() => payload.socket.destroy(), LINGER_MS).unref();
+  // of a message that is not complete, this ends the connection
+  const tooLong = setTimeout(() => payload.destroy(), LINGER_MS).unref();
   payload.once('close', () => clearTimeout(tooLong));
 }
 

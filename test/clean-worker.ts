@@ -1,0 +1,63 @@
+// Setup of the unit and contract tests: their files share a process, so each must leave it as it was; one that does not fails.
+import { isDeepStrictEqual } from 'node:util';
+import { afterAll, vi } from 'vitest';
+
+const EVENTS = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGTERM',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGCHLD',
+  'warning',
+  'beforeExit',
+  'exit',
+] as const;
+
+const realSetTimeout = globalThis.setTimeout;
+const realDate = globalThis.Date;
+const realFetch = globalThis.fetch;
+
+const before = {
+  'process.env': { ...process.env },
+  'working directory': process.cwd(),
+  umask: process.umask(),
+  listeners: listeners(),
+};
+
+function listeners(): Record<string, number> {
+  return Object.fromEntries(EVENTS.map((event) => [event, process.listenerCount(event)]));
+}
+
+/** What differs from the start of the file, each by its name. */
+function changed(): string[] {
+  const now: typeof before = {
+    'process.env': { ...process.env },
+    'working directory': process.cwd(),
+    umask: process.umask(),
+    listeners: listeners(),
+  };
+  const names = (Object.keys(before) as (keyof typeof before)[]).filter(
+    (key) => !isDeepStrictEqual(before[key], now[key]),
+  );
+  const fake = vi.isFakeTimers() || globalThis.setTimeout !== realSetTimeout || globalThis.Date !== realDate;
+  return [...names, ...(fake ? ['timers'] : []), ...(globalThis.fetch === realFetch ? [] : ['fetch'])];
+}
+
+/** For the files that come after; listeners are known only by number and stay. */
+function restore(): void {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+  process.chdir(before['working directory']);
+  process.umask(before.umask);
+  for (const key of Object.keys(process.env)) if (!(key in before['process.env'])) delete process.env[key];
+  Object.assign(process.env, before['process.env']);
+  globalThis.fetch = realFetch;
+}
+
+afterAll(() => {
+  const left = changed();
+  restore();
+  if (left.length > 0)
+    throw new Error(`the tests of this file change the process that others run in: ${left.join(', ')}`);
+});
