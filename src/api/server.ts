@@ -21,23 +21,13 @@ const Server = Type.Object({
 
 type Deps = Pick<Engine, 'config' | 'environment' | 'resources'> & { readonly extensions: readonly string[] };
 
-export function registerServerRoutes(app: ApiApp, { config, environment, resources, extensions }: Deps): void {
+export function registerServerRoutes(app: ApiApp, deps: Deps): void {
+  const { config, resources } = deps;
   app.get(
     '/',
     { schema: { summary: 'List the versions of the API' }, config: { untrusted: true, always: true } },
     async () => sync(['/1.0']),
   );
-
-  const view = ({ trusted }: Caller, project: string) => ({
-    ...(trusted && { config: config.view() }),
-    api_extensions: extensions,
-    api_status: 'stable',
-    api_version: '1.0',
-    auth: trusted ? 'trusted' : 'untrusted',
-    public: false,
-    auth_methods: ['tls'],
-    ...(trusted && { environment: { ...environment(), project } }),
-  });
 
   app.get(
     '/1.0',
@@ -47,9 +37,9 @@ export function registerServerRoutes(app: ApiApp, { config, environment, resourc
     },
     async (request, reply) => {
       const { caller, query } = request;
-      if (!caller.trusted) return sync(view(caller, DEFAULT_PROJECT));
+      if (!caller.trusted) return sync(viewOf(deps, caller, DEFAULT_PROJECT));
       // As LXD does: the name that was asked with, though there be no such project, and none is refused.
-      return syncWithEtag(reply, view(caller, query.project ?? DEFAULT_PROJECT), [config.view()]);
+      return syncWithEtag(reply, viewOf(deps, caller, query.project ?? DEFAULT_PROJECT), [config.view()]);
     },
   );
 
@@ -70,4 +60,17 @@ export function registerServerRoutes(app: ApiApp, { config, environment, resourc
   app.get('/1.0/resources', { schema: { summary: 'Get the hardware of the host' } }, async () =>
     sync(await resources()),
   );
+}
+
+function viewOf({ config, environment, extensions }: Deps, { trusted }: Caller, project: string): object {
+  return {
+    ...(trusted && { config: config.view() }),
+    api_extensions: [...extensions],
+    api_status: 'stable',
+    api_version: '1.0',
+    auth: trusted ? 'trusted' : 'untrusted',
+    public: false,
+    auth_methods: ['tls'],
+    ...(trusted && { environment: { ...environment(), project } }),
+  };
 }
