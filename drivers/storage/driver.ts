@@ -56,6 +56,8 @@ export type VolumeKind = 'container' | 'custom';
 export interface VolumeRef {
   readonly kind: VolumeKind;
   readonly name: string;
+  /** mountVolume() fails with AppError 'forbidden' rather than change owners on the disk (security.protection.shift). */
+  readonly keepsOwners?: boolean;
 }
 
 /** Keys of one driver (StorageModule.volumeKeys) that a volume has of its own; the pool's volume.* are the defaults. */

@@ -4,7 +4,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { once } from 'node:events';
 import { AppError } from '#src/lib/errors.ts';
 import type { Host } from './host.ts';
-import { idMapKey, type IdMapRange, NOBODYS_IDS } from './id-map.ts';
+import { idMapKey, type IdMapRange, mapLines, NOBODYS_IDS } from './id-map.ts';
 import {
   attachTree,
   isMountRoot,
@@ -183,8 +183,8 @@ export class LinuxMounts implements Mounts {
     try {
       helper.stdin.write('\n');
       await Promise.race([once(helper.stdout, 'data'), helper.done]);
-      await writeFile(`/proc/${helper.pid}/uid_map`, `0 ${map.uidBase} ${map.size}\n`);
-      await writeFile(`/proc/${helper.pid}/gid_map`, `0 ${map.gidBase} ${map.size}\n`);
+      await writeFile(`/proc/${helper.pid}/uid_map`, mapLines(map, 'uid'));
+      await writeFile(`/proc/${helper.pid}/gid_map`, mapLines(map, 'gid'));
       const fd = openSync(`/proc/${helper.pid}/ns/user`, 'r');
       return { fd, path: ownFd(fd) };
     } catch (error) {

@@ -1,6 +1,6 @@
 // Arithmetic of id maps: what an owner, an ACL or a file capability becomes when a tree changes its map.
 import type { OwnerShift } from './host.ts';
-import type { IdMapRange } from './id-map.ts';
+import { toContainer, toHost, type IdRange } from './id-map.ts';
 
 const CAP_REVISION_MASK = 0xff000000;
 const CAP_REVISION_2 = 0x02000000;
@@ -21,20 +21,18 @@ export interface ShiftPlan {
   capability(value: Buffer): Buffer;
 }
 
-function shifter(from: number | undefined, to: number | undefined, size: number): (id: number) => number {
-  const start = from ?? 0;
-  return (id) => (id >= start && id - start < size ? id - start + (to ?? 0) : id);
+/** null: the ids of the host. An id that one of the maps has not stays what it is. */
+function shifter(kind: IdRange['kind'], { from, to }: OwnerShift): (id: number) => number {
+  return (id) => {
+    const inside = from === null ? id : toContainer(from, kind, id);
+    if (inside === undefined) return id;
+    return (to === null ? inside : toHost(to, kind, inside)) ?? id;
+  };
 }
 
-/** Without any map there is nothing to bound the ids; with two, both must have them. */
-function commonSize(from: IdMapRange | null, to: IdMapRange | null): number {
-  return Math.min(from?.size ?? Number.POSITIVE_INFINITY, to?.size ?? Number.POSITIVE_INFINITY);
-}
-
-export function planShift({ from, to }: OwnerShift): ShiftPlan {
-  const size = commonSize(from, to);
-  const uid = shifter(from?.uidBase, to?.uidBase, size);
-  const gid = shifter(from?.gidBase, to?.gidBase, size);
+export function planShift(shift: OwnerShift): ShiftPlan {
+  const uid = shifter('uid', shift);
+  const gid = shifter('gid', shift);
   return {
     uid,
     gid,

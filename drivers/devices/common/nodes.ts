@@ -1,6 +1,7 @@
 // Device nodes for a container: made on the host for the container's ids, and bound into it.
 import { stat } from 'node:fs/promises';
 import type { Host } from '#src/host/host.ts';
+import { hostIds } from '#src/host/id-map.ts';
 import type { RuntimeMount } from '../../runtime/driver.ts';
 import type { Device, StartedDevice } from '../driver.ts';
 import { octalMode, type OptionChecks, textOf, userId } from './options.ts';
@@ -43,8 +44,8 @@ export async function makeNodes(
   const { config, owner } = device;
   await places.open(owner.hostName);
   const mode = Number.parseInt(textOf(config, 'mode') || DEFAULT_MODE, 8);
-  const uid = Number(textOf(config, 'uid') || 0) + (owner.idMap?.uidBase ?? 0);
-  const gid = Number(textOf(config, 'gid') || 0) + (owner.idMap?.gidBase ?? 0);
+  const inside = { uid: Number(textOf(config, 'uid') || 0), gid: Number(textOf(config, 'gid') || 0) };
+  const { uid, gid } = hostIds(inside, owner.idMap);
   for (const node of nodes) {
     const place = places.path(device, 'unix', node.path);
     await places.clear(place);

@@ -1,6 +1,6 @@
 // type=proxy: connections between the host and the container, carried by the forward server or by the kernel's NAT.
 import type { ForwardSpec, HostOwner } from '#src/host/forwarding/messages.ts';
-import type { IdMapRange } from '#src/host/id-map.ts';
+import { hostIds, type IdMapRange } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { isTrue, textOf } from '../common/options.ts';
 import {
@@ -73,10 +73,10 @@ function idOf({ owner, device }: Pick<Device, 'owner' | 'device'>): string {
 /** What the device is to the forward server. */
 export function forwardOf({ owner, device, config }: Device, initPid: number): ForwardSpec {
   const listensInside = !isOnHost(config);
-  const mapped = (map: IdMapRange | null, prefix: string): HostOwner => ({
-    uid: Number(textOf(config, `${prefix}uid`) || 0) + (map?.uidBase ?? 0),
-    gid: Number(textOf(config, `${prefix}gid`) || 0) + (map?.gidBase ?? 0),
-  });
+  const mapped = (map: IdMapRange | null, prefix: string): HostOwner => {
+    const [uid = 0, gid = 0] = ['uid', 'gid'].map((id) => Number(textOf(config, `${prefix}${id}`) || 0));
+    return hostIds({ uid, gid }, map);
+  };
   return {
     id: idOf({ owner, device }),
     initPid,

@@ -18,6 +18,7 @@ import type {
   VolumeKind,
   VolumeRef,
 } from '../driver.ts';
+import { requireShiftable } from '../common/owner-protection.ts';
 import { readRecord, writeRecord } from '../common/volume-record.ts';
 import { Images } from './images.ts';
 import { Places } from './places.ts';
@@ -157,7 +158,10 @@ export class BtrfsDriver implements StorageDriver {
     if (volume.kind === 'custom') return this.#custom(path);
     const { owners } = await readRecord(this.#host, path);
     const wanted = await this.#ownersOnDisk(idMap);
-    if (!sameIdMap(owners, wanted)) await this.#reown(volume, wanted, signal);
+    if (!sameIdMap(owners, wanted)) {
+      requireShiftable(volume);
+      await this.#reown(volume, wanted, signal);
+    }
     const uid = idMap?.uidBase ?? 0;
     if ((await this.#host.status(path)).uid !== uid) await this.#host.chown(path, uid, 0);
     return root(path, { owners: wanted, idMap });

@@ -35,6 +35,11 @@ export interface NewTree {
   readonly signal: AbortSignal;
 }
 
+/** How a tree is to be seen. */
+export interface TreeMount extends Pick<VolumeRef, 'keepsOwners'> {
+  readonly idMap: IdMapRange | null;
+}
+
 export abstract class TreeDriver extends InstanceVolumes implements StorageDriver {
   abstract readonly info: StorageInfo;
   protected readonly context: StorageContext;
@@ -66,11 +71,11 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
   /** Whether an instance needs the image to be there. */
   protected abstract isUsed(fingerprint: string): Promise<boolean>;
   /** Of the directory of a volume or snapshot. */
-  protected abstract mountTree(path: string, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot>;
+  protected abstract mountTree(path: string, mount: TreeMount, signal: AbortSignal): Promise<MountedRoot>;
   #snapshots: TreeSnapshots | undefined;
 
   mountInstance(name: string, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
-    return this.mountTree(this.pool.layout.instance(name), idMap, signal);
+    return this.mountTree(this.pool.layout.instance(name), { idMap }, signal);
   }
 
   async unmountInstance(name: string, _signal: AbortSignal): Promise<void> {
@@ -206,7 +211,7 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
   }
 
   override mountSnapshot({ volume, snapshot, idMap }: SnapshotMount, signal: AbortSignal): Promise<MountedRoot> {
-    return this.mountTree(this.snapshots.path(volume.name, snapshot), idMap, signal);
+    return this.mountTree(this.snapshots.path(volume.name, snapshot), { idMap }, signal);
   }
 
   override async unmountSnapshot({ name }: VolumeRef, snapshot: string): Promise<void> {

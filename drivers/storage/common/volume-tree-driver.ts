@@ -41,7 +41,7 @@ export abstract class VolumeTreeDriver extends TreeDriver {
 
   override mountVolume(volume: VolumeRef, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
     if (volume.kind === 'custom') return this.#custom.mountVolume(volume.name);
-    return super.mountVolume(volume, idMap, signal);
+    return this.mountTree(this.pool.layout.instance(volume.name), { ...volume, idMap }, signal);
   }
 
   override async unmountVolume(volume: VolumeRef, signal: AbortSignal): Promise<void> {

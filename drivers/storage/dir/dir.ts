@@ -4,7 +4,8 @@ import type { Argv } from '#src/host/host.ts';
 import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { MountedRoot, StorageInfo } from '../driver.ts';
-import { COPY_LIMIT_MS, type NewTree } from '../common/tree-driver.ts';
+import { COPY_LIMIT_MS, type NewTree, type TreeMount } from '../common/tree-driver.ts';
+import { requireShiftable } from '../common/owner-protection.ts';
 import type { TreeShape } from '../common/tree-snapshots.ts';
 import { VolumeTreeDriver } from '../common/volume-tree-driver.ts';
 import { readRecord, type VolumeRecord, writeRecord } from '../common/volume-record.ts';
@@ -25,11 +26,15 @@ export class DirDriver extends VolumeTreeDriver {
   }
 
   /** Nothing is mounted: the root stays unmapped where the kernel can map it, else it is re-owned when its map changes. */
-  protected async mountTree(path: string, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
+  protected async mountTree(path: string, mount: TreeMount, signal: AbortSignal): Promise<MountedRoot> {
+    const { idMap } = mount;
     const rootfsPath = join(path, 'rootfs');
     const { owners } = await readRecord(this.host, path);
     const wanted = await this.#ownersOnDisk(idMap);
-    if (!sameIdMap(owners, wanted)) await this.#remap(path, wanted, signal);
+    if (!sameIdMap(owners, wanted)) {
+      requireShiftable(mount);
+      await this.#remap(path, wanted, signal);
+    }
     await this.host.chown(path, idMap?.uidBase ?? 0, 0);
     const rootfsOptions = sameIdMap(wanted, idMap) ? {} : { rootfsOptions: MAPPED_BY_RUNTIME };
     return { rootfsPath, owners: wanted, ...rootfsOptions };

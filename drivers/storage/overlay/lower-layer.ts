@@ -1,4 +1,5 @@
 // The lower layer of an instance: the image's tree with the instance's owners, without touching a file where the kernel can.
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import type { Host } from '#src/host/host.ts';
@@ -8,6 +9,8 @@ import { Reverter } from '#src/lib/reverter.ts';
 import type { StorageContext } from '../driver.ts';
 import type { PoolDirectory } from '../common/pool-directory.ts';
 import { COPY_LIMIT_MS } from '../common/tree-driver.ts';
+
+const MAX_KEY = 120;
 
 export interface LowerLayer {
   /** Directory of the image; undefined: an instance that was made empty. */
@@ -61,7 +64,7 @@ export class LowerLayers {
   /** Kernels or file systems without id-mapped mounts: one copy of the image per id map, made once. */
   async #shiftedCopy(tree: string, { fingerprint, idMap }: LowerLayer, signal: AbortSignal): Promise<string> {
     if (fingerprint === null) throw new AppError('internal', 'an image without a fingerprint');
-    const path = join(this.#pool.layout.folder('shifted'), `${fingerprint}.${idMapKey(idMap)}`);
+    const path = join(this.#pool.layout.folder('shifted'), `${fingerprint}.${fileNameOf(idMap)}`);
     return await this.#copies.run(path, async () => {
       if (await this.#host.exists(path)) return path;
       await using revert = new Reverter(this.#context.log);
@@ -78,4 +81,10 @@ export class LowerLayers {
       return path;
     });
   }
+}
+
+/** Names of files have an end, maps of many ranges have not. */
+function fileNameOf(idMap: IdMapRange | null): string {
+  const key = idMapKey(idMap);
+  return key.length <= MAX_KEY ? key : createHash('sha256').update(key).digest('hex');
 }

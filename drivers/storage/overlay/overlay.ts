@@ -2,8 +2,10 @@
 import { join } from 'node:path';
 import type { Argv } from '#src/host/host.ts';
 import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
+import { planShift } from '#src/host/shift-plan.ts';
 import type { MountedRoot, StorageContext, StorageInfo } from '../driver.ts';
-import { COPY_LIMIT_MS, type NewTree } from '../common/tree-driver.ts';
+import { COPY_LIMIT_MS, type NewTree, type TreeMount } from '../common/tree-driver.ts';
+import { requireShiftable } from '../common/owner-protection.ts';
 import type { TreeShape } from '../common/tree-snapshots.ts';
 import { VolumeTreeDriver } from '../common/volume-tree-driver.ts';
 import { readRecord, readRecords, type VolumeRecord, writeRecord } from '../common/volume-record.ts';
@@ -34,11 +36,13 @@ export class OverlayDriver extends VolumeTreeDriver {
     return { name: 'overlay', copyOnWrite: true, quotas: this.quotas.enabled, instantSnapshots: false };
   }
 
-  protected async mountTree(path: string, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
+  protected async mountTree(path: string, mount: TreeMount, signal: AbortSignal): Promise<MountedRoot> {
+    const { idMap } = mount;
     const rootfsPath = join(path, 'rootfs');
     let record = await readRecord(this.host, path);
     const mounted = await this.host.mounts.isMountPoint(rootfsPath);
     if (mounted && sameIdMap(record.owners, idMap)) return { rootfsPath, owners: idMap };
+    if (!sameIdMap(record.owners, idMap)) requireShiftable(mount);
     if (mounted) await this.host.mounts.unmount(rootfsPath);
     if (!sameIdMap(record.owners, idMap)) record = await this.#remap(path, { record, idMap, signal });
     await this.host.chown(path, idMap?.uidBase ?? 0, 0);
@@ -54,7 +58,8 @@ export class OverlayDriver extends VolumeTreeDriver {
     const like =
       imagePath === undefined ? { uid: 0, gid: 0, mode: 0o755 } : await this.host.status(join(imagePath, 'rootfs'));
     const upper = join(path, 'upper');
-    await this.host.chown(upper, like.uid + (idMap?.uidBase ?? 0), like.gid + (idMap?.gidBase ?? 0));
+    const owners = planShift({ from: null, to: idMap });
+    await this.host.chown(upper, owners.uid(like.uid), owners.gid(like.gid));
     await this.host.setMode(upper, like.mode);
     return { image, owners: idMap, upper: 'upper' };
   }

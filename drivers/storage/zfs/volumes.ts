@@ -6,6 +6,7 @@ import type { ZfsProperties } from '#src/host/zfs.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { MountedRoot, NewVolume, VolumeKind, VolumeRef } from '../driver.ts';
+import { requireShiftable } from '../common/owner-protection.ts';
 import { lastName, PARENT_OF, PROPERTY, READONLY } from './names.ts';
 import type { ZfsParts } from './parts.ts';
 
@@ -77,6 +78,7 @@ export class ZfsVolumes {
     if ((await host.status(path)).mode !== FOLDER_MODE) await host.setMode(path, FOLDER_MODE);
     const wanted = (await host.mounts.canMapIds(path)) ? null : idMap;
     const root = { ...place, rootfs: join(path, 'rootfs') };
+    if (onDisk !== idMapKey(wanted)) requireShiftable(volume);
     await owners.change(root, { from: parseIdMapKey(onDisk), to: wanted }, signal);
     await host.chown(path, idMap?.uidBase ?? 0, 0);
     const rootfsOptions = sameIdMap(wanted, idMap) ? {} : { rootfsOptions: 'idmap=container' };

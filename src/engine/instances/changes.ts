@@ -12,6 +12,7 @@ import { rootDisk, rootDisks } from './disks.ts';
 import type { InstanceDevices } from './devices.ts';
 import type { Devlxd } from './devlxd.ts';
 import { expander, type Expanded, type FormerProfile, type Unexpanded } from './expansion.ts';
+import type { InstanceIds } from './instance-ids.ts';
 import { hostName, instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
 import { refuseLent } from './lent-roots.ts';
 import type { LiveChanges } from './live-changes.ts';
@@ -33,6 +34,7 @@ export interface ChangeParts {
   readonly live: LiveChanges;
   readonly devlxd: Devlxd;
   readonly snapshots: InstanceSnapshots;
+  readonly ids: Pick<InstanceIds, 'changed'>;
 }
 
 interface Change {
@@ -60,7 +62,9 @@ export class InstanceChanges {
     const after = this.#validateExpanded({ ...content, project: record.project, config: kept });
     context.gate.changedInstance(record.project, { ...content, name: record.name, config: kept }, record.config);
     const fresh = withoutStale(kept, before.devices, after.devices);
-    const config = { ...fresh, ...missingVolatile(after.devices, fresh), ...changedCloudInitId(before, after, kept) };
+    const ids = await this.#idsOf(record, before, after);
+    const fill = { ...missingVolatile(after.devices, fresh), ...changedCloudInitId(before, after, kept) };
+    const config = { ...fresh, ...fill, ...ids };
     const changed = changedDevices(before.devices, after.devices);
     context.networks.checkChange({ ...record, config, devices: after.devices }, changed);
     const store = (volatile: ConfigMap): void => {
@@ -85,7 +89,9 @@ export class InstanceChanges {
     rules.validateConfig(after.config, { profile: false });
     rules.validateDevices(after.devices, { profile: false, project: record.project });
     const fresh = withoutStale(record.config, before.devices, after.devices);
+    const ids = await this.#idsOf(record, before, after);
     const missing = {
+      ...ids,
       ...missingVolatile(after.devices, fresh),
       ...changedCloudInitId(before, after, record.config),
     };
@@ -95,6 +101,14 @@ export class InstanceChanges {
       context.database.instances.update(record.id, { config: withoutEmpty(whole, volatile) });
     };
     await this.#apply({ record, config: { ...fresh, ...missing }, before, after }, store, signal);
+  }
+
+  async #idsOf(record: InstanceRecord, before: Expanded, after: Expanded): Promise<ConfigMap> {
+    try {
+      return await this.#parts.ids.changed(record, before.config, after.config);
+    } catch (cause) {
+      throw new AppError(kindOf(cause), `Failed to get ID map: ${messageOf(cause)}`, { cause });
+    }
   }
 
   async #apply(change: Change, store: (volatile: ConfigMap) => void, signal: AbortSignal): Promise<void> {

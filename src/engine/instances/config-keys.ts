@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { cron } from '../snapshots/cron.ts';
 import { expressionsOf } from '../snapshots/schedule.ts';
 import { idMapFromJson } from './idmap.ts';
+import { parseRawIdMap } from './raw-idmap.ts';
 import {
   isCpuCount,
   parseBoolean,
@@ -136,6 +137,7 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'limits.processes': integer,
   'linux.kernel_modules': kernelModules,
   'raw.apparmor': any,
+  'raw.idmap': (value) => void parseRawIdMap(value),
   'raw.lxc': any,
   'raw.seccomp': any,
   'security.devlxd': boolean,
@@ -167,7 +169,6 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
     'nvidia.require.cuda',
     'nvidia.require.driver',
     'nvidia.runtime',
-    'raw.idmap',
     'security.syscalls.intercept.bpf',
     'security.syscalls.intercept.bpf.devices',
     'security.syscalls.intercept.mknod',

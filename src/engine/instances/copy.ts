@@ -8,7 +8,7 @@ import type { InstanceRecord, NewInstance, NewSnapshot, SnapshotRecord } from '.
 import type { VolumeNotes } from '../db/root-volumes.ts';
 import { type CopySource, type CopyTarget, copyVolume } from '../storage/copy-volume.ts';
 import { expander } from './expansion.ts';
-import { instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
+import { type InstanceKey, instancePaths, ownedVolume } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { devicesOnPool } from './restore.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
@@ -69,9 +69,10 @@ export class InstanceCopies {
   ): Promise<void> {
     const { context, supervisor, lifecycle } = this.#parts;
     const storage = context.pools.driver(record.pool);
-    const idMap = await lifecycle.idMap(record, expander(context.database)(record).config);
+    const { config } = expander(context.database)(record);
+    const idMap = await lifecycle.idMap(record, config);
     const limit = context.pools.rsync(record.pool);
-    const from: CopySource = { storage, volume: rootVolume(record), idMap, ...limit };
+    const from: CopySource = { storage, volume: ownedVolume(record, config), idMap, ...limit };
     const life = supervisor.life(record.id);
     if (snapshot) return use({ ...from, snapshot: snapshot.name });
     if (!life) return use(from);

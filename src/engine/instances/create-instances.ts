@@ -103,7 +103,16 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots });
   const live: LiveChanges = new LiveChanges({ context, runtime, devices, nics, lifecycle });
   const devlxd = new Devlxd(context.database, supervisor);
-  const changes = new InstanceChanges({ context, rules, supervisor, devices, live, devlxd, snapshots });
+  const changes = new InstanceChanges({
+    context,
+    rules,
+    supervisor,
+    devices,
+    live,
+    devlxd,
+    snapshots,
+    ids: lifecycle.ids,
+  });
   const power = new InstancePower({ context, runtime, supervisor, lifecycle, changes });
   supervisor.handle(power);
   const copies = new InstanceCopies({ context, lifecycle, runtime, supervisor });

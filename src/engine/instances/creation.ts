@@ -13,7 +13,6 @@ import type { CopiedInstance, InstanceCopies, NotesOfCopy, Unowned } from './cop
 import type { InstanceDevices } from './devices.ts';
 import { rootDisk, type RootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
-import { idMapBase, idMapJson } from './idmap.ts';
 import { instancePaths, type InstancePaths } from './instance-paths.ts';
 import { writeImageFiles } from './image-metadata-file.ts';
 import {
@@ -171,13 +170,12 @@ export class InstanceCreation {
     context.gate.newInstance(project, { ...draft, name }, request.config);
     const { root, storage, expanded } = this.#checkDevices(draft);
     await this.#parts.devices.check(expanded.devices, 'Failed initialising instance: Failed add validation for');
-    const idMap = await lifecycle.ids.claim(plan, expanded.config);
+    const { idMap, volatile } = await lifecycle.ids.claim(plan, expanded.config);
     const config = {
       ...own,
       ...missingVolatile(expanded.devices, own),
       ...freshVolatile(plan),
-      'volatile.idmap.base': idMapBase(expanded.config, idMap),
-      'volatile.idmap.next': idMapJson(idMap),
+      ...volatile,
     };
     const now = new Date().toISOString();
     const instance: NewInstance = {

@@ -1,9 +1,10 @@
 // Which host ids a container's ids map to: the whole range of the host, or a piece of its own (lxd-engine-contract section 4.3).
 import type { RuntimeIdMapEntry } from '#drivers/runtime/driver.ts';
-import type { IdMapRange } from '#drivers/storage/driver.ts';
 import type { Host } from '#src/host/host.ts';
+import { idMapOf, type IdMapRange, type IdRange, rangesOf } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { ConfigMap } from '../types.ts';
+import { parseRawIdMap, rangesIn, withRawIdMap } from './raw-idmap.ts';
 import { parseBoolean } from './values.ts';
 
 const FALLBACK: IdMapRange = { uidBase: 1_000_000, gidBase: 1_000_000, size: 1_000_000_000 };
@@ -18,12 +19,8 @@ export async function hostIdRange(host: Host): Promise<IdMapRange> {
 }
 
 function rangeIn(text: string): { readonly base: number; readonly size: number } | undefined {
-  return text
-    .split('\n')
-    .map((line) => line.trim().split(':'))
-    .filter(([user]) => user === 'root' || user === '0')
-    .map(([, base, size]) => ({ base: Number(base), size: Number(size) }))
-    .find(({ base, size }) => Number.isSafeInteger(base) && size >= MIN_SIZE);
+  const found = rangesIn(text).find(({ count }) => count >= MIN_SIZE);
+  return found && { base: found.base, size: found.count };
 }
 
 /** A stretch of the host's range: where it begins, counted from the range's begin, and how many ids it has. */
@@ -42,27 +39,44 @@ export interface IdMapRequest {
 
 /**
  * null: privileged. An isolated instance keeps the piece at `volatile.idmap.base` as long as it is nobody else's.
- * `security.idmap.base` is taken at its word, as LXD takes it. AppError 'invalid' when the host has no such piece.
+ * `security.idmap.base` is taken at its word, as LXD takes it. AppError 'invalid' when the host has no such piece, and when raw.idmap
+ * gives a host id a second time.
  */
-export function idMapFor(range: IdMapRange, { config, others, claims = [] }: IdMapRequest): IdMapRange | null {
+export function idMapFor(range: IdMapRange, { config, others, claims = [] }: IdMapRequest): InstanceIdMap | null {
   if (parseBoolean(config['security.privileged'])) return null;
-  if (!parseBoolean(config['security.idmap.isolated'])) return range;
-  const size = isolatedSize(config);
-  const wanted = config['security.idmap.base'] ?? '';
-  if (wanted !== '') return rangeOf(range, { offset: Number(wanted) - range.uidBase, size });
-  const taken = [...claims, ...others().flatMap((other) => piecesOf(range, other))];
-  const known = { offset: Number(config['volatile.idmap.base'] ?? 0) - range.uidBase, size };
-  return rangeOf(range, isUsable(range, known, taken) ? known : { offset: firstHole(size, taken), size });
+  const raw = rawIdMap(config);
+  if (!parseBoolean(config['security.idmap.isolated'])) return { piece: null, map: withRawIdMap(range, raw) };
+  const piece = isolatedPiece(range, { config, others, claims }, raw);
+  return { piece, map: withRawIdMap(rangeOf(range, piece), raw) };
 }
 
-/** The map's place in the host's range. */
-export function pieceOf(range: IdMapRange, map: IdMapRange): IdPiece {
-  return { offset: map.uidBase - range.uidBase, size: map.size };
+export interface InstanceIdMap {
+  /** Its own part of the host's range; null: it has the same as everybody. */
+  readonly piece: IdPiece | null;
+  /** The whole, with raw.idmap. */
+  readonly map: IdMapRange;
+}
+
+export function rawIdMap(config: ConfigMap): readonly IdRange[] {
+  return parseRawIdMap(config['raw.idmap'] ?? '');
+}
+
+function isolatedPiece(
+  range: IdMapRange,
+  { config, others, claims = [] }: IdMapRequest,
+  raw: readonly IdRange[],
+): IdPiece {
+  const size = isolatedSize(config);
+  const wanted = config['security.idmap.base'] ?? '';
+  if (wanted !== '') return { offset: Number(wanted) - range.uidBase, size };
+  const taken = [...claims, ...others().flatMap((other) => piecesOf(range, other)), ...hostPieces(range, raw)];
+  const known = { offset: Number(config['volatile.idmap.base'] ?? 0) - range.uidBase, size };
+  return isUsable(range, known, taken) ? known : { offset: firstHole(size, taken), size };
 }
 
 /** volatile.idmap.base: LXD writes 0 for the shared map. */
-export function idMapBase(config: ConfigMap, map: IdMapRange | null): string {
-  return map !== null && parseBoolean(config['security.idmap.isolated']) ? String(map.uidBase) : '0';
+export function idMapBase(range: IdMapRange, ids: InstanceIdMap | null): string {
+  return ids?.piece ? String(range.uidBase + ids.piece.offset) : '0';
 }
 
 function isolatedSize(config: ConfigMap): number {
@@ -83,11 +97,25 @@ function rangeOf(range: IdMapRange, { offset, size }: IdPiece): IdMapRange {
 function piecesOf(range: IdMapRange, config: ConfigMap): readonly IdPiece[] {
   const runs = config['volatile.last_state.power'] === 'RUNNING';
   const running = runs ? idMapFromJson(config['volatile.idmap.current']) : null;
-  const bases = [config['security.idmap.base'], config['volatile.idmap.base']].map((base) => Number(base ?? 0));
-  const own = isIsolated(config) ? bases.filter((base) => base > 0) : [];
-  const pieces = own.map((base) => ({ offset: base - range.uidBase, size: reservedSize(config) }));
   // A running one may have the whole range: that is the shared map, which is nobody's own.
-  return running && running.size < range.size ? [...pieces, pieceOf(range, running)] : pieces;
+  const current = running && !isShared(range, running) ? hostPieces(range, rangesOf(running)) : [];
+  if (!isIsolated(config)) return current;
+  const bases = [config['security.idmap.base'], config['volatile.idmap.base']].map((base) => Number(base ?? 0));
+  const own = bases.filter((base) => base > 0);
+  const pieces = own.map((base) => ({ offset: base - range.uidBase, size: reservedSize(config) }));
+  return [...pieces, ...hostPieces(range, rawIdMap(config)), ...current];
+}
+
+/** The shared map has all of the range, whatever raw.idmap has put in the place of some of it. */
+function isShared(range: IdMapRange, map: IdMapRange): boolean {
+  const users = rangesOf(map).filter(({ kind }) => kind === 'uid');
+  return users.reduce((sum, { size }) => sum + size, 0) >= range.size;
+}
+
+/** Users and groups lie in their ranges alike: what is taken of the one is taken of the other. */
+function hostPieces(range: IdMapRange, ranges: readonly IdRange[]): readonly IdPiece[] {
+  const base = { uid: range.uidBase, gid: range.gidBase };
+  return ranges.map(({ kind, hostId, size }) => ({ offset: hostId - base[kind], size }));
 }
 
 function isIsolated(config: ConfigMap): boolean {
@@ -118,51 +146,41 @@ function firstHole(size: number, taken: readonly IdPiece[]): number {
   return offset;
 }
 
-export function idMapEntries(range: IdMapRange | null): readonly RuntimeIdMapEntry[] | null {
-  if (range === null) return null;
-  return [
-    { kind: 'uid', containerId: 0, hostId: range.uidBase, size: range.size },
-    { kind: 'gid', containerId: 0, hostId: range.gidBase, size: range.size },
-  ];
+export function idMapEntries(map: IdMapRange | null): readonly RuntimeIdMapEntry[] | null {
+  return map && rangesOf(map);
 }
 
 /** volatile.idmap.current and .next. */
-export function idMapJson(range: IdMapRange | null): string {
-  if (range === null) return '[]';
-  const entry = (isUid: boolean, base: number) => ({
-    Isuid: isUid,
-    Isgid: !isUid,
-    Hostid: base,
-    Nsid: 0,
-    Maprange: range.size,
+export function idMapJson(map: IdMapRange | null): string {
+  const ranges = map ? rangesOf(map) : [];
+  const entries = ranges.map(({ kind, containerId, hostId, size }) => {
+    return { Isuid: kind === 'uid', Isgid: kind === 'gid', Hostid: hostId, Nsid: containerId, Maprange: size };
   });
-  return JSON.stringify([entry(true, range.uidBase), entry(false, range.gidBase)]);
+  return JSON.stringify(entries);
 }
 
 /** What idMapJson() wrote, or LXD. null: privileged, or nothing. AppError 'invalid' for what is no such text. */
-export function idMapFromJson(text: string | undefined): IdMapRange | null {
-  const entries = parsedEntries(text);
-  const uid = entries.find(({ Isuid }) => Isuid);
-  const gid = entries.find(({ Isuid }) => !Isuid);
-  if (!uid || !gid) return null;
-  return { uidBase: uid.Hostid, gidBase: gid.Hostid, size: Math.min(uid.Maprange, gid.Maprange) };
-}
-
-interface JsonEntry {
-  readonly Isuid: boolean;
-  readonly Hostid: number;
-  readonly Maprange: number;
-}
-
-function parsedEntries(text = ''): readonly JsonEntry[] {
-  if (text === '') return [];
+export function idMapFromJson(text: string | undefined = ''): IdMapRange | null {
+  if (text === '') return null;
   try {
-    const entries = JSON.parse(text) as readonly Partial<JsonEntry>[] | null;
-    return (entries ?? []).map(({ Isuid = false, Hostid = 0, Maprange = 0 }) => {
-      if (Number.isSafeInteger(Hostid) && Number.isSafeInteger(Maprange)) return { Isuid, Hostid, Maprange };
-      throw new AppError('invalid', 'Its numbers are none');
-    });
+    const entries = (JSON.parse(text) as readonly JsonEntry[] | null) ?? [];
+    return entries.length === 0 ? null : idMapOf(entries.flatMap(rangesOfEntry));
   } catch (cause) {
     throw new AppError('invalid', `Invalid id map "${text}"`, { cause });
   }
+}
+
+interface JsonEntry {
+  readonly Isuid?: boolean;
+  readonly Isgid?: boolean;
+  readonly Hostid?: number;
+  readonly Nsid?: number;
+  readonly Maprange?: number;
+}
+
+/** LXD writes one entry for `both`. */
+function rangesOfEntry({ Isuid, Isgid, Hostid = 0, Nsid = 0, Maprange = 0 }: JsonEntry): readonly IdRange[] {
+  if (![Hostid, Nsid, Maprange].every(Number.isSafeInteger)) throw new AppError('invalid', 'Its numbers are none');
+  const kinds = [...(Isuid === true ? (['uid'] as const) : []), ...(Isgid === true ? (['gid'] as const) : [])];
+  return kinds.map((kind) => ({ kind, containerId: Nsid, hostId: Hostid, size: Maprange }));
 }

@@ -2,7 +2,8 @@
 import { join } from 'node:path';
 import type { RuntimeContainer } from '#drivers/runtime/driver.ts';
 import type { VolumeRef } from '#drivers/storage/driver.ts';
-import type { EnginePaths } from '../types.ts';
+import type { ConfigMap, EnginePaths } from '../types.ts';
+import { parseBoolean } from './values.ts';
 
 export interface InstanceKey {
   readonly project: string;
@@ -17,6 +18,12 @@ export function hostName({ project, name }: InstanceKey): string {
 /** Its root, for the storage driver. */
 export function rootVolume(key: InstanceKey): VolumeRef {
   return { kind: 'container', name: hostName(key) };
+}
+
+/** The same for a mount that may change its owners, unless the expanded configuration says that they stay. */
+export function ownedVolume(key: InstanceKey, config: ConfigMap): VolumeRef {
+  const keepsOwners = parseBoolean(config['security.protection.shift']);
+  return keepsOwners ? { ...rootVolume(key), keepsOwners } : rootVolume(key);
 }
 
 export function lockKey({ project, name }: InstanceKey): string {

@@ -12,9 +12,9 @@ import type { ConfigMap } from '../types.ts';
 import { deviceOwner, type InstanceDevices } from './devices.ts';
 import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
 import { expander, type Expanded } from './expansion.ts';
-import { idMapBase, idMapFromJson, idMapJson } from './idmap.ts';
+import { idMapFromJson, idMapJson } from './idmap.ts';
 import { InstanceIds } from './instance-ids.ts';
-import { hostName, instancePaths, rootVolume, type InstancePaths } from './instance-paths.ts';
+import { hostName, instancePaths, type InstancePaths, ownedVolume, rootVolume } from './instance-paths.ts';
 import { refuseLent } from './lent-roots.ts';
 import { loadKernelModules } from './kernel-modules.ts';
 import { networkPrioritiesOf } from './network-priority.ts';
@@ -144,7 +144,7 @@ export class InstanceLifecycle {
     const { context, nics, devices } = this.#parts;
     const { record, expanded, idMap } = ready;
     await loadKernelModules(context.host, expanded.config, signal);
-    const root = await this.#mount(record, idMap, { revert, signal });
+    const root = await this.#mount(ready, revert, signal);
     await this.#applyTemplates(ready, root);
     let volatile: ConfigMap = {};
     const remember = (names: ConfigMap): void => {
@@ -171,13 +171,9 @@ export class InstanceLifecycle {
     return { spec, volatile };
   }
 
-  async #mount(
-    record: InstanceRecord,
-    idMap: IdMapRange | null,
-    { revert, signal }: { readonly revert: Reverter; readonly signal: AbortSignal },
-  ): Promise<MountedRoot> {
+  async #mount({ record, expanded, idMap }: Preparation, revert: Reverter, signal: AbortSignal): Promise<MountedRoot> {
     const storage = this.#parts.context.pools.driver(record.pool);
-    const volume = rootVolume(record);
+    const volume = ownedVolume(record, expanded.config);
     const root = await storage.mountVolume(volume, idMap, signal);
     revert.add('mount', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
     return root;
@@ -196,14 +192,13 @@ export class InstanceLifecycle {
   }
 
   /** Before the container runs: a daemon killed in between finds its traces at its next start. */
-  #recordStart({ record, expanded, idMap }: Preparation, volatile: ConfigMap, revert: Reverter): void {
+  #recordStart({ record, idMap }: Preparation, volatile: ConfigMap, revert: Reverter): void {
     const { instances } = this.#parts.context.database;
     const { 'volatile.apply_template': _applied, ...kept } = record.config;
     const map = idMapJson(idMap);
     const config = {
       ...kept,
       ...volatile,
-      'volatile.idmap.base': idMapBase(expanded.config, idMap),
       'volatile.idmap.current': map,
       'volatile.idmap.next': map,
       'volatile.last_state.power': 'RUNNING',

@@ -1,6 +1,5 @@
 // Snapshots and id maps between the engine's rows and the messages of a migration.
-import type { IdMapRange } from '#drivers/storage/driver.ts';
-import { AppError } from '#src/lib/errors.ts';
+import { idMapOf, type IdMapRange, rangesOf } from '#src/host/id-map.ts';
 import { type SnapshotRecord, ZERO_TIME } from '../db/records.ts';
 import type { IdMapEntry, Pair, SnapshotMessage } from '../migration/messages.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
@@ -57,22 +56,20 @@ export function snapshotOfMessage(message: SnapshotMessage): Unowned {
 
 export function messageOfIdMap(map: IdMapRange | null): readonly IdMapEntry[] {
   if (map === null) return [];
-  const { uidBase, gidBase, size } = map;
-  return [
-    { isUid: true, isGid: false, hostId: uidBase, nsId: 0, size },
-    { isUid: false, isGid: true, hostId: gidBase, nsId: 0, size },
-  ];
+  return rangesOf(map).map(({ kind, containerId, hostId, size }) => {
+    return { isUid: kind === 'uid', isGid: kind === 'gid', hostId, nsId: containerId, size };
+  });
 }
 
-/** null: the files have the ids that the container sees. AppError 'unsupported' for a map of several pieces. */
+/** null: the files have the ids that the container sees. */
 export function idMapOfMessage(entries: readonly IdMapEntry[]): IdMapRange | null {
   if (entries.length === 0) return null;
-  const uids = entries.filter(({ isUid }) => isUid);
-  const gids = entries.filter(({ isGid }) => isGid);
-  const [uid] = uids;
-  const [gid] = gids;
-  if (!uid || !gid || uids.length > 1 || gids.length > 1 || uid.nsId !== 0 || gid.nsId !== 0) {
-    throw new AppError('unsupported', 'Instances whose id map has several pieces cannot be received');
-  }
-  return { uidBase: uid.hostId, gidBase: gid.hostId, size: Math.min(uid.size, gid.size) };
+  const ranges = entries.flatMap(({ isUid, isGid, hostId, nsId, size }) => {
+    const range = { containerId: nsId, hostId, size };
+    return [
+      ...(isUid ? [{ kind: 'uid', ...range } as const] : []),
+      ...(isGid ? [{ kind: 'gid', ...range } as const] : []),
+    ];
+  });
+  return idMapOf(ranges);
 }

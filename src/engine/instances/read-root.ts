@@ -7,7 +7,7 @@ import type { InstanceRecord } from '../db/records.ts';
 import type { ReadableRoot, ReadRoot } from '../types.ts';
 import { expander } from './expansion.ts';
 import { mountForReading } from '../storage/copy-volume.ts';
-import { hostName, instancePaths, lockKey, rootVolume } from './instance-paths.ts';
+import { hostName, instancePaths, lockKey, ownedVolume, rootVolume } from './instance-paths.ts';
 import { isLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -47,10 +47,11 @@ async function mounted<T>(
 ): Promise<T> {
   const storage = context.pools.driver(record.pool);
   const volume = hostName(record);
-  const idMap = await lifecycle.idMap(record, expander(context.database)(record).config);
+  const { config } = expander(context.database)(record);
+  const idMap = await lifecycle.idMap(record, config);
   // Never committed: the mount is for this alone.
   await using mounts = new Reverter(context.log);
-  const { rootfsPath, owners } = await storage.mountInstance(volume, idMap, signal);
+  const { rootfsPath, owners } = await storage.mountVolume(ownedVolume(record, config), idMap, signal);
   // That of a container that runs is its own, and so is that of one who has it as a disk.
   if (supervisor.status(record.id) === 'Stopped' && !isLent({ context, supervisor }, record))
     mounts.add('mount', () => storage.unmountInstance(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));

@@ -5,7 +5,7 @@ import { compareSnapshots } from '../snapshots/compare.ts';
 import { type CopySource, syncVolume } from '../storage/copy-volume.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import { expander } from './expansion.ts';
-import { instancePaths, rootVolume } from './instance-paths.ts';
+import { instancePaths, ownedVolume } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
@@ -29,8 +29,9 @@ export async function refreshInstance(
       ? { missing: [], surplus: [] }
       : compareSnapshots(copies.snapshotsOf(copied), snapshots.list(target));
   for (const snapshot of surplus) await snapshots.removeOne({ record: target, snapshot }, signal);
-  const idMap = await lifecycle.idMap(target, expander(context.database)(target).config);
-  const to: CopySource = { storage: context.pools.driver(target.pool), volume: rootVolume(target), idMap };
+  const { config } = expander(context.database)(target);
+  const idMap = await lifecycle.idMap(target, config);
+  const to: CopySource = { storage: context.pools.driver(target.pool), volume: ownedVolume(target, config), idMap };
   await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
     for (const snapshot of missing) {
       await syncVolume(context, { from: { ...from, snapshot: snapshot.name }, to }, signal);

@@ -7,7 +7,7 @@ import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { expander } from './expansion.ts';
 import { idMapFromJson } from './idmap.ts';
-import { hostName, lockKey } from './instance-paths.ts';
+import { hostName, lockKey, ownedVolume } from './instance-paths.ts';
 import type { InstanceInfo } from './instances.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Life, Supervisor } from './supervisor.ts';
@@ -94,7 +94,7 @@ export class InstanceTrees {
     const { config } = expander(context.database)(record);
     const idMap = await lifecycle.idMap(record, config);
     const storage = context.pools.driver(record.pool);
-    const root = await storage.mountInstance(hostName(record), idMap, limited(MOUNT_LIMIT_MS));
+    const root = await storage.mountVolume(ownedVolume(record, config), idMap, limited(MOUNT_LIMIT_MS));
     this.#users.set(record.id, (this.#users.get(record.id) ?? 0) + 1);
     try {
       return ContainedTree.ofDirectory(root.rootfsPath, root.owners);

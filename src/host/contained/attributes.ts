@@ -1,7 +1,6 @@
 // What a file of a container is, with owners as the container sees them.
 import type { Stats } from 'node:fs';
-import { AppError } from '#src/lib/errors.ts';
-import type { IdMapRange } from '../id-map.ts';
+import { toContainer, type IdMapRange } from '../id-map.ts';
 
 const NOBODY = 65_534;
 
@@ -38,23 +37,11 @@ export function describe(stats: Stats, ids: IdMapRange | null): Attributes {
   const kinds = { file: stats.isFile(), directory: stats.isDirectory(), symlink: stats.isSymbolicLink() } as const;
   return {
     kind: (['file', 'directory', 'symlink'] as const).find((kind) => kinds[kind]) ?? 'other',
-    uid: ids === null ? stats.uid : insideId(stats.uid, ids.uidBase, ids.size),
-    gid: ids === null ? stats.gid : insideId(stats.gid, ids.gidBase, ids.size),
+    uid: ids === null ? stats.uid : (toContainer(ids, 'uid', stats.uid) ?? NOBODY),
+    gid: ids === null ? stats.gid : (toContainer(ids, 'gid', stats.gid) ?? NOBODY),
     mode: stats.mode,
     sizeBytes: stats.size,
     accessed: stats.atime,
     modified: stats.mtime,
   };
-}
-
-/** Of an owner in the container. AppError 'invalid' for one that it cannot have. */
-export function hostIds({ uid, gid }: Owner, ids: IdMapRange | null): Owner {
-  if (ids === null) return { uid, gid };
-  if (uid >= ids.size || gid >= ids.size)
-    throw new AppError('invalid', 'The uid or gid has no meaning in the instance');
-  return { uid: ids.uidBase + uid, gid: ids.gidBase + gid };
-}
-
-function insideId(id: number, base: number, size: number): number {
-  return id >= base && id < base + size ? id - base : NOBODY;
 }

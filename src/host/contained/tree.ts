@@ -24,9 +24,9 @@ import {
   utimes,
 } from 'node:fs/promises';
 import { AppError } from '#src/lib/errors.ts';
-import type { IdMapRange } from '../id-map.ts';
+import { hostIds, type IdMapRange } from '../id-map.ts';
 import { creatingAs } from '../kernel-descriptors.ts';
-import { type AttributeChange, type Attributes, describe, hostIds, type Owner, type Ownership } from './attributes.ts';
+import { type AttributeChange, type Attributes, describe, type Owner, type Ownership } from './attributes.ts';
 import { CAREFUL, type FileAccess, flagsOf, inside, itself } from './descriptor-paths.ts';
 import { requireStored, servedMounts } from './mount-policy.ts';
 import {

@@ -3,7 +3,7 @@
 import { close, constants, fstat, open, readFileSync, readlink, type Stats } from 'node:fs';
 import { getSystemErrorMap, promisify } from 'node:util';
 import { AppError, messageOf } from '#src/lib/errors.ts';
-import type { IdMapRange } from '../id-map.ts';
+import { toContainer, type IdMapRange } from '../id-map.ts';
 
 export const O_PATH = 0o10000000;
 const STEP = O_PATH | constants.O_NOFOLLOW;
@@ -61,7 +61,7 @@ export function mayAccess(ids: IdMapRange | null, stats: Stats, bits: number): b
 
 export function isOwned(ids: IdMapRange | null, { uid, gid }: Stats): boolean {
   if (ids === null) return true;
-  return uid >= ids.uidBase && uid < ids.uidBase + ids.size && gid >= ids.gidBase && gid < ids.gidBase + ids.size;
+  return toContainer(ids, 'uid', uid) !== undefined && toContainer(ids, 'gid', gid) !== undefined;
 }
 
 export function mountIdOf(fd: number): string {

@@ -153,7 +153,8 @@ async function openSandbox(
   if (owners === null && (await host.mounts.canMapIds(directory))) {
     return { sandbox: await Sandbox.mapped(host, directory, limits), ids: null };
   }
-  const ids = owners ?? NOBODYS_IDS;
+  // A map of several ranges may lead to ids that somebody has on the host: the programs get others.
+  const ids = owners && !owners.ranges ? owners : NOBODYS_IDS;
   await host.chown(directory, ids.uidBase, ids.gidBase);
   return { sandbox: await Sandbox.owning(host, { directory, owners: ids }, limits), ids };
 }

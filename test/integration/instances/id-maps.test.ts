@@ -26,6 +26,9 @@ describeWith({ root: true, commands: COMMANDS }, 'ids of containers', () => {
     for (const [driver, config] of Object.entries(POOLS)) {
       expect((await daemon.call('POST', '/1.0/storage-pools', { name: driver, driver, config })).error).toBe('');
     }
+    await daemon.launch('probe');
+    ({ at: base } = await mapOf('probe'));
+    await remove('probe');
   }, 300_000);
   afterAll(async () => {
     await daemon[Symbol.asyncDispose]();
@@ -86,7 +89,6 @@ describeWith({ root: true, commands: COMMANDS }, 'ids of containers', () => {
       const name = `m-${pool}`;
       await daemon.launch(name, on(pool));
       const shared = await mapOf(name);
-      base = shared.at;
       await inside(name, 'echo a > /a; echo b > /b; sync');
       await own(name, '/a', { pool, uid: 1000, gid: 1000 });
       await own(name, '/b', { pool, uid: 2003, gid: 0 });
@@ -160,6 +162,61 @@ describeWith({ root: true, commands: COMMANDS }, 'ids of containers', () => {
     expect(starts).toEqual(names.map((_name, index) => base + SIZE + index * 100_000));
     for (const name of names) await remove(name);
   }, 300_000);
+
+  it.each(Object.keys(POOLS))(
+    'are those of raw.idmap on %s, in files, after changes, in copies, and as far as shifts are allowed',
+    async (pool) => {
+      const [name, copy] = [`r-${pool}`, `rc-${pool}`];
+      const config = { ...ISOLATED, 'raw.idmap': `both ${base} 1000\nuid ${base + 10}-${base + 19} 3000-3009` };
+      await daemon.launch(name, { ...on(pool), config });
+      const userMap = async (which: string): Promise<string> => {
+        return (await readFile(await hostPath(which, 'uid_map'), 'utf8')).trim().split(/\s+/u).join(' ');
+      };
+      const mapped = (first: number): string => {
+        const own = [`0 ${first} 1000`, `1001 ${first + 1001} 1999`, `3010 ${first + 3010} ${SIZE - 3010}`] as const;
+        return [own[0], `1000 ${base} 1`, own[1], `3000 ${base + 10} 10`, own[2]].join(' ');
+      };
+      expect(await userMap(name)).toEqual(mapped(base + SIZE));
+      if (pool === 'zfs') {
+        await inside(name, 'echo x > /pushed; sync');
+        await chown(await hostPath(name, 'root/pushed'), base + 19, base);
+      } else {
+        const headers = { 'x-lxd-uid': '3009', 'x-lxd-gid': '1000', 'content-type': 'application/octet-stream' };
+        await daemon.call('POST', `${at(name)}/files?path=/pushed`, Buffer.from('x'), headers);
+      }
+      expect(await ownersOf(name, '/pushed')).toBe(`${base + 19}:${base}`);
+      expect(await header(name, '/pushed')).toBe('3009:1000');
+
+      await power(name, 'stop');
+      await daemon.operate('POST', '/1.0/instances', { name: copy, source: { type: 'copy', source: name } });
+      await power(copy, 'start');
+      expect(await userMap(copy)).toEqual(mapped(base + 2 * SIZE));
+      expect(await ownersOf(copy, '/pushed')).toBe(`${base + 19}:${base}`);
+      await remove(copy);
+
+      await set(name, { 'raw.idmap': '', 'security.protection.shift': 'true' });
+      const isShifted = pool === 'overlay' || pool === 'zfs';
+      const started = power(name, 'start');
+      if (isShifted) {
+        await expect(started).rejects.toThrow('Container is protected against filesystem shifting');
+        await set(name, { 'security.protection.shift': '' });
+        await power(name, 'start');
+      } else await started;
+      expect(await ownersOf(name, '/pushed')).toBe(`${base + SIZE + 3009}:${base + SIZE + 1000}`);
+      await remove(name);
+    },
+    300_000,
+  );
+
+  it('are refused where raw.idmap gives one twice', async () => {
+    const twice = { 'raw.idmap': `uid ${base + 1} 1000` };
+    await expect(daemon.launch('twice', { config: twice })).rejects.toThrow('Host id is in the range of subids');
+    await daemon.launch('raw');
+    const { error } = await daemon.call('PATCH', at('raw'), { config: twice });
+
+    expect(error).toBe('Failed to get ID map: Host id is in the range of subids');
+    await remove('raw');
+  });
 
   it('are refused where the host has not as many', async () => {
     const config = { ...ISOLATED, 'security.idmap.size': '4000000000' };

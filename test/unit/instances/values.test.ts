@@ -106,7 +106,7 @@ describe('id maps', () => {
   });
 
   it('shares the whole range, unless privileged', () => {
-    expect(idMapFor(range, { config: {}, others: () => [] })).toEqual(range);
+    expect(idMapFor(range, { config: {}, others: () => [] })?.map).toEqual(range);
     expect(idMapFor(range, { config: { 'security.privileged': 'true' }, others: () => [] })).toBeNull();
     expect(idMapJson(range)).toBe(
       '[{"Isuid":true,"Isgid":false,"Hostid":100000,"Nsid":0,"Maprange":1000000},' +
@@ -118,12 +118,12 @@ describe('id maps', () => {
     const others = () => [isolated(100_000 + 65_536), isolated(100_000 + 3 * 65_536)];
     const config = { 'security.idmap.isolated': 'true' };
 
-    expect(idMapFor(range, { config, others })).toEqual({
+    expect(idMapFor(range, { config, others })?.map).toEqual({
       uidBase: 100_000 + 2 * 65_536,
       gidBase: 200_000 + 2 * 65_536,
       size: 65_536,
     });
-    expect(idMapFor(range, { config: isolated(500_000), others })?.uidBase).toBe(500_000);
+    expect(idMapFor(range, { config: isolated(500_000), others })?.map.uidBase).toBe(500_000);
   });
 
   it('moves an isolated instance that has grown into another, or whose ids another runs with', () => {
@@ -133,7 +133,7 @@ describe('id maps', () => {
     const current = idMapJson({ uidBase: first, gidBase: first + 100_000, size: 65_536 });
 
     const beside = (other: Record<string, string>, config: Record<string, string> = isolated(first)) =>
-      idMapFor(range, { config, others: () => [other] })?.uidBase;
+      idMapFor(range, { config, others: () => [other] })?.map.uidBase;
 
     expect(beside(isolated(first + 65_536), grown)).toBe(first + 2 * 65_536);
     expect(beside({ ...running, 'volatile.idmap.current': current })).toBe(first + 65_536);
@@ -147,14 +147,14 @@ describe('id maps', () => {
     const claims = [{ offset: 65_536, size: 65_536 }];
     const without = { ...config, 'security.idmap.size': '400000', 'volatile.idmap.base': '0' };
 
-    expect(idMapFor(range, { config, others: () => [without], claims })?.uidBase).toBe(100_000 + 2 * 65_536);
-    expect(idMapFor(range, { config, others: () => [without] })?.uidBase).toBe(100_000 + 65_536);
+    expect(idMapFor(range, { config, others: () => [without], claims })?.map.uidBase).toBe(100_000 + 2 * 65_536);
+    expect(idMapFor(range, { config, others: () => [without] })?.map.uidBase).toBe(100_000 + 65_536);
   });
 
   it('takes the base that was asked for, if the host has it', () => {
     const at = (base: number) => ({ 'security.idmap.isolated': 'true', 'security.idmap.base': String(base) });
 
-    expect(idMapFor(range, { config: at(300_000), others: () => [] })).toEqual({
+    expect(idMapFor(range, { config: at(300_000), others: () => [] })?.map).toEqual({
       uidBase: 300_000,
       gidBase: 400_000,
       size: 65_536,
@@ -165,7 +165,7 @@ describe('id maps', () => {
   it('knows automatic sizes, and that none is too small', () => {
     const sized = (size: string) => ({ 'security.idmap.isolated': 'true', 'security.idmap.size': size });
 
-    expect(idMapFor(range, { config: sized('auto'), others: () => [sized('0')] })?.size).toBe(65_536);
+    expect(idMapFor(range, { config: sized('auto'), others: () => [sized('0')] })?.map.size).toBe(65_536);
     expect(() => idMapFor(range, { config: sized('0'), others: () => [] })).toThrow('must be at least 1');
   });
 
@@ -177,7 +177,7 @@ describe('id maps', () => {
           const config = { 'security.idmap.isolated': 'true', 'security.idmap.size': String(size) };
           let map;
           try {
-            map = idMapFor(range, { config, others: () => taken });
+            map = idMapFor(range, { config, others: () => taken })?.map;
           } catch {
             continue; // the range is full
           }
