@@ -1,7 +1,12 @@
 // A command whose output is a stream for somebody.
+import { PassThrough } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { asError } from '#src/lib/errors.ts';
+import { sleep } from '#src/lib/wait.ts';
 import type { Argv, Host } from './host.ts';
 
 const LIMIT_MS = 24 * 3600_000;
+const GRACE_MS = 200;
 
 export interface StreamedCommand {
   readonly argv: Argv;
@@ -13,13 +18,25 @@ export interface StreamedCommand {
 export async function streamed(host: Pick<Host, 'start'>, { argv, use, signal }: StreamedCommand): Promise<void> {
   const stop = new AbortController();
   const command = host.start(argv, { signal: AbortSignal.any([signal, stop.signal]), timeoutMs: LIMIT_MS });
-  command.done.catch(() => undefined);
+  const failed = command.done.then(
+    () => undefined,
+    (error: unknown) => (stop.signal.aborted ? undefined : asError(error)),
+  );
   try {
-    await use(command.stdout);
+    await use(kept(command.stdout));
   } catch (error) {
+    // Whoever reads of a command that failed fails, too: what the command says is the reason.
+    const reason = await Promise.race([failed, sleep(GRACE_MS, signal).catch(() => undefined)]);
     stop.abort(error);
-    await command.done.catch(() => undefined);
-    throw error;
+    await failed;
+    throw reason ?? error;
   }
   await command.done;
+}
+
+/** Read from the beginning: Node throws away what a process that has ended wrote, as long as nobody reads it. */
+function kept(output: NodeJS.ReadableStream): NodeJS.ReadableStream {
+  const through = new PassThrough();
+  pipeline(output, through).catch(() => undefined); // it destroys the reader's end, which says so
+  return through;
 }

@@ -1,4 +1,4 @@
-// Copies a volume with its snapshots to another place: by the driver inside one pool, file by file between two.
+// Copies a volume with its snapshots to another place: by the driver inside one pool; between two as streams, or file by file.
 import type { IdMapRange, MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
 import type { Host } from '#src/host/host.ts';
 import { sameIdMap } from '#src/host/id-map.ts';
@@ -50,6 +50,7 @@ export async function copyVolume(
   await using revert = new Reverter(machine.log);
   await to.storage.createVolume(to.volume, signal);
   revert.add('volume', () => to.storage.deleteVolume(to.volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  if (await sendVolume(machine, { from, to, snapshots }, signal)) return revert.commit();
   const target = { storage: to.storage, volume: to.volume, idMap: to.volume.idMap };
   for (const snapshot of snapshots) {
     await syncVolume(machine, { from: { ...from, snapshot }, to: target }, signal);
@@ -57,6 +58,43 @@ export async function copyVolume(
   }
   await syncVolume(machine, { from, to: target }, signal);
   revert.commit();
+}
+
+/** From one pool to another of its kind, as streams; false: they cannot. */
+async function sendVolume(
+  { log }: Pick<CopyMachine, 'log'>,
+  {
+    from,
+    to,
+    snapshots,
+  }: { readonly from: CopySource; readonly to: CopyTarget; readonly snapshots: readonly string[] },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const receiver = to.storage.streams;
+  const sender = from.storage.streams;
+  if (!sender || !receiver || sender.format !== receiver.format) return false;
+  if (!(await sender.canSend(from.volume, signal))) return false;
+  const compress = (await sender.compresses()) && (await receiver.compresses());
+  const { volume } = from;
+  let base: string | undefined;
+  for (const snapshot of [...snapshots, undefined]) {
+    const owners = await ownersOf(from, snapshot, { log, signal });
+    const what = { volume, base, compress, snapshot: snapshot ?? from.snapshot, asVolume: snapshot === undefined };
+    const arriving = { volume: to.volume, base, owners, snapshot };
+    await sender.send(what, (stream) => receiver.receive(arriving, stream, signal), signal);
+    base = snapshot ?? base;
+  }
+  return true;
+}
+
+async function ownersOf(
+  from: CopySource,
+  snapshot: string | undefined,
+  { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
+): Promise<IdMapRange | null> {
+  await using mounts = new Reverter(log); // never committed: only a look
+  const source = snapshot === undefined ? from : { ...from, snapshot };
+  return (await mountForReading(source, mounts, signal)).owners;
 }
 
 export interface Sync {

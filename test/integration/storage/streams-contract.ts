@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { expect, it } from 'vitest';
 import type { StorageDriver, StorageStreams, VolumeRef } from '#drivers/storage/driver.ts';
+import { silentLog } from '#src/lib/log.ts';
+import { copyVolume } from '#src/engine/storage/copy-volume.ts';
 import { signal } from '#test/contract/storage-contract.ts';
 import type { RealPool } from './storage-files-contract.ts';
 
@@ -69,12 +71,22 @@ export function storageStreamsContract(newPool: () => Promise<RealPool>): void {
     expect(await guids(target, B)).toEqual(await guids(source, A));
     expect(await from.remains()).toEqual(before);
 
-    // The copy was used; it is brought up to date all the same, and can go on to a third.
+    // The copy was used; it is brought up to date all the same.
     await write(to, B, 'used');
     await write(from, A, 'three');
     const update = await bytes(source, { volume: A, base: 'one' });
     await target.receive({ volume: B, base: 'one', owners: null }, Readable.from([update]), signal());
     expect(await read(to, B)).toBe('three');
+    await to.driver.deleteVolume(B, signal());
+
+    const copy = {
+      from: { storage: from.driver, volume: A, idMap: null },
+      to: { storage: to.driver, volume: { ...B, idMap: null } },
+      snapshots: ['one'],
+    };
+    await copyVolume({ host: from.host, log: silentLog }, copy, signal());
+    expect(await read(to, B)).toBe('three');
+    expect(await guids(target, B)).toEqual(await guids(source, A));
     await from.driver.deleteVolume(A, signal());
     await to.driver.deleteVolume(B, signal());
     for (const { driver } of [from, to]) await driver.deletePool(signal());
