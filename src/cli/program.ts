@@ -10,6 +10,7 @@ import { addConfigCommands } from './commands/config.ts';
 import { addConsoleCommand } from './commands/console.ts';
 import { addCopyCommands } from './commands/copies.ts';
 import { addCreateCommands } from './commands/create.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
 import { addExecCommand } from './commands/exec.ts';
 import { addFileCommands } from './commands/files.ts';
 import { addImageCommands } from './commands/images.ts';
@@ -66,6 +67,7 @@ const ADDERS = [
   addQueryCommand,
   addRemoteCommands,
   addAliasGroup,
+  addDoctorCommand,
 ];
 
 /** Runs one command line (without the program's name) and returns the exit code. */

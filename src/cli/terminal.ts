@@ -1,5 +1,6 @@
 // The process around the client, as an interface: tests have their own.
 import type { Readable, Writable } from 'node:stream';
+import type { Doctor } from '#src/lib/finding.ts';
 
 export interface Terminal {
   readonly out: (text: string) => void;
@@ -18,6 +19,8 @@ export interface Terminal {
   readonly screen: Screen;
   /** Opens the user's editor on a file; rejects when it fails. */
   readonly edit: (file: string) => Promise<void>;
+  /** Of the machine that this program runs on; loaded when it is wanted. */
+  readonly doctor: () => Promise<Doctor>;
 }
 
 /** The standard streams, byte by byte. */

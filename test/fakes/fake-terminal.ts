@@ -1,8 +1,12 @@
 // A terminal in memory: what a command printed, and what it is given to read.
 import { Readable, Writable } from 'node:stream';
+import { HostDoctor } from '#src/host/doctor/doctor.ts';
 import type { Terminal } from '#src/cli/terminal.ts';
+import { FakeHost } from './fake-host.ts';
 
 export class FakeTerminal implements Terminal {
+  /** The machine that is examined. */
+  readonly host = new FakeHost();
   output = '';
   errors = '';
   /** What an editor makes of the file that it is given. */
@@ -49,6 +53,7 @@ export class FakeTerminal implements Terminal {
   readonly out = (text: string): void => void (this.output += text);
   readonly err = (text: string): void => void (this.errors += text);
   readonly readInput = async (): Promise<string> => this.#input ?? '';
+  readonly doctor = async (): Promise<HostDoctor> => new HostDoctor(this.host, '/var/lib/lighter');
   readonly edit = async (file: string): Promise<void> => {
     await this.edits.shift()?.(file);
   };
