@@ -23,6 +23,8 @@ export interface ApiOptions {
 
 /** Paths of names: long ones reach the handler, which knows why they are wrong. */
 const MAX_PARAM_LENGTH = 4096;
+/** Of the path, before the query: no file system takes one. */
+const HAS_NUL = /^[^?]*%00/u;
 
 export function createApi({ log, callerOf, projectExists, config, closedBecause }: ApiOptions): ApiApp {
   const app: ApiApp = fastify({
@@ -39,6 +41,9 @@ export function createApi({ log, callerOf, projectExists, config, closedBecause 
   useCors(app, config);
   app.decorateRequest('projectExists', projectExists);
   useCallers(app, callerOf);
+  app.addHook('onRequest', async ({ url }) => {
+    if (HAS_NUL.test(url)) throw new ApiError(400, 'Names and paths do not contain NUL');
+  });
   app.addHook('onRequest', async (request) => {
     const why = closedBecause?.();
     const { always = false } = request.routeOptions.config;

@@ -1,5 +1,6 @@
 // The metadata tarball that turns a bare root file system into an LXD image.
 import { AppError } from '#src/lib/errors.ts';
+import { ownValue } from '#src/lib/own-value.ts';
 import type { SpawnImage } from '../driver.ts';
 import { writeTar } from '#src/lib/tar.ts';
 
@@ -22,7 +23,7 @@ export const DISK_BYTES_PROPERTY = 'nova.disk_bytes';
 export function architectureOf(image: SpawnImage, supported: readonly string[]): string {
   const wanted = image.properties['hw_architecture'] ?? image.properties['architecture'];
   if (wanted === undefined || wanted === '') return supported[0] ?? 'x86_64';
-  const name = ARCHITECTURES[wanted] ?? wanted;
+  const name = ownValue(ARCHITECTURES, wanted) ?? wanted;
   if (supported.includes(name)) return name;
   throw new AppError('invalid', `the image is for ${wanted}, this host runs ${supported.join(', ')}`);
 }

@@ -1,5 +1,6 @@
 // Waiting for what Neutron reports through nova-api: network-vif-plugged and the like (section 5.14).
 import { AppError } from '#src/lib/errors.ts';
+import { ownValue } from '#src/lib/own-value.ts';
 
 export interface ExternalEvent {
   readonly name: string;
@@ -37,7 +38,7 @@ class Watch implements EventWatch {
   /** True when somebody waited for it. */
   deliver(event: ExternalEvent): boolean {
     this.#seen.set(keyOf(event.name, event.tag), event);
-    const outdated = CANCELLED_BY[event.name];
+    const outdated = ownValue(CANCELLED_BY, event.name);
     if (outdated !== undefined) this.#seen.delete(keyOf(outdated, event.tag));
     const waiters = [...this.#waiters].filter(({ key }) => key === keyOf(event.name, event.tag));
     for (const waiter of waiters) waiter.resolve(event);

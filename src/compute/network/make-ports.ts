@@ -6,6 +6,7 @@ import { novaException } from '#src/nova/exceptions.ts';
 import { createObject } from '#src/nova/objects/object.ts';
 import type { Conductor } from '#src/nova/types.ts';
 import type { NeutronPort } from '#src/openstack/types.ts';
+import { ownValue } from '#src/lib/own-value.ts';
 import { type Asking, type ChosenInterface, refuseFailedBinding } from './choose-networks.ts';
 import { serviceCredentials, userCredentials } from './credentials.ts';
 
@@ -163,7 +164,7 @@ function inUse({ address, instanceUuid }: PortRequest, cause: unknown): Error {
 /** Neutron's refusals by their type; what is not listed is passed on as it is. */
 function asNovaError(error: unknown, request: PortRequest): unknown {
   const type = error instanceof Error && 'code' in error ? error.code : undefined;
-  const convert = typeof type === 'string' ? BY_TYPE[type] : undefined;
+  const convert = typeof type === 'string' ? ownValue(BY_TYPE, type) : undefined;
   return convert === undefined ? error : convert(request, new Error(messageOf(error), { cause: error }));
 }
 

@@ -2,6 +2,7 @@
 import type { DeviceDriver } from '#drivers/devices/driver.ts';
 import type { NicDriver } from '#drivers/nic/driver.ts';
 import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
+import { ownValue } from '#src/lib/own-value.ts';
 import type { NetworkAccess } from '../context.ts';
 import type { ConfigMap, DeviceMap, InstanceRules } from '../types.ts';
 import { CONFIG_KEYS, FREE_PREFIXES, VOLATILE_SUFFIXES } from './config-keys.ts';
@@ -49,7 +50,7 @@ function validateKey(key: string, value: string, profile: boolean): void {
   if (profile && key.startsWith('volatile.'))
     throw new AppError('invalid', 'Volatile keys can only be set on instances');
   if (profile && key.startsWith('image.')) throw new AppError('invalid', 'Image keys can only be set on instances');
-  const check = CONFIG_KEYS[key];
+  const check = ownValue(CONFIG_KEYS, key);
   if (check === undefined && !isFree(key)) throw new AppError('invalid', `Unknown configuration key: ${key}`);
   if (check !== undefined && value !== '') check(value);
 }

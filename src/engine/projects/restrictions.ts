@@ -1,6 +1,7 @@
 // Restrictions of a project: what its instances and profiles may not say (lxd-engine-contract section 3.6).
 import { join } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
+import { ownValue } from '#src/lib/own-value.ts';
 import { parseBoolean } from '../instances/values.ts';
 import type { ConfigMap } from '../types.ts';
 import type { Candidate, ProjectEntities } from './entities.ts';
@@ -162,7 +163,7 @@ function deviceComplaint(rules: ConfigMap, device: ConfigMap): string | undefine
   const type = device['type'] ?? '';
   if (type === 'nic') return nicComplaint(rules, device);
   if (type === 'disk') return diskComplaint(rules, device);
-  const [key, complaint] = DEVICES[type] ?? [];
+  const [key, complaint] = ownValue(DEVICES, type) ?? [];
   return key !== undefined && restriction(rules, key) === 'block' ? complaint : undefined;
 }
 

@@ -1,5 +1,6 @@
 // When scheduled snapshots are due: cron expressions of five fields and LXD's aliases, several of either separated by commas.
 import type { ScheduledTask } from 'node-cron';
+import { ownValue } from '#src/lib/own-value.ts';
 import { endOf } from '../server/expiry.ts';
 import { ZERO_TIME } from '../db/records.ts';
 import { cron as nodeCron } from './cron.ts';
@@ -25,7 +26,7 @@ export function expressionsOf(schedule: string): readonly string[] {
 }
 
 function matches(expression: string, minute: Date): boolean {
-  const cron = ALIASES[expression] ?? expression;
+  const cron = ownValue(ALIASES, expression) ?? expression;
   if (cron.startsWith('@')) return false;
   let task = tasks.get(cron);
   if (!task) {

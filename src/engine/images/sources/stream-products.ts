@@ -1,5 +1,6 @@
 // Simplestreams documents: which images an index offers, by what names, in which files (lxd-engine-contract section 2.8).
 import { AppError } from '#src/lib/errors.ts';
+import { ownValue } from '#src/lib/own-value.ts';
 import { NEVER_USED } from '../../db/records.ts';
 import { architectureName } from '../metadata.ts';
 import type { RemoteImage } from './remote.ts';
@@ -85,7 +86,7 @@ function versionImages(version: Json, of: VersionOf): readonly StreamImage[] {
   const split = ofType(META_TYPES).flatMap((metadata) => {
     return ofType(Object.keys(ROOT_HASHES)).flatMap((rootfs) => {
       const type = textOf(rootfs['ftype']);
-      const key = ROOT_HASHES[type]?.find((name) => textOf(metadata[name]) !== '') ?? '';
+      const key = ownValue(ROOT_HASHES, type)?.find((name) => textOf(metadata[name]) !== '') ?? '';
       return imageOf({ metadata, rootfs, fingerprint: textOf(metadata[key]), type, label }, of);
     });
   });
