@@ -81,11 +81,13 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip', 'nft', 'tc']
   it('agree whenever it happens', async () => {
     const note = join(daemon.root, 'containers', 'healed', 'live-change');
     let interrupted = 0;
-    for (const delay of [80, 200, 400, 600]) {
+    // from the moment on at which it has begun
+    for (const delay of [0, 15, 50, 400]) {
       const { metadata } = await daemon.call('GET', '/1.0/instances/healed');
       const isLimited = metadata.devices.plugged !== undefined;
       const change = put(isLimited ? { fixed: fixed({}) } : { fixed: limited, plugged });
       change.catch(() => undefined); // its daemon is killed
+      for (let waited = 0; !existsSync(note) && waited < 2000; waited++) await sleep(1);
       await sleep(delay);
       await daemon.kill();
       if (existsSync(note)) interrupted++;
