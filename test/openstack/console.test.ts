@@ -170,7 +170,7 @@ describe('a serial console', () => {
     type(second, 'echo second-$((1+1))\r');
 
     await says(second, 'second-2');
-    expect(first.seen()).toContain('another client has taken over');
+    await expect.poll(() => first.seen(), { timeout: 10_000 }).toContain('another client has taken over');
     second.socket.close();
   });
 

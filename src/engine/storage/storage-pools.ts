@@ -251,7 +251,7 @@ export class StoragePools implements PoolAccess, Service {
 
   #module(driver: string): StorageModule {
     const module = Object.hasOwn(this.#modules, driver) ? this.#modules[driver] : undefined;
-    if (!module) throw new AppError('invalid', 'Unknown driver');
+    if (!module) throw new AppError('internal', 'Unknown driver');
     return module;
   }
 

@@ -73,8 +73,8 @@ const TEXTS = [
   '((((((((((a+)+)+)+)+)+)+)+)+)+)$',
   'name eq ((',
 ];
-/** LXD's words and status for a console that has never printed anything. */
-const MEANT = /console\.log: no such file/u;
+/** LXD's words and status: for a console that has never printed anything, and for pools. */
+const MEANT = /console\.log: no such file|Unknown driver/u;
 const OTHERS = [null, true, 0, -1, 1.5, 1e300, 2 ** 53, [], {}, [[[[]]]], { __proto__x: 1 }, ['a', null, 1]];
 
 /** The same numbers for the same seed. */

@@ -54,7 +54,9 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip', 'nft', 'tc']
     const { network } = await daemon.state('healed');
     return {
       ingress: tc.includes('8Mbit'),
-      chains: [...chains.matchAll(/chain (\S+)/g)].map((match) => match[1] ?? '').toSorted((a, b) => (a < b ? -1 : 1)),
+      chains: [...chains.matchAll(/chain (\S+\.healed\.\S+)/g)]
+        .map((match) => match[1] ?? '')
+        .toSorted((a, b) => (a < b ? -1 : 1)),
       isolated: (await output('bridge', '-d', 'link', 'show', 'dev', FIXED)).includes('isolated on'),
       route: (await output('ip', 'route')).includes(ROUTE),
       plugged: [existsSync(`/sys/class/net/${PLUGGED}`), network.net1 !== undefined],
