@@ -107,6 +107,15 @@ export function parseIdMapKey(key: string): IdMapRange | null {
   return idMapOf(pieces.map(parsePiece));
 }
 
+/** As many pieces as a map may have lines, for users and for groups. */
+const KEY = /^(?:host|\d{1,10}-\d{1,10}-\d{1,10}(?:\.[ug]\d{1,10}-\d{1,10}-\d{1,10}){0,1000})$/u;
+
+/** The same for a key that a stranger sent. AppError 'invalid' when it is none. */
+export function readIdMapKey(key: string): IdMapRange | null {
+  if (!KEY.test(key)) throw new AppError('invalid', 'What should be an id map is none');
+  return parseIdMapKey(key);
+}
+
 function parsePiece(text: string): IdRange {
   const [containerId = 0, hostId = 0, size = 0] = text.slice(1).split('-').map(Number);
   return { kind: text.startsWith('u') ? 'uid' : 'gid', containerId, hostId, size };

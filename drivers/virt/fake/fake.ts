@@ -1,5 +1,4 @@
 // An engine in memory behind the virt contract: for tests, for trying a control plane, for simulating many hosts.
-/* oxlint-disable max-lines -- a method for each of the contract */
 import { type Duplex, Readable } from 'node:stream';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
@@ -27,12 +26,12 @@ import { FAKE_INFO, fakeFacts, type FakeOptions } from './facts.ts';
 import { FakeImages, requireFormat } from './images.ts';
 import type { FakeInstance } from './instance.ts';
 import { FakeMoves } from './moves.ts';
+import { prepare } from './prepare.ts';
+import { usageOf } from './usage.ts';
 import { changeVolumes } from './volumes.ts';
 
 export type { FakeOptions } from './facts.ts';
 export type { FakeInstance } from './instance.ts';
-
-type Prepared = Pick<FakeInstance, 'nics' | 'guest' | 'volumes'>;
 
 export class FakeVirtDriver implements VirtDriver {
   readonly info = FAKE_INFO;
@@ -119,7 +118,7 @@ export class FakeVirtDriver implements VirtDriver {
     requireFormat(image);
     this.#spawning.add(uuid);
     try {
-      const prepared = await this.#prepare(image, hooks, signal);
+      const prepared = await prepare(this.#images, { image, hooks }, signal);
       await sleep(this.#options.delayMs, signal);
       this.#failOnDemand('spawn');
       this.instances.set(uuid, {
@@ -154,7 +153,7 @@ export class FakeVirtDriver implements VirtDriver {
     const rescued = this.#existing(spec.uuid);
     if (rescued.rescued) throw new AppError('conflict', `instance ${spec.uuid} is rescued already`);
     if (rescued.powerState !== POWER_STATE.shutdown) throw new AppError('conflict', `instance ${spec.uuid} runs`);
-    const { nics, guest } = await this.#prepare(spec.image, hooks, signal);
+    const { nics, guest } = await prepare(this.#images, { image: spec.image, hooks }, signal);
     await sleep(this.#options.delayMs, signal);
     this.#failOnDemand('rescue');
     const console = `${spec.hostname} rescue login: `;
@@ -280,20 +279,7 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     const { nics, spec, powerState } = this.#existing(uuid);
     if (powerState === POWER_STATE.shutdown) throw new AppError('conflict', `instance ${uuid} does not run`);
-    return {
-      cpuNanoseconds: 1_500_000_000,
-      memoryBytes: spec.flavor.memoryMib * 2 ** 19,
-      processes: 3,
-      diskBytes: 1 << 20,
-      nics: nics.map(({ guestInterface: name, macAddress }) => ({
-        name,
-        macAddress,
-        receivedBytes: 2000,
-        receivedPackets: 20,
-        sentBytes: 1000,
-        sentPackets: 10,
-      })),
-    };
+    return usageOf(spec, nics);
   }
 
   async consoleLog(uuid: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
@@ -334,22 +320,6 @@ export class FakeVirtDriver implements VirtDriver {
   onLifecycle(listener: (event: LifecycleEvent) => void): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
-  }
-
-  /** The first of network and image that fails gives up the other; both have ended when this rejects. */
-  async #prepare(image: SpawnImage, hooks: SpawnHooks, signal: AbortSignal): Promise<Prepared> {
-    const failed = new AbortController();
-    const either = AbortSignal.any([signal, failed.signal]);
-    const network = async (): Promise<Prepared> => {
-      const [nics, volumes = []] = await Promise.all([hooks.network(either), hooks.volumes?.(either)]);
-      const [guest] = await Promise.all([hooks.guest?.(either), hooks.wired?.(either)]);
-      return { nics, guest, volumes };
-    };
-    const work = [network(), this.#images.fetch(image, either)] as const;
-    for (const each of work) each.catch((error: unknown) => failed.abort(error));
-    await Promise.allSettled(work);
-    either.throwIfAborted();
-    return work[0];
   }
 
   #existing(uuid: string): FakeInstance {

@@ -1,7 +1,7 @@
 // A change of an instance's configuration and devices that keeps the rest, also what others change at the same time.
 import { isDeepStrictEqual } from 'node:util';
 import type { EngineClient } from '#src/client/client.ts';
-import type { Instance } from '#src/client/wire.ts';
+import type { DeviceMap, Instance } from '#src/client/wire.ts';
 import { kindOf } from '#src/lib/errors.ts';
 
 const UPDATE_ATTEMPTS = 3;
@@ -28,4 +28,14 @@ export async function changeInstance(
       if (kindOf(error) !== 'conflict' || attempt === UPDATE_ATTEMPTS) throw error;
     }
   }
+}
+
+/** The same where only devices change. */
+export async function changeDevices(
+  client: EngineClient,
+  name: string,
+  change: (devices: DeviceMap) => DeviceMap,
+  signal: AbortSignal,
+): Promise<void> {
+  await changeInstance(client, name, ({ config, devices }) => ({ config, devices: change(devices) }), signal);
 }

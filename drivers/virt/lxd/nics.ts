@@ -3,7 +3,7 @@ import type { EngineClient } from '#src/client/client.ts';
 import type { DeviceMap } from '#src/client/wire.ts';
 import type { SpawnNic } from '../driver.ts';
 import { freeName } from '../nic-names.ts';
-import { changeInstance } from './change-instance.ts';
+import { changeDevices } from './change-instance.ts';
 import { nicDevices } from './instance-body.ts';
 
 /** Makes `nics` the only physical interfaces of a stopped instance; no request when they are already. */
@@ -40,15 +40,6 @@ export async function detachNic(
   signal: AbortSignal,
 ): Promise<void> {
   await changeDevices(client, name, (devices) => without(devices, hasAddress(macAddress)), signal);
-}
-
-async function changeDevices(
-  client: EngineClient,
-  name: string,
-  change: (devices: DeviceMap) => DeviceMap,
-  signal: AbortSignal,
-): Promise<void> {
-  await changeInstance(client, name, ({ config, devices }) => ({ config, devices: change(devices) }), signal);
 }
 
 type Device = DeviceMap[string];

@@ -2,7 +2,7 @@
 import type { EngineClient } from '#src/client/client.ts';
 import type { DeviceMap } from '#src/client/wire.ts';
 import type { GuestVolume } from '../driver.ts';
-import { changeInstance } from './change-instance.ts';
+import { changeDevices } from './change-instance.ts';
 
 const PREFIX = 'volume-';
 
@@ -47,13 +47,4 @@ export async function setVolumes(
     ...volumeDevices(volumes),
   });
   await changeDevices(client, name, change, signal);
-}
-
-async function changeDevices(
-  client: EngineClient,
-  name: string,
-  change: (devices: DeviceMap) => DeviceMap,
-  signal: AbortSignal,
-): Promise<void> {
-  await changeInstance(client, name, ({ config, devices }) => ({ config, devices: change(devices) }), signal);
 }

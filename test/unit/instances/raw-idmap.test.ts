@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { idMapFor, idMapFromJson, idMapJson } from '#src/engine/instances/idmap.ts';
 import { checkAllowed, parseRawIdMap, withRawIdMap } from '#src/engine/instances/raw-idmap.ts';
-import { hostIds, idMapKey, mapLines, parseIdMapKey, toContainer, toHost } from '#src/host/id-map.ts';
+import { hostIds, idMapKey, mapLines, parseIdMapKey, readIdMapKey, toContainer, toHost } from '#src/host/id-map.ts';
 import { planShift } from '#src/host/shift-plan.ts';
 import { FakeHost } from '../../fakes/fake-host.ts';
 
@@ -57,6 +57,9 @@ describe('raw.idmap', () => {
     const whole = map('both 1000 1000\nuid 5 7');
 
     expect(idMapFromJson(idMapJson(whole))).toEqual(whole);
+    expect(readIdMapKey(idMapKey(whole))).toEqual(whole);
+    for (const odd of ['', 'a', '1-2', '1-2-3.', '1-2-3.x1-2-3', '1-2-3.u1-2-3'])
+      expect(() => readIdMapKey(odd)).toThrow();
     expect(parseIdMapKey(idMapKey(whole))).toEqual(whole);
     expect(idMapKey(whole)).not.toBe(idMapKey(range));
   });
