@@ -89,6 +89,25 @@ for (const { name: peer, commands, start, formats } of PEERS) {
         LIMIT_MS,
       );
 
+      it.skipIf(peer === 'a real LXD')(
+        'goes with owners of several ranges',
+        async () => {
+          const ids = ['-c', 'security.idmap.isolated=true', '-c', 'raw.idmap=both 9100000 1000'];
+          await lxc('launch', 'a:bb', 'a:m1', '-s', format, ...ids);
+          await write('a:m1', 'mapped');
+          await lxc('snapshot', 'a:m1', 'then');
+
+          await lxc('copy', 'a:m1', 'b:m2', '--stateless', '-s', format);
+          await lxc('start', 'b:m2');
+
+          expect(await guid('b', 'm2', 'then')).toBe(await guid('a', 'm1', 'then'));
+          expect(await read('b:m2')).toBe(`mapped\n${owners}\n`);
+          expect(await lxc('exec', 'b:m2', '--', 'cat', '/proc/self/uid_map')).toMatch(/^ +1000 +9100000 +1$/mu);
+          await lxc('delete', '-f', 'a:m1', 'b:m2');
+        },
+        LIMIT_MS,
+      );
+
       it(
         'copies volumes with their snapshots',
         async () => {
