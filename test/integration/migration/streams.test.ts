@@ -18,11 +18,11 @@ for (const { name: peer, commands, start, formats } of PEERS) {
       pair = await Pair.start(start);
     }, LIMIT_MS);
     afterAll(async () => {
+      await using _ended = pair; // whatever a failed test has left in the pools
       await lxc('image', 'delete', 'a:bb');
       for (const format of formats) {
         for (const remote of ['a', 'b']) await lxc('storage', 'delete', `${remote}:${format}`);
       }
-      await pair[Symbol.asyncDispose]();
     }, LIMIT_MS);
 
     describe.each(formats)('on %s', (format) => {
