@@ -338,6 +338,10 @@ class LockedOperations implements ComputeOperations {
     this.#end.abort(new AppError('unavailable', 'the compute service stops'));
   }
 
+  isBuilding(uuid: string): boolean {
+    return this.#tools.builds.has(uuid);
+  }
+
   async drain(signal: AbortSignal): Promise<void> {
     await this.#tools.builds.drain(signal);
   }

@@ -107,6 +107,8 @@ export interface InstanceOperations {
   repeatMoveStep(context: RequestContext, step: MoveStep, move: MoveRecords): Promise<void>;
   /** Fails everything that waits for an external event; the last call before the process ends. */
   cancelWaits(): void;
+  /** Whether a build of that instance has come here, and has not ended. */
+  isBuilding(uuid: string): boolean;
   /** Waits for the builds that run detached from their RPC; to be called after the RPC server stopped consuming. */
   drain(signal: AbortSignal): Promise<void>;
 }

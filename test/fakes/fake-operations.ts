@@ -8,11 +8,17 @@ type Instance = NovaObject<'Instance'>;
 export class FakeOperations implements InstanceOperations {
   /** Such as 'stop <uuid> clean'. */
   readonly calls: string[] = [];
+  /** Uuids of builds that have come. */
+  readonly building = new Set<string>();
   readonly #failing = new Set<string>();
 
   /** From now on that operation rejects. */
   fail(operation: keyof InstanceOperations): void {
     this.#failing.add(operation);
+  }
+
+  isBuilding(uuid: string): boolean {
+    return this.building.has(uuid);
   }
 
   async stop(_context: RequestContext, instance: Instance, cleanShutdown: boolean): Promise<void> {

@@ -44,6 +44,11 @@ export class BuildQueue {
     }
   }
 
+  /** Whether a build of it has come, and has not ended. */
+  has(uuid: string): boolean {
+    return [...this.#running.values()].some((build) => build.uuid === uuid);
+  }
+
   /** Waits for the builds that run, as long as the signal allows. */
   async drain(signal: AbortSignal): Promise<void> {
     await Promise.race([Promise.allSettled(this.#running.keys()), aborted(signal)]);

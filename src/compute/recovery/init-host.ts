@@ -5,12 +5,19 @@ import { createSchedulerClient } from '#src/nova/scheduler.ts';
 import { type Asking, type Instance, instancesOfHost } from '../records.ts';
 import type { ComputeServices, InstanceOperations, MoveRecords } from '../types.ts';
 import { removeEvacuated } from './evacuated.ts';
-import { failInterruptedBuilds } from './interrupted-builds.ts';
+import { unclaimedConsumers } from './interrupted-builds.ts';
 import { recoverMove, recoverMoves } from './interrupted-moves.ts';
 import { recoverInstances } from './recover-instances.ts';
 import { removeStrays } from './stray-guests.ts';
 
 const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
+
+export interface FoundAtStart {
+  /** Of this host. */
+  readonly instances: readonly Instance[];
+  /** Uuids of what has resources here and is no instance of this host. */
+  readonly unclaimed: readonly string[];
+}
 
 /** Steps 4 and 6 to 9 of section 4.3; identity and engine have been checked. */
 export async function initHost(
@@ -18,7 +25,7 @@ export async function initHost(
   operations: InstanceOperations,
   context: RequestContext,
   signal: AbortSignal,
-): Promise<readonly Instance[]> {
+): Promise<FoundAtStart> {
   const { config, conductor, log, placement, virt, tracker, rpc } = services;
   const asking = { conductor, context };
   const providerUuid = tracker.computeNodeUuid;
@@ -35,13 +42,14 @@ export async function initHost(
   const resumesGuests = config.power.resumeGuestsStateOnHostBoot;
   await recoverInstances({ context, conductor, operations, log, resumesGuests }, instances, powers, signal);
   const known = new Set(instances.map((instance) => instance.get('uuid')));
-  await attempt('interrupted builds', () =>
-    failInterruptedBuilds({ asking, placement, log, providerUuid }, known, signal),
-  );
+  let unclaimed: readonly string[] = [];
+  await attempt('interrupted builds', async () => {
+    unclaimed = await unclaimedConsumers({ placement, providerUuid }, known, signal);
+  });
   if (instances.length > 0 && config.periodic.trackInstanceChanges) {
     await createSchedulerClient(rpc).updateInstanceInfo(context, config.host, instances);
   }
-  return instances;
+  return { instances, unclaimed };
 
   /** A compute must be able to start without these; most need Placement. */
   async function attempt(what: string, work: () => Promise<void>): Promise<void> {

@@ -1,28 +1,91 @@
 // Builds that were placed here but never claimed: nobody will go on with them (contract section 4.3, step 8).
+//
+// Nova's own compute gives them up before it takes messages, and so those as well whose message still waits for it: users see an
+// error that goes away by itself. Here the messages that wait are taken first.
 import type { Log } from '#src/lib/log.ts';
+import type { Service } from '#src/lib/service.ts';
+import { aborted, sleep } from '#src/lib/wait.ts';
+import { isNova } from '#src/nova/exceptions.ts';
 import { VM_STATES } from '#src/nova/states.ts';
 import type { Placement } from '#src/openstack/types.ts';
-import { type Asking, instancesByFilters } from '../records.ts';
+import { type Asking, type Instance, instancesByFilters } from '../records.ts';
+import type { InstanceOperations } from '../types.ts';
 
 export interface InterruptedBuildParts {
   readonly asking: Asking;
-  readonly placement: Placement;
+  readonly operations: Pick<InstanceOperations, 'isBuilding'>;
   readonly log: Log;
-  readonly providerUuid: string;
 }
 
-/** `known`: instances that were looked after already. */
-export async function failInterruptedBuilds(
-  { asking, placement, log, providerUuid }: InterruptedBuildParts,
+/** How long after the queues are consumed all that waited in them has been taken. */
+const TAKEN_AFTER_MS = 5000;
+
+/** To be asked before messages are taken. `known`: instances that are this host's already. */
+export async function unclaimedConsumers(
+  { placement, providerUuid }: { readonly placement: Placement; readonly providerUuid: string },
   known: ReadonlySet<string>,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly string[]> {
   const consumers = Object.keys(await placement.getProviderAllocations(providerUuid, signal));
-  const unknown = consumers.filter((uuid) => !known.has(uuid));
-  if (unknown.length === 0) return;
-  for (const instance of await instancesByFilters(asking, { vm_state: VM_STATES.building, uuid: unknown }, [])) {
-    instance.set('vm_state', VM_STATES.error).set('task_state', null);
-    await asking.conductor.save(asking.context, instance);
-    log.warn('build was interrupted', { instance: instance.get('uuid') });
+  return consumers.filter((uuid) => !known.has(uuid));
+}
+
+/** Those of `uuids` that are still to be built, by nobody. */
+export async function failInterruptedBuilds(
+  { asking, operations, log }: InterruptedBuildParts,
+  uuids: readonly string[],
+): Promise<void> {
+  if (uuids.length === 0) return;
+  const filters = { vm_state: VM_STATES.building, uuid: uuids };
+  for (const instance of await instancesByFilters(asking, filters, [])) {
+    const uuid = instance.get('uuid');
+    if (operations.isBuilding(uuid) || (instance.find('host') ?? null) !== null) continue;
+    if (await giveUp(asking, instance)) log.warn('build was interrupted', { instance: uuid });
+  }
+}
+
+/** False: somebody has gone on with it meanwhile. */
+async function giveUp({ conductor, context }: Asking, instance: Instance): Promise<boolean> {
+  const expectedTaskState = [instance.find('task_state') ?? null];
+  instance.set('vm_state', VM_STATES.error).set('task_state', null);
+  try {
+    await conductor.save(context, instance, { expectedTaskState });
+    return true;
+  } catch (error) {
+    if (isNova(error, 'UnexpectedTaskStateError')) return false;
+    throw error;
+  }
+}
+
+/** Looks once, when the messages that waited have been taken. */
+export class InterruptedBuilds implements Service {
+  readonly name = 'interrupted builds';
+  readonly #parts: InterruptedBuildParts;
+  readonly #uuids: readonly string[];
+  readonly #ending = new AbortController();
+  #work: Promise<void> = Promise.resolve();
+
+  constructor(parts: InterruptedBuildParts, uuids: readonly string[]) {
+    this.#parts = parts;
+    this.#uuids = uuids;
+  }
+
+  async start(): Promise<void> {
+    this.#work = this.#look();
+  }
+
+  async stop(signal: AbortSignal): Promise<void> {
+    this.#ending.abort();
+    await Promise.race([this.#work, aborted(signal)]);
+  }
+
+  async #look(): Promise<void> {
+    try {
+      await sleep(TAKEN_AFTER_MS, this.#ending.signal);
+      await failInterruptedBuilds(this.#parts, this.#uuids);
+    } catch (error) {
+      if (this.#ending.signal.aborted) return;
+      this.#parts.log.error('interrupted builds not looked after', { error });
+    }
   }
 }

@@ -19,6 +19,7 @@ import { PeriodicRunner } from '../periodic/runner.ts';
 import { periodicTasks } from '../periodic/tasks.ts';
 import { type Asking, findService } from '../records.ts';
 import { initHost, resumeMoves } from '../recovery/init-host.ts';
+import { InterruptedBuilds } from '../recovery/interrupted-builds.ts';
 import { readProviderAdditions } from '../resources/provider-config.ts';
 import { HostResourceTracker } from '../resources/tracker.ts';
 import type { ComputeOperations } from '../operations.ts';
@@ -94,7 +95,7 @@ class ComputeService implements Service {
     const services = this.#services(tracker);
     const operations = createInstanceOperations(services);
     this.#operations = operations;
-    const instances = await initHost(services, operations, this.#asking.context, signal);
+    const { instances, unclaimed } = await initHost(services, operations, this.#asking.context, signal);
     const record = await this.#register(identified.record);
     tracker.useService(record.get('id'));
     await this.#firstUpdate(tracker, signal);
@@ -102,7 +103,7 @@ class ComputeService implements Service {
     if (identified.record) await resumeMoves(services, operations, { asking: this.#asking, instances }, signal);
     this.#servers = this.#createServers(services, operations);
     for (const server of this.#servers) await server.start(signal);
-    this.#background = this.#createBackground({ services, operations, tracker, record });
+    this.#background = this.#createBackground({ services, operations, tracker, record, unclaimed });
     for (const service of this.#background) await service.start(signal);
     log.info('compute is up', { host: this.#config.host, node: identified.nodeName, version: record.get('version') });
   }
@@ -220,8 +221,9 @@ class ComputeService implements Service {
     readonly operations: InstanceOperations;
     readonly tracker: HostResourceTracker;
     readonly record: ServiceRecord;
+    readonly unclaimed: readonly string[];
   }): readonly Service[] {
-    const { services, operations, tracker, record } = running;
+    const { services, operations, tracker, record, unclaimed } = running;
     const { log, transport, virt } = this.#parts;
     const { host, service, power } = this.#config;
     const conductor = createConductor(transport.client({ timeoutMs: Math.max(service.reportIntervalMs, 10_000) }));
@@ -229,10 +231,11 @@ class ComputeService implements Service {
     const sync = { host, poolSize: power.syncPoolSize, conductor: services.conductor, virt, operations };
     const powerSync = new PowerSync({ ...sync, locks: this.#locks, log });
     if (power.handleVirtLifecycleEvents) powerSync.follow(this.#following.signal);
-    if (!service.periodicEnable) return [heartbeat];
+    const interrupted = new InterruptedBuilds({ asking: this.#asking, operations, log }, unclaimed);
+    if (!service.periodicEnable) return [heartbeat, interrupted];
     const updateResources = tracker.update.bind(tracker);
     const tasks = periodicTasks({ services, operations, powerSync, updateResources });
-    return [heartbeat, new PeriodicRunner(tasks, { log, fuzzyDelayMs: service.periodicFuzzyDelayMs })];
+    return [heartbeat, interrupted, new PeriodicRunner(tasks, { log, fuzzyDelayMs: service.periodicFuzzyDelayMs })];
   }
 }
 

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { recoveryPlan, type RecoveryView } from '#src/compute/recovery/recovery-plan.ts';
 import { removeEvacuated } from '#src/compute/recovery/evacuated.ts';
-import { failInterruptedBuilds } from '#src/compute/recovery/interrupted-builds.ts';
+import { failInterruptedBuilds, unclaimedConsumers } from '#src/compute/recovery/interrupted-builds.ts';
 import { recoverInstances } from '#src/compute/recovery/recover-instances.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { RequestContext } from '#src/nova/context.ts';
@@ -235,21 +235,45 @@ describe('evacuated instances', () => {
 });
 
 describe('builds that were never claimed', () => {
-  it('end in error, and nothing is asked when every consumer is known', async () => {
-    const placement = new MemoryPlacement();
-    placement.allocations.set('known', { rp: { resources: {} } });
-    const conductor = new FakeConductor().on('InstanceList.get_by_filters', () =>
-      listOf('InstanceList', [instance('lost', { vm_state: 'building', task_state: 'scheduling' })]),
-    );
-    const parts = { asking: { conductor, context }, placement, log: silentLog, providerUuid: 'rp' };
+  const waiting = (uuid: string, fields: object = {}) =>
+    instance(uuid, { vm_state: 'building', task_state: 'scheduling', host: null, ...fields });
 
-    await failInterruptedBuilds(parts, new Set(['known']), signal);
+  it('are those of consumers that are no instances of this host', async () => {
+    const placement = new MemoryPlacement();
+    for (const uuid of ['known', 'lost']) placement.allocations.set(uuid, { rp: { resources: {} } });
+
+    const found = await unclaimedConsumers({ placement, providerUuid: 'rp' }, new Set(['known']), signal);
+
+    expect(found).toEqual(['lost']);
+  });
+
+  it('end in error, but for those whose message has come, or that somebody has', async () => {
+    const conductor = new FakeConductor().on('InstanceList.get_by_filters', () =>
+      listOf('InstanceList', [waiting('lost'), waiting('come'), waiting('claimed', { host: 'h' })]),
+    );
+    const operations = new FakeOperations();
+    operations.building.add('come');
+    const parts = { asking: { conductor, context }, operations, log: silentLog };
+
+    await failInterruptedBuilds(parts, []);
     const callsBefore = conductor.calls.length;
-    placement.allocations.set('lost', { rp: { resources: {} } });
-    await failInterruptedBuilds(parts, new Set(['known']), signal);
+    await failInterruptedBuilds(parts, ['lost', 'come', 'claimed']);
 
     expect(callsBefore).toBe(0);
-    expect(conductor.calls[0]?.args).toEqual([{ vm_state: 'building', uuid: ['lost'] }]);
-    expect(conductor.named('Instance.save')[0]?.changes).toEqual({ vm_state: 'error', task_state: null });
+    expect(conductor.calls[0]?.args).toEqual([{ vm_state: 'building', uuid: ['lost', 'come', 'claimed'] }]);
+    const saved = conductor.named('Instance.save');
+    expect(saved.map(({ changes }) => changes)).toEqual([{ vm_state: 'error', task_state: null }]);
+    expect(saved[0]?.options).toEqual({ expectedTaskState: ['scheduling'] });
+  });
+
+  it('are left to whoever has gone on with them meanwhile', async () => {
+    const conductor = new FakeConductor()
+      .on('InstanceList.get_by_filters', () => listOf('InstanceList', [waiting('lost')]))
+      .on('Instance.save', () => {
+        throw remote('UnexpectedTaskStateError', 'it is networking');
+      });
+    const parts = { asking: { conductor, context }, operations: new FakeOperations(), log: silentLog };
+
+    await expect(failInterruptedBuilds(parts, ['lost'])).resolves.toBeUndefined();
   });
 });
