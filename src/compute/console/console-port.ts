@@ -9,6 +9,8 @@ const ADMISSION_MS = 30_000;
 /** A proxy that is gone without a word is noticed by the kernel. */
 const KEEP_ALIVE_MS = 30_000;
 const LAST_LINE_MS = 1000;
+/** Proxies lose what comes together with the end. */
+const BEFORE_END_MS = 100;
 const TAKEN_OVER = '\r\n[another client has taken over this console]\r\n';
 const UNAVAILABLE = '\r\n[this console is not available now: the server does not run, or its host has the console]\r\n';
 const FAILED = '\r\n[this console cannot be reached now]\r\n';
@@ -131,7 +133,10 @@ export class ConsolePort {
 
 /** A client that does not read its last line does not keep the console. */
 function endSoon(socket: Socket, text = ''): void {
-  socket.end(text);
-  const timer = setTimeout(() => socket.destroy(), LAST_LINE_MS).unref();
-  socket.once('close', () => clearTimeout(timer));
+  if (text !== '' && socket.writable) socket.write(text);
+  const timers = [
+    setTimeout(() => socket.end(), text === '' ? 0 : BEFORE_END_MS).unref(),
+    setTimeout(() => socket.destroy(), LAST_LINE_MS).unref(),
+  ];
+  socket.once('close', () => timers.forEach(clearTimeout));
 }
