@@ -1,6 +1,7 @@
 // A second host on this machine: an engine, a compute and, when it is wanted, a Neutron agent of its own.
 import { appendFileSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EngineClient } from '#src/client/client.ts';
 import type { Cloud } from './cloud.ts';
 import { run } from './commands.ts';
@@ -9,6 +10,8 @@ import { mounts, services, waitForCompute } from './first-server.ts';
 import { bin, engineAnswers, overrideFile } from './node.ts';
 import type { Processes } from './processes.ts';
 import { type LabPaths, PORTS } from './settings.ts';
+
+const UNMOUNT_ATTEMPTS = 25;
 
 export interface SecondNodeOptions {
   /** Size of the file system of the engine's data. */
@@ -144,9 +147,22 @@ migration_address = 127.0.0.1:${PORTS.secondEngine}
     await this.#processes.stop(this.engineName);
     const inside = mounts().filter((path) => path.startsWith(`${this.#directory}/`));
     for (const path of inside.toReversed()) await run(['umount', path]);
-    await run(['umount', this.#directory]);
+    await unmountSoon(this.#directory);
     for (const path of [`${this.#directory}.img`, this.#directory, join(this.#paths.data, this.computeName)]) {
       rmSync(path, { recursive: true, force: true });
+    }
+  }
+}
+
+/** What a daemon that has ended started last may take a moment to be gone. */
+async function unmountSoon(directory: string): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await run(['umount', directory]);
+      return;
+    } catch (error) {
+      if (attempt === UNMOUNT_ATTEMPTS) throw error;
+      await sleep(200);
     }
   }
 }
