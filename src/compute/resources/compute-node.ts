@@ -25,16 +25,21 @@ export interface NodeContents {
   readonly hypervisorType: string;
 }
 
-/** Undefined when there is none; a deleted one is found too, and comes back to life with the next save. */
+/** Undefined when there is none; a deleted one is found too, and comes back to life. */
 export async function findComputeNode(
   conductor: Conductor,
   context: RequestContext,
   uuid: string,
 ): Promise<ComputeNode | undefined> {
   const call = { object: 'ComputeNode', method: 'get_by_uuid', args: [uuid] } as const;
+  const withDeleted = context.withReadDeleted('yes');
   try {
-    const node = expectObject(await conductor.classMethod(context.withReadDeleted('yes'), call), 'ComputeNode');
-    if (node.find('deleted') === true) node.set('deleted', false).set('deleted_at', null);
+    const node = expectObject(await conductor.classMethod(withDeleted, call), 'ComputeNode');
+    if (node.find('deleted') !== true) return node;
+    // whoever deleted it took its host out of the cell as well: it is to be discovered anew
+    node.set('deleted', false).set('deleted_at', null).set('mapped', 0);
+    // at once: every later save is in a context for which it is not there
+    await conductor.save(withDeleted, node);
     return node;
   } catch (error) {
     if (isNova(error, 'ComputeHostNotFound')) return undefined;

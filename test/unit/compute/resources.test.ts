@@ -171,7 +171,12 @@ describe('the compute node', () => {
 
     await world.tracker();
 
-    expect(world.conductor.named('ComputeNode.save')[0]?.changes).toMatchObject({ deleted: false, deleted_at: null });
+    expect(world.conductor.named('ComputeNode.save')[0]?.changes).toMatchObject({
+      deleted: false,
+      deleted_at: null,
+      mapped: 0,
+    });
+    expect(world.conductor.named('ComputeNode.save')[0]?.context.toWire()).toMatchObject({ read_deleted: 'yes' });
   });
 
   it('refuses an engine that has become another node', async () => {
