@@ -6,6 +6,7 @@ import { BuildQueue } from './build/build-queue.ts';
 import { SerialConsoles } from './console/serial-consoles.ts';
 import { EventInbox } from './events/event-inbox.ts';
 import { InstanceNetworks } from './network/instance-networks.ts';
+import { PortRights } from './network/port-rights.ts';
 import { Plugger } from './network/plug.ts';
 import type { ComputeServices } from './types.ts';
 import { InstanceVolumes } from './volumes/instance-volumes.ts';
@@ -13,6 +14,7 @@ import { InstanceVolumes } from './volumes/instance-volumes.ts';
 export interface OperationTools {
   readonly inbox: EventInbox;
   readonly networks: InstanceNetworks;
+  readonly portRights: PortRights;
   readonly plugger: Plugger;
   readonly volumes: InstanceVolumes;
   readonly builds: BuildQueue;
@@ -25,6 +27,7 @@ export interface OperationTools {
 
 export function createOperationTools(services: ComputeServices): OperationTools {
   const { config, log, rpc, vifs } = services;
+  const portRights = new PortRights();
   const scheduler = createSchedulerClient(rpc);
   const tell = async (what: string, cast: () => Promise<void>): Promise<void> => {
     if (!config.periodic.trackInstanceChanges) return;
@@ -32,7 +35,8 @@ export function createOperationTools(services: ComputeServices): OperationTools 
   };
   return {
     inbox: new EventInbox(),
-    networks: new InstanceNetworks(services),
+    networks: new InstanceNetworks(services, portRights),
+    portRights,
     plugger: new Plugger(vifs, log),
     volumes: new InstanceVolumes(services),
     consoles: new SerialConsoles(services),

@@ -112,8 +112,9 @@ export class FakeNeutron implements Neutron {
   async createPort(credentials: Credentials, body: Attributes, signal?: AbortSignal): Promise<NeutronPort> {
     signal?.throwIfAborted();
     const making = this.#request({ what: 'POST port', as: credentials.kind, body }, undefined).then(() => {
-      const port = this.#newPort(body);
+      const port = { ...this.#newPort(body), ...this.#binding(body) };
       this.ports.set(port.id, port);
+      if (typeof body['binding:host_id'] === 'string') this.onBound(port);
       return port;
     });
     if (!signal) return await making;

@@ -20,7 +20,7 @@ export class InterfaceOperations {
   constructor(services: ComputeServices, tools: OperationTools) {
     this.#services = services;
     this.#tools = tools;
-    this.#ports = new SinglePort(services);
+    this.#ports = new SinglePort(services, tools.portRights);
   }
 
   /** The VIF as Nova's API reads it. Nothing of it is left after a failure. */

@@ -15,6 +15,7 @@ import { serviceCredentials } from './credentials.ts';
 import { releasePorts, unbindFromHost } from './deallocate.ts';
 import { cachedVifs, reloadCache, saveVifs } from './info-cache.ts';
 import { bindPort, createMissingPorts, type MadePort, type PortMaker, registerPort } from './make-ports.ts';
+import type { PortRights } from './port-rights.ts';
 import type { NetworkWishes } from './request.ts';
 
 type Instance = NovaObject<'Instance'>;
@@ -70,8 +71,10 @@ export class InstanceNetworks {
   readonly #host: string;
   readonly #ovsBridge: string;
   readonly #turns = new Turns(ALLOCATIONS_AT_ONCE);
+  readonly #rights: PortRights;
 
-  constructor({ neutron, conductor, log, locks, config }: ComputeServices) {
+  constructor({ neutron, conductor, log, locks, config }: ComputeServices, rights: PortRights) {
+    this.#rights = rights;
     this.#neutron = neutron;
     this.#conductor = conductor;
     this.#log = log;
@@ -97,7 +100,7 @@ export class InstanceNetworks {
   }
 
   /**
-   * Ports as planned, bound to this host once `bindAfter` is settled. After a failure, which that of `bindAfter` is as well, no
+   * Ports as planned, bound to this host; those that exist already once `bindAfter` is settled. After a failure, which that of `bindAfter` is as well, no
    * port is left of those made here.
    */
   async allocate(
@@ -115,6 +118,7 @@ export class InstanceNetworks {
       conductor: this.#conductor,
       log: this.#log,
       host: this.#host,
+      rights: this.#rights,
       context,
       instance,
       signal,
@@ -131,7 +135,7 @@ export class InstanceNetworks {
     bindAfter: Promise<void>,
   ): Promise<Bound> {
     maker.signal.throwIfAborted();
-    const made = await createMissingPorts(maker, interfaces, groups);
+    const made = await createMissingPorts(maker, interfaces, { securityGroups: groups, hasDns });
     try {
       await bindAfter;
       return { made, bound: await settled(made.map((port) => bindPort(maker, port, hasDns))), hasDns };

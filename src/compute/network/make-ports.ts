@@ -9,6 +9,7 @@ import type { NeutronPort } from '#src/openstack/types.ts';
 import { ownValue } from '#src/lib/own-value.ts';
 import { type Asking, type ChosenInterface, refuseFailedBinding } from './choose-networks.ts';
 import { serviceCredentials, userCredentials } from './credentials.ts';
+import type { PortRights } from './port-rights.ts';
 
 export const UNDO_LIMIT_MS = 60_000;
 /** How long the answer about a new port is waited for when the instance is not wanted any more. */
@@ -17,25 +18,36 @@ const ANSWER_LIMIT_MS = 10_000;
 export interface MadePort {
   readonly chosen: ChosenInterface;
   readonly port: NeutronPort;
+  /** To this host, by the request that made it. */
+  readonly isBound: boolean;
+}
+
+/** What the ports of an instance have in common. */
+export interface PortCustoms {
+  /** Ids. */
+  readonly securityGroups: readonly string[];
+  /** Whether Neutron names ports in DNS. */
+  readonly hasDns: boolean;
 }
 
 export interface PortMaker extends Asking {
   readonly conductor: Conductor;
   readonly log: Log;
   readonly host: string;
+  readonly rights: PortRights;
 }
 
 /** All ports that are missing, side by side; the order is that of the interfaces. None is left when one fails. */
 export async function createMissingPorts(
   maker: PortMaker,
   interfaces: readonly ChosenInterface[],
-  securityGroups: readonly string[],
+  customs: PortCustoms,
 ): Promise<readonly MadePort[]> {
   const results = await Promise.allSettled(
-    interfaces.map(async (chosen) => ({
-      chosen,
-      port: chosen.port ?? (await createPort(maker, chosen, securityGroups)),
-    })),
+    interfaces.map(async (chosen) => {
+      if (chosen.port === null) return await createPort(maker, chosen, customs);
+      return { chosen, port: chosen.port, isBound: false };
+    }),
   );
   const made = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   const failure = results.find((result) => result.status === 'rejected');
@@ -44,28 +56,44 @@ export async function createMissingPorts(
   throw failure === undefined ? maker.signal.reason : failure.reason;
 }
 
-async function createPort(
-  maker: PortMaker,
-  chosen: ChosenInterface,
-  securityGroups: readonly string[],
-): Promise<NeutronPort> {
-  const { neutron, context, instance, signal } = maker;
+/** In the user's name and unbound, or, when Neutron allowed the same a moment ago, bound at once in the service user's. */
+async function createPort(maker: PortMaker, chosen: ChosenInterface, customs: PortCustoms): Promise<MadePort> {
+  const { context, instance, rights } = maker;
   const { network, address } = chosen;
-  refuseUnfiltered(chosen, securityGroups);
+  refuseUnfiltered(chosen, customs.securityGroups);
+  const hasSecurityGroups = customs.securityGroups.length > 0;
+  const wish = { context, projectId: instance.get('project_id'), networkId: network.id, hasSecurityGroups };
+  // an address has rules of its own in Neutron's policy
+  const isBound = address === null && rights.isProven(wish);
   const body = {
     device_id: instance.get('uuid'),
     ...(address !== null && { fixed_ips: [{ ip_address: address }] }),
     network_id: network.id,
     admin_state_up: true,
     tenant_id: instance.get('project_id'),
-    ...(securityGroups.length > 0 && { security_groups: securityGroups }),
+    ...(hasSecurityGroups && { security_groups: customs.securityGroups }),
+    ...(isBound && bindingOf(maker, chosen, customs.hasDns)),
   };
+  const port = await requestPort(maker, { body, isBound, address });
+  await refuseUnusable(maker, port);
+  if (address === null) rights.prove(wish);
+  return { chosen, port, isBound };
+}
+
+interface NewPort {
+  readonly body: Readonly<Record<string, unknown>> & { readonly network_id: string };
+  readonly isBound: boolean;
+  readonly address: string | null;
+}
+
+async function requestPort(maker: PortMaker, { body, isBound, address }: NewPort): Promise<NeutronPort> {
+  const { neutron, context, instance, signal } = maker;
+  const credentials = isBound ? serviceCredentials(context) : userCredentials(context);
   // a request that is given up may make its port all the same, which nobody would know of then: its answer is waited for
   using patience = lenient(signal, ANSWER_LIMIT_MS);
-  const port = await neutron.createPort(userCredentials(context), body, patience.signal).catch((error: unknown) => {
-    throw asNovaError(error, { networkId: network.id, address, instanceUuid: instance.get('uuid') });
+  return await neutron.createPort(credentials, body, patience.signal).catch((error: unknown) => {
+    throw asNovaError(error, { networkId: body.network_id, address, instanceUuid: instance.get('uuid') });
   });
-  return await refuseUnusable(maker, port);
 }
 
 /** Neutron filters by addresses: port security without a subnet, or groups without port security, cannot work. */
@@ -78,33 +106,41 @@ function refuseUnfiltered({ network }: ChosenInterface, securityGroups: readonly
   throw novaException('InvalidInput', { reason });
 }
 
-async function refuseUnusable(maker: PortMaker, port: NeutronPort): Promise<NeutronPort> {
+async function refuseUnusable(maker: PortMaker, port: NeutronPort): Promise<void> {
   const { instance } = maker;
   try {
     if (port['resource_request'] !== undefined && port['resource_request'] !== null) {
       const params = { instance_uuid: instance.get('uuid'), network_id: port.network_id };
       throw novaException('NetworksWithQoSPolicyNotSupported', params);
     }
-    return refuseFailedBinding(port);
+    refuseFailedBinding(port);
   } catch (error) {
     await deletePort(maker, port.id);
     throw error;
   }
 }
 
-/** Binds one port to this host. */
-export async function bindPort(maker: PortMaker, { chosen, port }: MadePort, hasDns: boolean): Promise<NeutronPort> {
-  const { neutron, context, instance, host, signal } = maker;
+/** Binds one port to this host, unless it is. */
+export async function bindPort(maker: PortMaker, made: MadePort, hasDns: boolean): Promise<NeutronPort> {
+  const { neutron, context, instance, signal } = maker;
+  const { chosen, port, isBound } = made;
+  if (isBound) return port;
   const profile = chosen.port?.['binding:profile'];
   const changes = {
     device_id: instance.get('uuid'),
-    device_owner: `compute:${instance.find('availability_zone') ?? 'None'}`,
-    'binding:host_id': host,
+    ...bindingOf(maker, chosen, hasDns),
     ...(isFilledObject(profile) && { 'binding:profile': profile }),
-    ...(hasDns && !hasOwnDomain(chosen) && { dns_name: instance.find('hostname') ?? '' }),
   };
   const bound = await neutron.updatePort(serviceCredentials(context), port.id, changes, signal);
   return refuseFailedBinding(bound);
+}
+
+function bindingOf({ instance, host }: PortMaker, chosen: ChosenInterface, hasDns: boolean): Record<string, unknown> {
+  return {
+    device_owner: `compute:${instance.find('availability_zone') ?? 'None'}`,
+    'binding:host_id': host,
+    ...(hasDns && !hasOwnDomain(chosen) && { dns_name: instance.find('hostname') ?? '' }),
+  };
 }
 
 /** Registers a bound port with Nova; in a network with a domain of its own the user names the port. */

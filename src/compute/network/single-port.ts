@@ -13,25 +13,28 @@ import { releasePorts } from './deallocate.ts';
 import { cachedVifs, reloadCache, saveVifs } from './info-cache.ts';
 import { cacheLock } from './instance-networks.ts';
 import { bindPort, createMissingPorts, type MadePort, type PortMaker, registerPort } from './make-ports.ts';
+import type { PortRights } from './port-rights.ts';
 import type { NetworkWish } from './request.ts';
 
 type Instance = NovaObject<'Instance'>;
 
 export class SinglePort {
   readonly #services: ComputeServices;
+  readonly #rights: PortRights;
 
-  constructor(services: ComputeServices) {
+  constructor(services: ComputeServices, rights: PortRights) {
     this.#services = services;
+    this.#rights = rights;
   }
 
   /** A port as wished, bound to this host and in Nova's cache, behind the others. Nothing is left of it after a failure. */
   async add(context: RequestContext, instance: Instance, wish: NetworkWish, signal: AbortSignal): Promise<Vif> {
     const { neutron, conductor, log, config } = this.#services;
-    const maker: PortMaker = { neutron, conductor, log, host: config.host, context, instance, signal };
-    const made = await this.#make(maker, wish);
+    const rights = this.#rights;
+    const maker: PortMaker = { neutron, conductor, log, host: config.host, rights, context, instance, signal };
+    const hasDns = (await neutron.extensions(serviceCredentials(context), signal)).has('dns-integration');
+    const made = await this.#make(maker, wish, hasDns);
     try {
-      const extensions = await neutron.extensions(serviceCredentials(context), signal);
-      const hasDns = extensions.has('dns-integration');
       const bound = await bindPort(maker, made, hasDns);
       await registerPort(maker, made, hasDns);
       const around = await readSurroundings(neutron, context, { ports: [bound] }, signal);
@@ -52,14 +55,15 @@ export class SinglePort {
     }
   }
 
-  async #make(maker: PortMaker, wish: NetworkWish): Promise<MadePort> {
+  async #make(maker: PortMaker, wish: NetworkWish, hasDns: boolean): Promise<MadePort> {
     const isFree = wish.portId === null && wish.networkId === null;
     const wishes = { isAuto: false, isNone: false, list: isFree ? [] : [wish] };
     const chosen = await chooseInterfaces(maker, wishes);
     const [only] = chosen;
     const projectId = maker.instance.get('project_id') ?? '';
     if (only === undefined) throw novaException('InterfaceAttachFailedNoNetwork', { project_id: projectId });
-    const [made] = await createMissingPorts(maker, [isFree ? { ...only, address: wish.address } : only], []);
+    const interfaces = [isFree ? { ...only, address: wish.address } : only];
+    const [made] = await createMissingPorts(maker, interfaces, { securityGroups: [], hasDns });
     if (made === undefined) throw novaException('InterfaceAttachFailed', { instance_uuid: maker.instance.get('uuid') });
     return made;
   }

@@ -1,4 +1,5 @@
 // Building an instance: the way up, and every way down.
+import { randomUUID } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { DiskTooSmallError } from '#drivers/virt/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
@@ -96,6 +97,25 @@ describe('a build that succeeds', () => {
     expect(rights).toContain('POST port user');
     expect(rights).toContain('PUT port service');
     expect(rights.find((line) => line.startsWith('GET networks'))).toBe('GET networks user');
+  });
+
+  it('makes and binds the next port of a user in one request, but for addresses, which Neutron has rules for', async () => {
+    await using harness = new ComputeHarness();
+    const network = harness.neutron.addNetwork();
+    const build = async (wish: Readonly<Record<string, unknown>>, changes = {}) => {
+      const from = harness.neutron.requests.length;
+      const instance = instanceOf({ uuid: randomUUID(), ...changes });
+      await harness.build(instance, { requested_networks: networkRequests({ network_id: network.id, ...wish }) });
+      const port = [...harness.neutron.ports.values()].find(({ device_id: id }) => id === uuidOf(instance));
+      const writes = harness.neutron.requests.slice(from).filter(({ what }) => /POST|PUT/u.test(what));
+      return { bound: port?.['binding:host_id'], writes: writes.map(({ what, as }) => `${what} ${as}`) };
+    };
+    const both = ['POST port user', 'PUT port service'];
+
+    expect(await build({})).toEqual({ bound: HOST, writes: both });
+    expect(await build({})).toEqual({ bound: HOST, writes: ['POST port service'] });
+    expect(await build({ address: '10.77.0.77' })).toEqual({ bound: HOST, writes: both });
+    expect(await build({}, { project_id: 'another' })).toEqual({ bound: HOST, writes: both });
   });
 
   it("keeps the user's port when the instance goes", async () => {
