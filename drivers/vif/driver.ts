@@ -13,6 +13,23 @@ export interface BoundVif {
   readonly bridge: string | null;
   readonly mtu: number | null;
   readonly details: Readonly<Record<string, unknown>>;
+  readonly rates: VifRates;
+}
+
+/** Limits of one direction; null: none. */
+export interface FlowRate {
+  /** A second, in the long run. */
+  readonly averageBytes: number;
+  /** A second, at any time. */
+  readonly peakBytes: number | null;
+  /** At once after a pause, as fast as the peak. */
+  readonly burstBytes: number | null;
+}
+
+export interface VifRates {
+  /** To the guest. */
+  readonly inbound: FlowRate | null;
+  readonly outbound: FlowRate | null;
 }
 
 export interface VifDriver {
@@ -20,6 +37,7 @@ export interface VifDriver {
   readonly types: readonly string[];
   /**
    * Makes the host's end as Neutron expects it, and the end for the container. Idempotent: what exists and is right stays.
+   * Its rates hold from then on, also while the guest runs already; those of an earlier plug go.
    * Undone completely when it fails.
    */
   plug(vif: BoundVif, guestInterface: string, signal: AbortSignal): Promise<SpawnNic>;

@@ -26,7 +26,7 @@ export interface OperationTools {
 }
 
 export function createOperationTools(services: ComputeServices): OperationTools {
-  const { config, log, rpc, vifs } = services;
+  const { config, log, rpc } = services;
   const portRights = new PortRights();
   const scheduler = createSchedulerClient(rpc);
   const tell = async (what: string, cast: () => Promise<void>): Promise<void> => {
@@ -37,7 +37,7 @@ export function createOperationTools(services: ComputeServices): OperationTools 
     inbox: new EventInbox(),
     networks: new InstanceNetworks(services, portRights),
     portRights,
-    plugger: new Plugger(vifs, log),
+    plugger: new Plugger(services),
     volumes: new InstanceVolumes(services),
     consoles: new SerialConsoles(services),
     builds: new BuildQueue(config.build.maxConcurrentBuilds, log),

@@ -269,7 +269,7 @@ class LockedOperations implements ComputeOperations {
 
   async plugInterfaces(_context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
     await this.#locked(instance, async () => {
-      await this.#tools.plugger.plug(cachedVifs(instance), signal);
+      await this.#tools.plugger.plug(instance, cachedVifs(instance), signal);
     });
   }
 

@@ -91,7 +91,10 @@ export class FakeControlPlane implements RpcClient {
     },
     'Instance.get_by_uuid': ({ args, kwargs }) => {
       const row = this.#row(String(kwargs['uuid'] ?? args[0]));
-      return objectOf('Instance', '2.7', structuredClone(row));
+      // messages and rows made of them do not all have it, the database does
+      const flavor = objectOf('Flavor', '1.2', { id: 1, memory_mb: 64, vcpus: 1, root_gb: 1, extra_specs: {} });
+      const wantsFlavor = (kwargs['expected_attrs'] as string[] | undefined)?.includes('flavor') === true;
+      return objectOf('Instance', '2.7', structuredClone({ ...(wantsFlavor && { flavor }), ...row }));
     },
     'Migration.save': (sent) => {
       Object.assign(this.migrations.get(dataOf(sent)['id']) ?? {}, sent.changes);

@@ -1,9 +1,10 @@
 // Extra specs of flavors, on a real Nova: what they limit, and what a host refuses.
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { waitForStatus } from './lab/first-server.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { run } from './lab/commands.ts';
+import { addressOf, waitForPing, waitForStatus } from './lab/first-server.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
-import { activeServer, cloud, deleteServer, engine, newServer, paths } from './lab/suite.ts';
+import { activeServer, cloud, deleteServer, engine, lab, newServer, paths } from './lab/suite.ts';
 
 let before: Residue;
 const flavors: string[] = [];
@@ -44,6 +45,53 @@ it('limit processor time and disk, and let containers run containers', async () 
   await deleteServer(server.id);
 });
 
+describe('limit the bandwidth of interfaces', () => {
+  let id: string;
+  let network: string;
+
+  const portsOf = async (): Promise<readonly string[]> => {
+    const path = `/v2.0/ports?device_id=${id}`;
+    const { ports } = await cloud.get<{ ports: readonly { id: string }[] }>(cloud.network, path);
+    return ports.map((port) => `tap${port.id.slice(0, 11)}`);
+  };
+  const limitsOf = async (end: string) => ({
+    inbound: await run(['tc', 'class', 'show', 'dev', end]),
+    outbound: await run(['nft', 'list', 'chain', 'netdev', 'nova', end]).catch(() => ''),
+  });
+  const isLimited = { inbound: /rate 8192Kbit ceil 16384Kbit/, outbound: /limit rate over 2 mbytes\/second/ };
+
+  it('from the boot on, of those that are attached later, and after a reboot', async () => {
+    network = (await lab()).network;
+    const limits = {
+      'quota:vif_inbound_average': '1000',
+      'quota:vif_inbound_peak': '2000',
+      'quota:vif_outbound_average': '2048',
+    };
+    const server = await activeServer({ name: 'narrow', flavor: await newFlavor(limits) });
+    id = server.id;
+    await waitForPing(addressOf(server) ?? '', network);
+    await cloud.post(cloud.compute, `/servers/${id}/os-interface`, { interfaceAttachment: { net_id: network } });
+    await cloud.action(id, { reboot: { type: 'HARD' } });
+    await waitForStatus(cloud, id, 'ACTIVE');
+
+    const ends = await portsOf();
+    expect(ends).toHaveLength(2);
+    for (const end of ends) {
+      const { inbound, outbound } = await limitsOf(end);
+      expect(inbound).toMatch(isLimited.inbound);
+      expect(outbound).toMatch(isLimited.outbound);
+    }
+  });
+
+  it('until it has a flavor without them', async () => {
+    await cloud.action(id, { resize: { flavorRef: await newFlavor({}, { ram: 192 }) } });
+    await waitForStatus(cloud, id, 'VERIFY_RESIZE');
+
+    for (const end of await portsOf()) expect(await limitsOf(end)).toEqual({ inbound: '', outbound: '' });
+    await deleteServer(id);
+  });
+});
+
 it.each([
   [
     'privileged containers',
@@ -53,10 +101,10 @@ it.each([
   ],
   ['what is neither true nor false', { 'lxd:isolated': 'perhaps' }, {}, /neither true nor false/],
   [
-    'limits of interfaces',
-    { 'quota:vif_inbound_average': '100' },
+    'limits of interfaces without an average',
+    { 'quota:vif_inbound_peak': '100' },
     {},
-    /quota:vif_inbound_average of the flavor is not supported/,
+    /without quota:vif_inbound_average/,
   ],
   ['ephemeral disks', {}, { 'OS-FLV-EXT-DATA:ephemeral': 1 }, /phemeral.* disks are not supported/],
   ['swap disks', {}, { swap: 64 }, /wap disks are not supported/],

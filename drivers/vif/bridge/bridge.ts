@@ -4,6 +4,7 @@ import type { Host } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { SpawnNic } from '../../virt/driver.ts';
+import { EndRates } from '../common/rates.ts';
 import type { BoundVif, VifContext, VifDriver, VifModule } from '../driver.ts';
 
 /** Nova and the agent both cut at eleven characters of the id, so that names fit into IFNAMSIZ. */
@@ -21,9 +22,11 @@ interface Ends {
 class BridgeVif implements VifDriver {
   readonly types = ['bridge'];
   readonly #context: VifContext;
+  readonly #rates: EndRates;
 
   constructor(context: VifContext) {
     this.#context = context;
+    this.#rates = new EndRates(context.host);
   }
 
   async plug(vif: BoundVif, guestInterface: string, signal: AbortSignal): Promise<SpawnNic> {
@@ -31,7 +34,8 @@ class BridgeVif implements VifDriver {
     const ends = endsOf(vif);
     await using revert = new Reverter(log);
     await this.#ensureBridge(ends.bridge, revert, signal);
-    await this.#ensurePair(vif, ends, revert, signal);
+    const isNew = await this.#ensurePair(vif, ends, revert, signal);
+    await this.#rates.set({ name: ends.tap, isNew }, vif.rates, signal);
     await disableIpv6(host, ends.tap);
     revert.commit();
     return {
@@ -44,7 +48,9 @@ class BridgeVif implements VifDriver {
   }
 
   async unplug(vif: BoundVif, signal: AbortSignal): Promise<void> {
-    await removeLink(this.#context.host, endsOf(vif).tap, signal);
+    const { tap } = endsOf(vif);
+    await removeLink(this.#context.host, tap, signal);
+    await this.#rates.remove(tap, signal);
   }
 
   /** The agent normally made it, or will adopt this one. */
@@ -64,7 +70,8 @@ class BridgeVif implements VifDriver {
     await host.run(['ip', 'link', 'set', 'dev', bridge, 'up'], { signal });
   }
 
-  async #ensurePair(vif: BoundVif, ends: Ends, revert: Reverter, signal: AbortSignal): Promise<void> {
+  /** True when it was not there. */
+  async #ensurePair(vif: BoundVif, ends: Ends, revert: Reverter, signal: AbortSignal): Promise<boolean> {
     const { host } = this.#context;
     const { tap, peer } = ends;
     const [hasTap, hasPeer] = await Promise.all([hasLink(host, tap), hasLink(host, peer)]);
@@ -74,7 +81,6 @@ class BridgeVif implements VifDriver {
         `${tap} exists and is a tap of another program, not the end of a container's pair`,
       );
     }
-    if (!hasTap) revert.add('pair', () => removeLink(host, tap, AbortSignal.timeout(UNDO_LIMIT_MS)));
     // A peer without its tap is not ours to use; a tap without its peer has it in a container.
     const lines = [
       ...(hasTap ? [] : [addPair(vif, ends)]),
@@ -82,7 +88,9 @@ class BridgeVif implements VifDriver {
       ...((await hasIpv6(host)) ? [`link set dev ${tap} addrgenmode none`] : []),
       `link set dev ${tap} master ${ends.bridge}${mtuOf(vif)} up`,
     ];
+    if (!hasTap) revert.add('pair', () => this.unplug(vif, AbortSignal.timeout(UNDO_LIMIT_MS)));
     await host.run(['ip', '-batch', '-'], { input: `${lines.join('\n')}\n`, signal });
+    return !hasTap;
   }
 }
 

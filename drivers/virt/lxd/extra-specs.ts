@@ -35,8 +35,6 @@ const FALSE = /^(0|f|false|off|n|no)$/i;
 
 /** AppError 'invalid' for values that mean nothing, 'forbidden' for what the operator does not allow, 'unsupported'. */
 export function flavorSettings({ extraSpecs, vcpus }: SpawnFlavor, policy: FlavorPolicy): FlavorSettings {
-  const bandwidth = Object.keys(extraSpecs).find((key) => key.startsWith('quota:vif_'));
-  if (bandwidth !== undefined) throw new AppError('unsupported', `${bandwidth} of the flavor is not supported`);
   return { config: { ...cpuTime(extraSpecs, vcpus), ...nature(extraSpecs, policy) }, rootDisk: diskLimits(extraSpecs) };
 }
 

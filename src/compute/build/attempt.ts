@@ -283,7 +283,7 @@ export class BuildAttempt {
     return {
       network: async (signal) => {
         const [{ vifs }] = await Promise.all([network, states]);
-        return await reported(plugger.plug(vifs, signal), signal);
+        return await reported(plugger.plug(this.#instance, vifs, signal), signal);
       },
       volumes: async (signal) => reported(states, signal),
       guest: async (signal) => {

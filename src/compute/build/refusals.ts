@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { VirtDriver, VirtInfo } from '#drivers/virt/driver.ts';
 import { spawnFlavor } from '../images/spawn-spec.ts';
+import { vifRates } from '../network/vif-rates.ts';
 import { readWishes } from '../network/request.ts';
 import { volumesAmong } from '../volumes/block-devices.ts';
 import type { BuildRequest } from './request.ts';
@@ -65,6 +66,7 @@ export function flavorComplaint(
   if (ephemeralGib > 0) return new AppError('unsupported', 'Ephemeral disks are not supported on this host.');
   if (swapMib > 0) return new AppError('unsupported', 'Swap disks are not supported on this host.');
   try {
+    vifRates(known.extraSpecs);
     virt.checkFlavor({ ...known, ephemeralGib, swapMib });
     return undefined;
   } catch (error) {

@@ -109,7 +109,7 @@ export class Evacuation {
     const vifs = cachedVifs(instance);
     using watch = inbox.watch(instance.get('uuid'));
     const hooks = {
-      network: (limit: AbortSignal) => plugger.plug(vifs, limit),
+      network: (limit: AbortSignal) => plugger.plug(instance, vifs, limit),
       volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
       guest: (limit: AbortSignal) =>
         guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),

@@ -149,7 +149,7 @@ export class RebuildOperations {
       // as after a hard reboot, Neutron has wired these ports before
       const guest = { image, files: guestFiles(wish.injectedFiles), adminPassword, blockDevices };
       const hooks = {
-        network: (limit: AbortSignal) => plugger.plug(vifs, limit),
+        network: (limit: AbortSignal) => plugger.plug(instance, vifs, limit),
         // on the same host, they stay connected
         volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
         guest: (limit: AbortSignal) =>

@@ -66,7 +66,8 @@ export class UnshelveOperations {
     const hooks = {
       network: async (limit: AbortSignal) => {
         await networks.bindHere(context, instance, limit);
-        return await plugger.plug(await networks.refresh(context, instance, { signal: limit }), limit);
+        const vifs = await networks.refresh(context, instance, { signal: limit });
+        return await plugger.plug(instance, vifs, limit);
       },
       volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
       guest: async (limit: AbortSignal) => {

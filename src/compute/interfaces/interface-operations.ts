@@ -45,7 +45,7 @@ export class InterfaceOperations {
     const { virt, log } = this.#services;
     const uuid = instance.get('uuid');
     try {
-      const [nic] = await this.#tools.plugger.plug([vif], signal);
+      const [nic] = await this.#tools.plugger.plug(instance, [vif], signal);
       if (nic !== undefined) await virt.attachNic(uuid, nic, signal);
     } catch (cause) {
       log.error('cannot attach an interface', { instance: uuid, port: vif.id, error: cause });

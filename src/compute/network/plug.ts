@@ -2,13 +2,20 @@
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { limited } from '#src/lib/wait.ts';
+import { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import type { Vif } from '#src/nova/network-model.ts';
-import type { BoundVif, VifDriver } from '#drivers/vif/driver.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import type { Conductor } from '#src/nova/types.ts';
+import type { BoundVif, VifDriver, VifRates } from '#drivers/vif/driver.ts';
 import type { SpawnNic } from '#drivers/virt/driver.ts';
 import type { EventWatch } from '../events/event-inbox.ts';
+import { findInstance, type Instance } from '../records.ts';
+import type { ComputeServices } from '../types.ts';
+import { vifRates } from './vif-rates.ts';
 
 const UNPLUG_LIMIT_MS = 60_000;
+const NO_RATES: VifRates = { inbound: null, outbound: null };
 
 export interface PlugWait {
   readonly watch: EventWatch;
@@ -21,17 +28,21 @@ export interface PlugWait {
 export class Plugger {
   readonly #drivers: ReadonlyMap<string, VifDriver>;
   readonly #log: Log;
+  readonly #conductor: Conductor;
 
-  constructor(drivers: readonly VifDriver[], log: Log) {
-    this.#drivers = new Map(drivers.flatMap((driver) => driver.types.map((type) => [type, driver] as const)));
+  constructor({ vifs, log, conductor }: Pick<ComputeServices, 'vifs' | 'log' | 'conductor'>) {
+    this.#drivers = new Map(vifs.flatMap((driver) => driver.types.map((type) => [type, driver] as const)));
     this.#log = log;
+    this.#conductor = conductor;
   }
 
-  /** All or none: what was plugged here is unplugged again when another one fails. */
-  async plug(vifs: readonly Vif[], signal: AbortSignal): Promise<readonly SpawnNic[]> {
+  /** With the bandwidth of the instance's flavor. All or none: what was plugged here is unplugged again when another one fails. */
+  async plug(instance: Instance, vifs: readonly Vif[], signal: AbortSignal): Promise<readonly SpawnNic[]> {
+    const flavor = await this.#flavorOf(instance);
+    const rates = vifRates(flavor.find('extra_specs') ?? {});
     const targets = vifs.map((vif) => ({ vif, driver: this.#driverOf(vif) }));
     const results = await Promise.allSettled(
-      targets.map(({ vif, driver }, index) => driver.plug(boundVif(vif), `eth${index}`, signal)),
+      targets.map(({ vif, driver }, index) => driver.plug(boundVif(vif, rates), `eth${index}`, signal)),
     );
     const nics = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     const failure = results.find((result) => result.status === 'rejected');
@@ -41,8 +52,13 @@ export class Plugger {
   }
 
   /** Plugs, and waits until Neutron has wired what it calls inactive. */
-  async plugAndWait(vifs: readonly Vif[], wait: PlugWait, signal: AbortSignal): Promise<readonly SpawnNic[]> {
-    const nics = await this.plug(vifs, signal);
+  async plugAndWait(
+    instance: Instance,
+    vifs: readonly Vif[],
+    wait: PlugWait,
+    signal: AbortSignal,
+  ): Promise<readonly SpawnNic[]> {
+    const nics = await this.plug(instance, vifs, signal);
     await this.waitUntilWired(vifs, wait, signal);
     return nics;
   }
@@ -77,11 +93,21 @@ export class Plugger {
       vifs.map(async (vif) => {
         const driver = this.#drivers.get(vif.type ?? '');
         if (driver === undefined) return;
-        await driver.unplug(boundVif(vif), limited(UNPLUG_LIMIT_MS)).catch((error: unknown) => {
+        await driver.unplug(boundVif(vif, NO_RATES), limited(UNPLUG_LIMIT_MS)).catch((error: unknown) => {
           this.#log.warn('cannot unplug an interface', { port: vif.id, error });
         });
       }),
     );
+  }
+
+  /** Not every message has it. */
+  async #flavorOf(instance: Instance): Promise<NovaObject<'Flavor'>> {
+    const flavor = instance.find('flavor');
+    if (flavor) return flavor;
+    const asking = { conductor: this.#conductor, context: RequestContext.admin() };
+    const found = await findInstance(asking, instance.get('uuid'), ['flavor']);
+    if (found) return found.get('flavor');
+    throw novaException('InstanceNotFound', { instance_id: instance.get('uuid') });
   }
 
   #driverOf(vif: Vif): VifDriver {
@@ -99,7 +125,7 @@ async function waitForPlugged(watch: EventWatch, portId: string, signal: AbortSi
   if (status === 'failed') throw new AppError('internal', `Neutron reports that plugging port ${portId} failed`);
 }
 
-function boundVif(vif: Vif): BoundVif {
+function boundVif(vif: Vif, rates: VifRates): BoundVif {
   const mtu = vif.network?.meta['mtu'];
   return {
     id: vif.id,
@@ -109,5 +135,6 @@ function boundVif(vif: Vif): BoundVif {
     bridge: vif.network?.bridge ?? null,
     mtu: typeof mtu === 'number' ? mtu : null,
     details: vif.details,
+    rates,
   };
 }

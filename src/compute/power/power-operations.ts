@@ -95,7 +95,7 @@ export class PowerOperations {
   async powerOn(context: RequestContext, instance: Instance, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
     await this.#leaveRescue(instance, signal);
     await this.#setVolumes(context, instance, signal);
-    const nics = await this.#tools.plugger.plug(vifs, signal);
+    const nics = await this.#tools.plugger.plug(instance, vifs, signal);
     await this.#services.virt.powerOn(instance.get('uuid'), nics, signal).catch((error: unknown) => {
       throw asNotFound(error, instance);
     });
@@ -190,7 +190,7 @@ export class PowerOperations {
     const awaited = vifs.map((vif) => ({ ...vif, active: !waitFor.has(vif.vnicType) }));
     using watch = this.#tools.inbox.watch(uuid);
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
-    const nics = await this.#tools.plugger.plugAndWait(awaited, { watch, timeoutMs, isFatal }, signal);
+    const nics = await this.#tools.plugger.plugAndWait(instance, awaited, { watch, timeoutMs, isFatal }, signal);
     await virt.powerOn(uuid, nics, signal).catch((error: unknown) => {
       throw asNotFound(error, instance);
     });

@@ -80,7 +80,7 @@ export class RescueOperations {
     // Whether there is a config drive is the instance's affair.
     const told = { image: { properties: {} }, files: [], adminPassword: password, blockDevices: null };
     const hooks = {
-      network: (limit: AbortSignal) => plugger.plug(vifs, limit),
+      network: (limit: AbortSignal) => plugger.plug(instance, vifs, limit),
       guest: (limit: AbortSignal) =>
         guestData({ services: this.#services, context, signal: limit }, instance, told, vifs),
     };

@@ -1,13 +1,16 @@
 // The bridge VIF driver on this machine's own links.
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import type { BoundVif, VifDriver } from '#drivers/vif/driver.ts';
+import type { BoundVif, VifDriver, VifRates } from '#drivers/vif/driver.ts';
 import { vifDrivers } from '#drivers/vif/registry.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { describeWith } from '../support.ts';
 
 const host = new LinuxHost();
+const NO_RATES: VifRates = { inbound: null, outbound: null };
 const signal = (): AbortSignal => AbortSignal.timeout(20_000);
 
 interface Link {
@@ -26,14 +29,64 @@ async function link(name: string): Promise<Link | undefined> {
   return exitCode === 0 ? (JSON.parse(stdout) as readonly Link[])[0] : undefined;
 }
 
-describeWith({ root: true, commands: ['ip'] }, 'bridge VIF driver', () => {
+/** A guest of which only the network is there, and a transfer of it with this process. */
+class Guest {
+  readonly #namespace: string;
+
+  constructor(namespace: string) {
+    this.#namespace = namespace;
+  }
+
+  async join(bridge: string): Promise<void> {
+    await host.run(['ip', 'address', 'add', '10.97.1.1/24', 'dev', bridge]);
+    await host.run(['ip', '-netns', this.#namespace, 'address', 'add', '10.97.1.2/24', 'dev', 'eth0']);
+  }
+
+  /** Seconds. */
+  async receive(bytes: number): Promise<number> {
+    return await this.#transfer(
+      (port) => `busybox nc 10.97.1.1 ${port} </dev/null | wc -c | grep -q '^${bytes}$'`,
+      bytes,
+    );
+  }
+
+  async send(bytes: number): Promise<number> {
+    return await this.#transfer((port) => `head -c ${bytes} /dev/zero | busybox nc 10.97.1.1 ${port}`, 0);
+  }
+
+  async #transfer(script: (port: number) => string, answerBytes: number): Promise<number> {
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.resume();
+      if (answerBytes > 0) socket.end(Buffer.alloc(answerBytes));
+      else socket.once('end', () => socket.end());
+    });
+    server.listen(0, '10.97.1.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const since = performance.now();
+    await host.run(['ip', 'netns', 'exec', this.#namespace, 'sh', '-c', script(port)], { signal: signal() });
+    server.close();
+    return (performance.now() - since) / 1000;
+  }
+}
+
+describeWith({ root: true, commands: ['ip', 'tc', 'nft', 'busybox'] }, 'bridge VIF driver', () => {
   let vif: BoundVif;
   let driver: VifDriver;
   let names: { readonly tap: string; readonly peer: string; readonly bridge: string };
 
   beforeEach(() => {
     const [id, networkId] = [randomUUID(), randomUUID()];
-    vif = { id, networkId, macAddress: 'fa:16:3e:01:02:03', type: 'bridge', bridge: null, mtu: 1400, details: {} };
+    vif = {
+      id,
+      networkId,
+      macAddress: 'fa:16:3e:01:02:03',
+      type: 'bridge',
+      bridge: null,
+      mtu: 1400,
+      details: {},
+      rates: NO_RATES,
+    };
     driver = vifDrivers.bridge.create({ host, log: silentLog });
     names = { tap: `tap${id.slice(0, 11)}`, peer: `tin${id.slice(0, 11)}`, bridge: `brq${networkId.slice(0, 11)}` };
   });
@@ -81,6 +134,39 @@ describeWith({ root: true, commands: ['ip'] }, 'bridge VIF driver', () => {
     } finally {
       await host.run(['ip', 'netns', 'delete', namespace]);
     }
+  });
+
+  it('holds what a guest receives and sends to its limits, and lifts them', async () => {
+    const namespace = `vif-${vif.id.slice(0, 8)}`;
+    const rate = { averageBytes: 500_000, peakBytes: null, burstBytes: null };
+    await host.run(['ip', 'netns', 'add', namespace]);
+    try {
+      await driver.plug({ ...vif, rates: { inbound: rate, outbound: rate } }, 'eth0', signal());
+      await host.run(['ip', 'link', 'set', 'dev', names.peer, 'netns', namespace, 'name', 'eth0', 'up']);
+      const guest = new Guest(namespace);
+      await guest.join(names.bridge);
+
+      const [inbound, outbound] = [await guest.receive(1_500_000), await guest.send(3_000_000)];
+      await vifDrivers.bridge.create({ host, log: silentLog }).plug(vif, 'eth0', signal());
+
+      expect(inbound).toBeGreaterThan(2);
+      expect(outbound).toBeGreaterThan(2);
+      expect(await guest.receive(1_500_000)).toBeLessThan(1);
+      expect(await guest.send(3_000_000)).toBeLessThan(1);
+    } finally {
+      await host.run(['ip', 'netns', 'delete', namespace]);
+    }
+  });
+
+  it('leaves no policer of an interface that went', async () => {
+    const rate = { averageBytes: 500_000, peakBytes: 900_000, burstBytes: 2_000_000 };
+    await driver.plug({ ...vif, rates: { inbound: rate, outbound: rate } }, 'eth0', signal());
+    const policers = async (): Promise<string> => (await host.run(['nft', 'list', 'table', 'netdev', 'nova'])).stdout;
+    expect(await policers()).toContain(names.tap);
+
+    await driver.unplug(vif, signal());
+
+    expect(await policers()).not.toContain(names.tap);
   });
 
   it('unplugs both ends, twice, and leaves the bridge to the agent', async () => {

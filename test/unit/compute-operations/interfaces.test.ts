@@ -20,6 +20,43 @@ const nicsOf = (harness: ComputeHarness, instance: Json) =>
 const cacheOf = (harness: ComputeHarness, instance: Json): Json[] =>
   JSON.parse(harness.row(instance)['info_cache']['nova_object.data'].network_info);
 
+describe('the bandwidth of the flavor', () => {
+  const limited = (specs: Json): Json => {
+    const instance = instanceOf();
+    const { flavor } = instance['nova_object.data'];
+    return instanceOf({
+      flavor: { ...flavor, 'nova_object.data': { ...flavor['nova_object.data'], extra_specs: specs } },
+    });
+  };
+
+  it('is that of every interface, of those that come later as well', async () => {
+    await using harness = new ComputeHarness();
+    const rates: unknown[] = [];
+    harness.vif.onPlug = (vif) => rates.push(vif.rates);
+    const [first, second] = [harness.neutron.addNetwork(), harness.neutron.addNetwork({ name: 'second' })];
+    const instance = limited({ 'quota:vif_inbound_average': '2', 'quota:vif_inbound_peak': '3' });
+
+    await harness.build(instance, { requested_networks: networkRequests({ network_id: first.id }) });
+    const { flavor: _flavor, ...sent } = harness.row(instance);
+    const built = instanceOf(sent);
+    delete built['nova_object.data'].flavor; // Nova's API does not send it
+    await harness.send('attach_interface', { instance: built, ...NOTHING, network_id: second.id });
+
+    const expected = { inbound: { averageBytes: 2048, peakBytes: 3072, burstBytes: null }, outbound: null };
+    expect(rates).toEqual([expected, expected]);
+  });
+
+  it('that means nothing fails the build before anything is made', async () => {
+    await using harness = new ComputeHarness();
+    const instance = limited({ 'quota:vif_outbound_peak': '3' });
+
+    await harness.build(instance);
+
+    expect(harness.row(instance)['vm_state']).toBe('error');
+    expect(JSON.stringify(harness.plane.faults)).toContain('without quota:vif_outbound_average');
+  });
+});
+
 describe('attach_interface', () => {
   it('makes a port on a network, plugs it and puts it into the guest, and answers with the VIF', async () => {
     await using harness = new ComputeHarness();

@@ -14,6 +14,7 @@ const VIF: BoundVif = {
   bridge: null,
   mtu: 1450,
   details: {},
+  rates: { inbound: null, outbound: null },
 };
 const [TAP, PEER, BRIDGE] = ['tap6c3fc145-99', 'tin6c3fc145-99', 'brq70515443-18'];
 const signal = AbortSignal.timeout(5000);
@@ -76,10 +77,25 @@ describe('plugging a port of the linuxbridge agent', () => {
 
   it('takes one process when the agent has made the bridge', async () => {
     const host = machine({ links: [BRIDGE] });
+    const driver = driverOn(host);
+    await driver.plug({ ...VIF, id: `f${VIF.id.slice(1)}` }, 'eth0', signal);
+    host.commands.length = 0;
 
-    await driverOn(host).plug(VIF, 'eth0', signal);
+    await driver.plug(VIF, 'eth0', signal);
 
-    expect(host.commands).toHaveLength(1);
+    expect(host.commands.map(({ line }) => line)).toEqual(['ip -batch -']);
+  });
+
+  it('limits the end in the bridge, and undoes all when that fails', async () => {
+    const host = machine({ links: [BRIDGE] });
+    const rate = { averageBytes: 1000, peakBytes: null, burstBytes: null };
+    host.fail(/^nft -f/, 'Operation not supported');
+
+    const plugging = driverOn(host).plug({ ...VIF, rates: { inbound: rate, outbound: rate } }, 'eth0', signal);
+
+    await expect(plugging).rejects.toThrow('Operation not supported');
+    expect(host.calls).toContain('tc -batch -');
+    expect(host.files.has(`/sys/class/net/${TAP}`)).toBe(false);
   });
 
   it('makes a bridge that forwards at once when the agent has not', async () => {
@@ -149,7 +165,8 @@ describe('when plugging fails', () => {
 
     await expect(driverOn(host).plug(VIF, 'eth0', signal)).rejects.toThrow('busy');
 
-    expect(host.calls.slice(-2)).toEqual([`ip link delete dev ${TAP}`, `ip link delete dev ${BRIDGE}`]);
+    const deletions = host.calls.filter((line) => line.startsWith('ip link delete'));
+    expect(deletions).toEqual([`ip link delete dev ${TAP}`, `ip link delete dev ${BRIDGE}`]);
   });
 
   it('what was there before stays', async () => {
@@ -199,7 +216,7 @@ describe('unplugging', () => {
     await driverOn(host).unplug(VIF, signal);
     await driverOn(host).unplug(VIF, signal);
 
-    expect(host.calls).toEqual([`ip link delete dev ${TAP}`]);
+    expect(host.calls.filter((line) => line.startsWith('ip '))).toEqual([`ip link delete dev ${TAP}`]);
   });
 
   it('is content when the pair goes away meanwhile', async () => {
@@ -227,7 +244,9 @@ describe('a port that is bound to nothing', () => {
 
 it('the registries have all drivers', () => {
   const folder = join(import.meta.dirname, '../../../drivers/vif');
-  const folders = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  const folders = readdirSync(folder, { withFileTypes: true }).filter(
+    (entry) => entry.isDirectory() && entry.name !== 'common',
+  );
 
   const known = new Set(Object.keys({ ...vifDrivers, ...simulatedVifDrivers }));
 

@@ -99,12 +99,6 @@ describe('the root disk', () => {
   });
 });
 
-it('refuses the bandwidth of interfaces', () => {
-  expect(() => settings({ 'quota:vif_inbound_average': '100' })).toThrow(
-    'quota:vif_inbound_average of the flavor is not supported',
-  );
-});
-
 it('leaves what it does not know to others', () => {
   expect(settings({ 'hw:mem_page_size': 'large', 'trait:CUSTOM_X': 'required' })).toEqual({ config: {}, rootDisk: {} });
 });
