@@ -12,10 +12,11 @@ import { unmountBelow } from '../integration/mounts.ts';
 import { startEngine } from '../openstack/lab/node.ts';
 import { Processes } from '../openstack/lab/processes.ts';
 import { labPaths } from '../openstack/lab/settings.ts';
-import { atMost, median, type Row, secondsOf } from './stats.ts';
+import { atMost, median, residentMib, type Row, secondsOf } from './stats.ts';
 
 const execute = promisify(execFile);
 const ROUNDS = 20;
+const LIVES = 600;
 
 /** Median seconds of `lxc-start` of the same busybox root, unprivileged, with no engine in between. */
 async function rawStart(scratch: string): Promise<number> {
@@ -96,6 +97,21 @@ async function startAndStop(engine: EngineClient, image: string): Promise<{ star
   return { start: median(seconds.start), stop: median(seconds.stop) };
 }
 
+/**
+ * Growth of resident memory over the second half of many lives, MiB: its lowest value in the last quarter above that in the quarter
+ * before the half. The heap is a sawtooth (5 MiB high, some 125 lives long), so two moments say nothing.
+ */
+async function growth(engine: EngineClient, image: string, pid: number): Promise<number> {
+  const samples: number[] = [];
+  for (let life = 0; life < LIVES; life += 1) {
+    await launch(engine, 'bench-life', image, 'default');
+    await remove(engine, 'bench-life');
+    samples.push(residentMib(pid));
+  }
+  const quarter = LIVES / 4;
+  return Math.min(...samples.slice(3 * quarter)) - Math.min(...samples.slice(quarter, 2 * quarter));
+}
+
 /** zfs-fuse says "dataset is busy" for a moment after an unmount. */
 async function destroyed(dataset: string): Promise<void> {
   const destroy = async () => await execute('zfs', ['destroy', '-r', dataset]).then(() => true);
@@ -147,11 +163,13 @@ export async function benchEngine(): Promise<readonly Row[]> {
     const raw = await rawStart(scratch);
     const { start, stop } = await startAndStop(engine, image);
     const overlay = await launches(engine, image, 'default');
+    const grown = await growth(engine, image, processes.pid('lighterd') ?? 0);
     return [
       { what: 'raw lxc-start', measured: `${raw.toFixed(3)} s`, target: '', met: true },
       atMost('start of a stopped container (limit: 1.5 × raw)', start, 1.5 * raw, 's'),
       atMost('forced stop', stop, 0.15, 's'),
       atMost('launch on overlay', overlay, 0.15, 's'),
+      atMost(`growth of the daemon's memory, life ${LIVES / 2} to ${LIVES}`, grown, 1, 'MiB'),
       ...(await zfsRows(engine, image)),
     ];
   } finally {
