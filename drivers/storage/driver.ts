@@ -122,6 +122,28 @@ export interface StreamPart {
   readonly compress?: boolean;
 }
 
+/** One of the streams that a volume and its snapshots are. */
+export interface HeldStream {
+  /** Undefined: the volume as it is now. */
+  readonly snapshot: string | undefined;
+  /** "/": all of it; else the place in it of a volume nested there (StorageStreams.nests). */
+  readonly path: string;
+  readonly readonly: boolean;
+  readonly guid: string;
+  /** Of the files in it. */
+  readonly owners: IdMapRange | null;
+  /** The same bytes each time. */
+  readonly read: (use: (stream: NodeJS.ReadableStream) => Promise<void>) => Promise<void>;
+}
+
+/** What was nested in a volume or snapshot. */
+export interface NestedStream {
+  /** Absolute, from the root of what it was nested in; nobody has looked at it. */
+  readonly path: string;
+  readonly readonly: boolean;
+  readonly stream: NodeJS.ReadableStream;
+}
+
 export interface ReceivedPart {
   readonly volume: VolumeRef;
   /** Undefined: the volume itself. */
@@ -130,12 +152,16 @@ export interface ReceivedPart {
   readonly base?: string | undefined;
   /** Of the files in the stream, as its sender says. */
   readonly owners: IdMapRange | null;
+  /** Asked for when the stream has been read; each is read before the next is asked for. Only where StorageStreams.nests is true. */
+  readonly nested?: AsyncIterable<NestedStream>;
 }
 
 /** Volumes as streams of the file system itself. */
 export interface StorageStreams {
   /** Both ends must have the same. */
   readonly format: 'zfs' | 'btrfs';
+  /** Volumes may have others nested in them, which are streams of their own. */
+  readonly nests: boolean;
   /** Streams may have blocks as they are on the disk. */
   compresses(): Promise<boolean>;
   /** Whether all of the volume, as it is now and with its snapshots, can be sent. */
@@ -144,6 +170,15 @@ export interface StorageStreams {
   points(volume: VolumeRef, signal: AbortSignal): Promise<readonly StreamPoint[]>;
   /** Runs `use` with the stream, of one moment even of a volume that is in use. Nothing of it stays. */
   send(part: StreamPart, use: (stream: NodeJS.ReadableStream) => Promise<void>, signal: AbortSignal): Promise<void>;
+  /**
+   * Runs `use` with all streams of the named snapshots, in that order, and of the volume as it is now, each upon the one before it at the
+   * same path; what is nested follows what it lies in. The volume may be in use. Nothing of it stays.
+   */
+  hold(
+    held: { readonly volume: VolumeRef; readonly snapshots: readonly string[] },
+    use: (streams: readonly HeldStream[]) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void>;
   /**
    * Into a volume that exists and is not in use, under its limits: makes the snapshot, or lets the volume be what is in the stream. A
    * stream that is cut off, or is none, changes nothing but that a volume with a base may have gone back to it. Without a base, the volume

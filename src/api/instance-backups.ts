@@ -46,14 +46,14 @@ const BackupParams = pathParams('name', 'backup');
 /** A client that takes nothing for so long is gone. */
 const IDLE_MS = 60_000;
 
-export function backupView({ name, createdAt, expiresAt, instanceOnly }: BackupRecord): object {
+export function backupView({ name, createdAt, expiresAt, instanceOnly, optimized }: BackupRecord): object {
   return {
     name,
     created_at: createdAt,
     expires_at: expiresAt,
     instance_only: instanceOnly,
     container_only: instanceOnly,
-    optimized_storage: false,
+    optimized_storage: optimized,
   };
 }
 

@@ -17,9 +17,9 @@ const BackupParams = pathParams('pool', 'type', 'volume', 'backup');
 const Rename = Type.Object({ name: Type.String({ minLength: 1 }) });
 const BASE = '/1.0/storage-pools/:pool/volumes/:type/:volume/backups';
 
-function view({ name, createdAt, expiresAt, instanceOnly }: BackupRecord): object {
+function view({ name, createdAt, expiresAt, instanceOnly, optimized }: BackupRecord): object {
   const times = { created_at: createdAt, expires_at: expiresAt };
-  return { name, ...times, volume_only: instanceOnly, optimized_storage: false };
+  return { name, ...times, volume_only: instanceOnly, optimized_storage: optimized };
 }
 
 type Resources = Readonly<Record<string, readonly string[]>>;

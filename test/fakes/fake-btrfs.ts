@@ -1,7 +1,7 @@
 // Subvolumes in memory: directories of a FakeHost that are remembered as such.
 import { createHash } from 'node:crypto';
 import { AppError } from '#src/lib/errors.ts';
-import type { Btrfs, SubvolumeIdentity, SubvolumeUsage } from '#src/host/btrfs/btrfs.ts';
+import type { Btrfs, NestedSubvolume, SubvolumeIdentity, SubvolumeUsage } from '#src/host/btrfs/btrfs.ts';
 import type { FakeHost } from './fake-host.ts';
 
 export class FakeBtrfs implements Btrfs {
@@ -35,6 +35,9 @@ export class FakeBtrfs implements Btrfs {
     this.#host.calls.push(`snapshot ${from} ${to}`);
     await this.#host.copyTree(from, to);
     this.subvolumes.set(to, { readonly: options.readonly ?? false });
+    for (const { path, readonly } of this.#below(from)) {
+      this.subvolumes.set(`${to}/${path}`, { readonly });
+    }
   }
 
   async remove(path: string): Promise<void> {
@@ -43,8 +46,18 @@ export class FakeBtrfs implements Btrfs {
     await this.#host.removeTree(path);
   }
 
-  hasNested(): Promise<boolean> {
-    return Promise.resolve(false);
+  hasNested(path: string): Promise<boolean> {
+    return Promise.resolve(this.#below(path).length > 0);
+  }
+
+  nested(path: string): Promise<readonly NestedSubvolume[]> {
+    return Promise.resolve(this.#below(path));
+  }
+
+  #below(path: string): readonly NestedSubvolume[] {
+    const found = [...this.subvolumes].filter(([name]) => name.startsWith(`${path}/`));
+    const nested = found.map(([name, { readonly }]) => ({ path: name.slice(path.length + 1), readonly }));
+    return nested.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   }
 
   setReadonly(path: string, readonly: boolean): Promise<void> {

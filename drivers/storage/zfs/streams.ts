@@ -5,7 +5,7 @@ import { idMapKey, parseIdMapKey } from '#src/host/id-map.ts';
 import { isZfsInKernel } from '#src/host/zfs.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
-import type { ReceivedPart, StorageStreams, StreamPart, StreamPoint, VolumeRef } from '../driver.ts';
+import type { HeldStream, ReceivedPart, StorageStreams, StreamPart, StreamPoint, VolumeRef } from '../driver.ts';
 import { internalSnapshot, ownSnapshotName, PROPERTY } from './names.ts';
 import type { ZfsParts } from './parts.ts';
 import type { ZfsVolumes } from './volumes.ts';
@@ -14,6 +14,7 @@ const UNDO_LIMIT_MS = 120_000;
 
 export class ZfsStreams implements StorageStreams {
   readonly format = 'zfs';
+  readonly nests = false;
   readonly #parts: ZfsParts;
   readonly #volumes: ZfsVolumes;
 
@@ -59,6 +60,34 @@ export class ZfsStreams implements StorageStreams {
     await zfs.snapshot(now, signal);
     cleanup.add(`snapshot ${now}`, () => zfs.destroy(now, limited(UNDO_LIMIT_MS)));
     await zfs.send({ from: now, ...since, compress }, use, signal);
+  }
+
+  /** LXD's tarballs have streams that every zfs can read: nothing is sent as it is on the disk. */
+  async hold(
+    { volume, snapshots }: { readonly volume: VolumeRef; readonly snapshots: readonly string[] },
+    use: (streams: readonly HeldStream[]) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { zfs, pool, context } = this.#parts;
+    await using cleanup = new Reverter(context.log); // never committed: the snapshot is only for the streams
+    await this.#parts.ownersOf(volume, signal); // what a crash cut off is settled first
+    const now = internalSnapshot(pool.names.volume(volume), 'copy');
+    await zfs.snapshot(now, signal);
+    cleanup.add(`snapshot ${now}`, () => zfs.destroy(now, limited(UNDO_LIMIT_MS)));
+    const { [PROPERTY.owners]: owners = '-' } = await this.#parts.require(volume, [PROPERTY.owners], signal);
+    const sources = snapshots.map((snapshot) => ({ snapshot, from: pool.names.snapshot(volume, snapshot) }));
+    const streams: HeldStream[] = [];
+    for (const [index, { snapshot, from }] of [...sources, { snapshot: undefined, from: now }].entries()) {
+      const base = sources[index - 1]?.from;
+      const { guid = '-', ...found } = await zfs.get(from, ['guid', PROPERTY.owners], signal);
+      const key = snapshot === undefined ? owners : (found[PROPERTY.owners] ?? '-');
+      const read = (take: (stream: NodeJS.ReadableStream) => Promise<void>): Promise<void> => {
+        return zfs.send({ from, ...(base !== undefined && { base }) }, take, signal);
+      };
+      const nature = { path: '/', readonly: snapshot !== undefined, owners: parseIdMapKey(key) };
+      streams.push({ snapshot, guid, ...nature, read });
+    }
+    await use(streams);
   }
 
   async receive(part: ReceivedPart, stream: NodeJS.ReadableStream, signal: AbortSignal): Promise<void> {

@@ -1,8 +1,11 @@
 // What a backup says of itself: backup/index.yaml, and backup.yaml in the instance's folder.
+import type { IdMapRange } from '#src/host/id-map.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord, PoolRecord, SnapshotRecord } from '../db/records.ts';
 import { ZERO_TIME } from '../db/records.ts';
 import type { VolumeNotes } from '../db/root-volumes.ts';
+import { idMapJson } from '../instances/idmap.ts';
+import type { ConfigMap } from '../types.ts';
 import { expander } from '../instances/expansion.ts';
 import { yamlText } from './yaml-text.ts';
 
@@ -109,20 +112,45 @@ function volumeDocument({ name, project, createdAt }: InstanceRecord, notes: Vol
 export function indexDocument(
   record: InstanceRecord,
   config: BackupConfig,
-  { driver, snapshots }: { readonly driver: string; readonly snapshots: readonly string[] },
+  { driver, snapshots, form = PLAIN }: IndexedBackup,
 ): Promise<string> {
   const index = {
     name: record.name,
     backend: driver,
     pool: record.pool,
     snapshots,
-    optimized: false,
-    optimized_header: false,
+    ...form,
     type: 'container',
     config,
   };
   return yamlText(index);
 }
+
+/** Whether the content is streams of the storage driver, and those are told of in a file. */
+export interface BackupForm {
+  readonly optimized: boolean;
+  readonly optimized_header: boolean;
+}
+
+export const PLAIN: BackupForm = { optimized: false, optimized_header: false };
+
+export interface IndexedBackup {
+  readonly driver: string;
+  readonly snapshots: readonly string[];
+  readonly form?: BackupForm;
+}
+
+/** The same, with the owners that the files in streams have, where LXD tells them. */
+export function withOwners(config: BackupConfig, owners: (snapshot?: string) => IdMapRange | null): BackupConfig {
+  const told = (document: object, snapshot?: string): object => {
+    const own = 'config' in document ? document.config : {};
+    return { ...document, config: { ...(own as ConfigMap), [OWNERS_KEY]: idMapJson(owners(snapshot)) } };
+  };
+  const snapshots = config.snapshots.map((document) => told(document, (document as { readonly name: string }).name));
+  return { ...config, container: told(config.container), snapshots };
+}
+
+export const OWNERS_KEY = 'volatile.last_state.idmap';
 
 /** For files that are written often, and read by machines alone: JSON, which is YAML too. */
 export function toText(document: object): string {

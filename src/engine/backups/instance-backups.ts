@@ -1,19 +1,16 @@
 // Backups of instances: made in one pass and kept until they expire, or streamed to the client and kept nowhere.
-import { join } from 'node:path';
 import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Host } from '#src/host/host.ts';
-import { type TarFile, tarMembers } from '#src/lib/tar.ts';
 import { AppError, asError, messageOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
-import type { BackupRecord, InstanceRecord, SnapshotRecord } from '../db/records.ts';
-import { parseCompression, type Compression } from '../images/compression.ts';
-import { packImage, packMembers } from '../images/pack.ts';
+import type { BackupRecord, InstanceRecord } from '../db/records.ts';
+import { parseCompression } from '../images/compression.ts';
+import type { StreamCompression } from '../images/pack.ts';
 import { ProgressMeter, stageProgress } from '../images/progress.ts';
-import type { OperationHandle, ReadableRoot, ReadRoot } from '../types.ts';
+import type { OperationHandle, ReadRoot } from '../types.ts';
 import { type BackupFiles, instanceBackupFiles } from './backup-files.ts';
-import { type BackupConfig, backupConfig, indexDocument } from './documents.ts';
-import { yamlText } from './yaml-text.ts';
+import { type Archive, InstanceArchives } from './instance-archives.ts';
+import { requireStreams } from './optimized-export.ts';
 
 export interface BackupRequest {
   /** Empty: one is made up. */
@@ -27,19 +24,17 @@ export interface BackupRequest {
 }
 
 const HOUR_MS = 3600_000;
-const PIGZ = '/usr/bin/pigz';
-const MAX_NAME_BYTES = 100;
 
 export class InstanceBackups {
   readonly files: BackupFiles;
   readonly #context: EngineContext;
-  readonly #readRoot: ReadRoot;
+  readonly #archives: InstanceArchives;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(context: EngineContext, readRoot: ReadRoot) {
     this.#context = context;
-    this.#readRoot = readRoot;
     this.files = instanceBackupFiles(context);
+    this.#archives = new InstanceArchives(context, readRoot, this.files);
   }
 
   /** Files and rows that belong together are kept; expired backups go now and every hour. */
@@ -89,7 +84,7 @@ export class InstanceBackups {
 
   async #make(record: InstanceRecord, request: BackupRequest, { compression, operation }: Making): Promise<void> {
     const { database } = this.#context;
-    const { name, instanceOnly, expiresAt } = request;
+    const { name, instanceOnly, optimized, expiresAt } = request;
     const failing = (cause: unknown): never => {
       const kind = cause instanceof AppError ? cause.kind : 'internal';
       throw new AppError(kind, `Create backup: ${messageOf(cause)}`, { cause });
@@ -99,15 +94,14 @@ export class InstanceBackups {
     }
     const createdAt = new Date().toISOString();
     try {
-      await this.#read(record, operation.signal, async (root) => {
+      await this.#archives.open(record, { ...request, compression }, operation.signal, async ({ pack, sizeBytes }) => {
         const meter = new ProgressMeter((progress) => {
           operation.setMetadata(stageProgress('create_backup', 'Exporting', progress));
-        }, root.sizeBytes);
-        const onBytes = (bytes: number) => meter.add(bytes);
-        const content = this.#pack(record, root, { compression, instanceOnly, onBytes, signal: operation.signal });
-        const file = await this.files.write(content);
+        }, sizeBytes);
+        const file = await this.files.write(pack((bytes) => meter.add(bytes)));
         try {
-          database.backups.create({ instanceId: record.id, name, file, instanceOnly, createdAt, expiresAt });
+          const row = { instanceId: record.id, name, file, instanceOnly, optimized, createdAt, expiresAt };
+          database.backups.create(row);
         } catch (error) {
           await this.files.remove(file);
           throw error;
@@ -126,13 +120,12 @@ export class InstanceBackups {
     const stop = new AbortController();
     const { signal } = stop;
     stream.once('close', () => stop.abort(new AppError('unavailable', 'nobody reads the backup')));
-    this.#read(record, signal, (root) => {
-      const { instanceOnly } = request;
-      return pipeline(
-        this.#pack(record, root, { compression, instanceOnly, onBytes: () => undefined, signal }),
+    const send = ({ pack }: Archive): Promise<void> =>
+      pipeline(
+        pack(() => undefined),
         stream,
       );
-    }).then(
+    this.#archives.open(record, { ...request, compression }, signal, send).then(
       () => this.#publish('instance-backup-retrieved', record, request.name),
       (error: unknown) => stream.destroy(asError(error)),
     );
@@ -175,74 +168,14 @@ export class InstanceBackups {
     await this.files.remove(file);
   }
 
-  #read<T>({ project, name }: InstanceRecord, signal: AbortSignal, use: (root: ReadableRoot) => Promise<T>) {
-    return this.#readRoot({ project, name, mayRun: true }, use, signal);
-  }
-
-  #check({ project }: InstanceRecord, { optimized, compression }: BackupRequest): Compression {
-    const { gate, config, database } = this.#context;
+  #check({ project, pool }: InstanceRecord, { optimized, compression }: BackupRequest): StreamCompression {
+    const { gate, config, database, pools } = this.#context;
     gate.allows(project, 'backups');
-    if (optimized) throw new AppError('unsupported', 'Optimized backups are not supported');
+    if (optimized) requireStreams(pools.driver(pool));
     const own = database.projects.find(project)?.config['backups.compression_algorithm'];
     const wanted = parseCompression(compression || own || config.text('backups.compression_algorithm'));
     if (wanted.kind === 'squashfs') throw new AppError('unsupported', 'Backups in squashfs files are not supported');
     return wanted;
-  }
-
-  async *#pack(record: InstanceRecord, root: ReadableRoot, packing: Packing): AsyncGenerator<Buffer> {
-    const { host, database } = this.#context;
-    const { compression, instanceOnly, onBytes, signal } = packing;
-    const snapshots = instanceOnly ? [] : database.snapshots.list(record.id);
-    const content = {
-      ...root,
-      before: this.#before(record, snapshots, packing),
-      files: await instanceFiles(host, root, 'backup/container', backupConfig({ database }, record, snapshots)),
-      rootName: 'backup/container/rootfs',
-      isLive: true,
-    };
-    const scratch = this.files.scratchPath();
-    yield* packImage(host, content, { compression: await this.#fastest(compression), onBytes, scratch, signal });
-  }
-
-  /** The index, and the snapshots. */
-  async *#before(record: InstanceRecord, snapshots: readonly SnapshotRecord[], packing: Packing) {
-    const { database, pools } = this.#context;
-    const config = backupConfig({ database }, record, snapshots);
-    const names = snapshots.map(({ name }) => name);
-    const driver = pools.driver(record.pool).info.name;
-    const index = await indexDocument(record, config, { driver, snapshots: names });
-    yield tarMembers([{ name: 'backup/index.yaml', content: index }]);
-    for (const snapshot of names) yield* this.#snapshotMembers(record, snapshot, { ...packing, config });
-  }
-
-  async *#snapshotMembers(
-    { project, name }: InstanceRecord,
-    snapshot: string,
-    { config, onBytes, signal }: Packing & { readonly config: BackupConfig },
-  ): AsyncGenerator<Buffer> {
-    const { host } = this.#context;
-    const place = `backup/snapshots/${snapshot}`;
-    const through = new PassThrough();
-    const key = { project, name, snapshot, isLocked: true };
-    const reading = this.#readRoot(
-      key,
-      async (root) => {
-        const files = await instanceFiles(host, root, place, config);
-        const members = packMembers(host, { ...root, files, rootName: `${place}/rootfs` }, { onBytes, signal });
-        await pipeline(members, through);
-      },
-      signal,
-    );
-    reading.catch((error: unknown) => through.destroy(asError(error)));
-    yield* through as AsyncIterable<Buffer>;
-    await reading;
-  }
-
-  /** pigz writes what gzip writes, with all processors. */
-  async #fastest(compression: Compression): Promise<Compression> {
-    if (compression.kind !== 'filter' || compression.argv[0] !== 'gzip') return compression;
-    if (!(await this.#context.host.exists(PIGZ))) return compression;
-    return { kind: 'filter', argv: [PIGZ, ...compression.argv.slice(1)] };
   }
 
   #freeName(record: InstanceRecord): string {
@@ -265,35 +198,8 @@ export class InstanceBackups {
 }
 
 interface Making {
-  readonly compression: Compression;
+  readonly compression: StreamCompression;
   readonly operation: OperationHandle;
-}
-
-interface Packing {
-  readonly compression: Compression;
-  readonly instanceOnly: boolean;
-  readonly onBytes: (bytes: number) => void;
-  readonly signal: AbortSignal;
-}
-
-/** What lies beside the root. */
-async function instanceFiles(
-  host: Host,
-  root: ReadableRoot,
-  place: string,
-  config: BackupConfig,
-): Promise<readonly TarFile[]> {
-  const files: TarFile[] = [{ name: `${place}/backup.yaml`, content: await yamlText(config) }];
-  if (await host.exists(root.metadataPath)) {
-    files.push({ name: `${place}/metadata.yaml`, content: await host.readFile(root.metadataPath) });
-  }
-  for (const template of await host.list(root.templatesPath)) {
-    const name = `${place}/templates/${template}`;
-    files.push({ name, content: await host.readFile(join(root.templatesPath, template)) });
-  }
-  const long = files.find(({ name }) => Buffer.byteLength(name) > MAX_NAME_BYTES);
-  if (long) throw new AppError('invalid', `The name "${long.name}" is too long for a backup`);
-  return files;
 }
 
 function checkBackupName(name: string): void {

@@ -16,6 +16,8 @@ import { validateInstanceName } from '../instances/names.ts';
 import { rootPool } from '../profiles/profiles.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
 import type { BackupFiles } from './backup-files.ts';
+import { streamedInstance } from './instance-streams.ts';
+import { checkBackend } from './optimized-import.ts';
 import { type BackedUpInstance, type BackupIndex, parseIndex } from './read-index.ts';
 
 export interface ImportRequest {
@@ -62,8 +64,11 @@ export class InstanceImport {
       const spec = { class: 'task', description: 'Restoring backup', project: request.project, resources } as const;
       return this.#context.operations.start(spec, async (operation) => {
         await using file = received;
-        const fill = this.#filler(file.path, checked.index);
-        const plan = this.#plan(request, checked, fill);
+        const { index } = checked;
+        const content = index.optimized
+          ? { arrive: streamedInstance(this.#context, file.path, index) }
+          : { fill: this.#filler(file.path, index) };
+        const plan = this.#plan(request, checked, content);
         const { locks } = this.#context;
         await locks.run(lockKey(plan), () => this.#creation.create(plan, operation), operation.signal);
       });
@@ -86,10 +91,24 @@ export class InstanceImport {
     if (pool !== '' && !database.pools.find(pool)) {
       throw new AppError('not_found', 'Storage pool not found: Storage pool not found');
     }
+    if (index.optimized) this.#checkStreams(project, pool, index);
     return { index, instance, name };
   }
 
-  #plan({ project, pool: wanted }: ImportRequest, { index, instance, name }: Checked, fill: Fill): CreationPlan {
+  /** They go to their own pool, or the one that is wanted, and to no other. */
+  #checkStreams(project: string, wanted: string, index: BackupIndex): void {
+    const { database, pools } = this.#context;
+    if (wanted === '' && !database.pools.find(index.pool)) {
+      throw new AppError('not_found', 'Storage pool not found: Storage pool not found');
+    }
+    checkBackend(index, pools.driver(this.#pool(project, wanted, index.pool)));
+  }
+
+  #plan(
+    { project, pool: wanted }: ImportRequest,
+    { index, instance, name }: Checked,
+    content: Pick<CreationPlan, 'fill' | 'arrive'>,
+  ): CreationPlan {
     const pool = this.#pool(project, wanted, index.pool);
     const { architecture, ephemeral, profiles, description } = instance;
     const config: ConfigMap = Object.fromEntries(
@@ -100,7 +119,7 @@ export class InstanceImport {
     const request = { name, architecture, config, devices, ephemeral, profiles, description, source };
     const snapshots = new Map([...index.volumeSnapshots].map(([key, notes]) => [key, ownNotes(notes)]));
     const notes = { own: ownNotes(index.volume), snapshots };
-    return { project, name, source, fill, notes, request: { ...request, instanceType: '', start: false } };
+    return { project, name, source, ...content, notes, request: { ...request, instanceType: '', start: false } };
   }
 
   /** Each snapshot is unpacked into the root, and taken of it. */
@@ -156,7 +175,6 @@ function restorable(index: BackupIndex): BackedUpInstance {
     throw new AppError('invalid', 'Instance type "virtual-machine" is not supported on this server');
   }
   if (index.type !== 'container' || !instance) throw new AppError('invalid', 'The backup is not one of an instance');
-  if (index.optimized) throw new AppError('unsupported', 'Optimized backups are not supported');
   for (const name of index.snapshots) {
     validateSnapshotName(name);
     if (!index.snapshotRows.some((row) => row.name === name)) {

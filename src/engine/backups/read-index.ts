@@ -21,6 +21,8 @@ export interface BackupIndex {
   readonly pool: string;
   readonly backend: string;
   readonly optimized: boolean;
+  /** A file tells which streams there are. */
+  readonly optimizedHeader: boolean;
   readonly type: string;
   readonly snapshots: readonly string[];
   readonly instance?: BackedUpInstance;
@@ -59,6 +61,7 @@ const SCHEMA = {
     pool: text,
     backend: text,
     optimized: { type: ['boolean', 'null'] },
+    optimized_header: { type: ['boolean', 'null'] },
     type: text,
     snapshots: texts,
     config: {
@@ -81,6 +84,7 @@ interface IndexFile {
   readonly pool?: string;
   readonly backend?: string;
   readonly optimized?: boolean | null;
+  readonly optimized_header?: boolean | null;
   readonly type?: string;
   readonly snapshots?: readonly string[] | null;
   readonly config?: {
@@ -163,6 +167,7 @@ function indexOf(file: IndexFile): BackupIndex {
     backend,
     type,
     optimized: file.optimized === true,
+    optimizedHeader: file.optimized_header === true,
     snapshots: orNone(file.snapshots),
     snapshotRows: orNone(config.snapshots).map(snapshotOf),
     ...timesOf(container ?? {}),

@@ -11,6 +11,7 @@ function backupOf(row: SqlRow, owner: string): BackupRecord {
     name: text(row, 'name'),
     file: text(row, 'file'),
     instanceOnly: flag(row, 'instance_only'),
+    optimized: flag(row, 'optimized'),
     createdAt: text(row, 'created_at'),
     expiresAt: text(row, 'expires_at'),
   };
@@ -46,15 +47,16 @@ export class BackupRows {
 
   /** AppError 'conflict' when the name is taken. */
   create(backup: Omit<BackupRecord, 'id'>): void {
-    const { instanceId, name, file, instanceOnly, createdAt, expiresAt } = backup;
+    const { instanceId, name, file, instanceOnly, optimized, createdAt, expiresAt } = backup;
     this.#unique(name, () => {
       this.#sqlite.run(
-        `INSERT INTO ${this.#table} (${this.#owner}, name, file, instance_only, created_at, expires_at)
-         VALUES (?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO ${this.#table} (${this.#owner}, name, file, instance_only, optimized, created_at, expires_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
         instanceId,
         name,
         file,
         toSql(instanceOnly),
+        toSql(optimized),
         createdAt,
         expiresAt,
       );

@@ -59,6 +59,7 @@ export interface BackupRecord {
   /** Its file in the directory of backups: never renamed. */
   readonly file: string;
   readonly instanceOnly: boolean;
+  readonly optimized: boolean;
   readonly createdAt: string;
   readonly expiresAt: string;
 }

@@ -107,6 +107,10 @@ export const MIGRATIONS: readonly string[] = [
     last_seen_at TEXT NOT NULL, UNIQUE (type, entity_url)
   ) STRICT;
   `,
+  `
+  ALTER TABLE instance_backups ADD COLUMN optimized INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE storage_volume_backups ADD COLUMN optimized INTEGER NOT NULL DEFAULT 0;
+  `,
 ];
 
 /** Brings the schema up to date in one transaction per step. Refuses a database that a newer release wrote. */

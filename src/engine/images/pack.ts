@@ -34,6 +34,9 @@ export interface PackOptions {
   readonly signal: AbortSignal;
 }
 
+/** Of what can be compressed as it is made. */
+export type StreamCompression = Exclude<Compression, { readonly kind: 'squashfs' }>;
+
 /** Names begin with "./"; those of links' targets stay as they are, but hard links name members. */
 const TAR: Argv = [
   'tar',
@@ -56,14 +59,19 @@ const SQUASH: Argv = ['mksquashfs', '-'];
 /** The image as a stream. */
 export async function* packImage(host: Host, content: ImageContent, options: PackOptions): AsyncGenerator<Buffer> {
   const { compression } = options;
-  switch (compression.kind) {
-    case 'none':
-      return yield* tarStream(host, content, options);
-    case 'filter':
-      return yield* filtered(host, compression.argv, tarStream(host, content, options), options.signal);
-    default:
-      return yield* squashed(host, content, { ...options, squash: compression.options });
-  }
+  if (compression.kind === 'squashfs')
+    return yield* squashed(host, content, { ...options, squash: compression.options });
+  yield* compressed(host, tarStream(host, content, options), { ...options, compression });
+}
+
+/** An archive as it is, or through a program. */
+export async function* compressed(
+  host: Host,
+  tar: AsyncGenerator<Buffer>,
+  { compression, signal }: { readonly compression: StreamCompression; readonly signal: AbortSignal },
+): AsyncGenerator<Buffer> {
+  if (compression.kind === 'none') return yield* tar;
+  yield* filtered(host, compression.argv, tar, signal);
 }
 
 /** The end of an archive that is written in blocks of the smallest size. */

@@ -1,6 +1,6 @@
 // Makes an instance: from an image, empty, or as a copy. The row comes last; until then a note on disk tells what to undo.
 import { rm } from 'node:fs/promises';
-import type { IdMapRange, MountedRoot, StorageDriver } from '#drivers/storage/driver.ts';
+import type { IdMapRange, MountedRoot, NewVolume, StorageDriver } from '#drivers/storage/driver.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
@@ -64,6 +64,8 @@ export interface CreationPlan {
   readonly source: CreationSource;
   /** Fills the empty root of source `none`, and the instance's directory. */
   readonly fill?: Fill;
+  /** Instead: fills the empty volume of source `none` by what the storage driver itself takes. */
+  readonly arrive?: Arrive;
   /** What users had written on the volume, and by name on its snapshots. */
   readonly notes?: NotesOfCopy;
 }
@@ -76,6 +78,15 @@ export interface FillPlace extends MountedRoot {
 
 /** Returns the snapshots that it took. */
 export type Fill = (place: FillPlace, signal: AbortSignal) => Promise<readonly Unowned[]>;
+
+export interface ArrivePlace {
+  readonly storage: StorageDriver;
+  readonly volume: NewVolume;
+  readonly paths: InstancePaths;
+}
+
+/** Returns the snapshots that came. */
+export type Arrive = (place: ArrivePlace, signal: AbortSignal) => Promise<readonly Unowned[]>;
 
 export interface Checked {
   readonly instance: NewInstance;

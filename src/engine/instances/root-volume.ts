@@ -31,7 +31,7 @@ export async function makeRootVolume(
   switch (source.type) {
     case 'none':
       await makeVolume(wanted, volume, making);
-      return plan.fill ? fillRoot(parts, { ...wanted, fill: plan.fill }, volume, making.operation.signal) : [];
+      return fillEmpty(parts, wanted, volume, making.operation.signal);
     case 'image':
       await fromImage(parts, { ...wanted, fingerprint: source.image.fingerprint }, volume, making);
       return [];
@@ -53,6 +53,17 @@ function undoable({ storage }: Checked, volume: Volume, { revert }: Making): voi
 async function makeVolume(wanted: Checked, volume: Volume, making: Making): Promise<void> {
   await wanted.storage.createVolume(volume, making.operation.signal);
   undoable(wanted, volume, making);
+}
+
+async function fillEmpty(
+  parts: CreationParts,
+  wanted: Wanted,
+  volume: Volume,
+  signal: AbortSignal,
+): Promise<readonly Unowned[]> {
+  const { plan, storage } = wanted;
+  if (plan.arrive) return plan.arrive({ storage, volume, paths: instancePaths(parts.context.paths, plan) }, signal);
+  return plan.fill ? fillRoot(parts, { ...wanted, fill: plan.fill }, volume, signal) : [];
 }
 
 async function fillRoot(

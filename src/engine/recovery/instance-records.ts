@@ -97,7 +97,7 @@ export class InstanceRecords implements Service {
     try {
       const work = async (): Promise<void> => {
         const record = database.instances.find(key.project, key.name);
-        if (record?.id === key.id) await this.#record(record, isReplaced, signal);
+        if (record?.id === key.id) await recordInstance(this.#context, record, { isReplaced }, signal);
       };
       await locks.run(lockKey(key), work, signal);
     } catch (error) {
@@ -108,16 +108,22 @@ export class InstanceRecords implements Service {
       });
     }
   }
+}
 
-  async #record(record: InstanceRecord, isReplaced: boolean, signal: AbortSignal): Promise<void> {
-    const { host, pools, paths } = this.#context;
-    const storage = pools.driver(record.pool);
-    if (!storage.withFolder) return;
-    const note = noteOf(instancePaths(paths, record));
-    const files = await folderFiles(this.#context, record);
-    const noted = !isReplaced && (await host.exists(note)) ? await host.readFile(note) : '';
-    if (noted === files.digest) return;
-    await storage.withFolder(hostName(record), (directory) => writeFolder(host, directory, files), signal);
-    await host.writeFile(note, files.digest, { mode: 0o600 });
-  }
+/** Writes what has changed; `isReplaced`: whatever was noted. The caller holds the lock of the instance. */
+export async function recordInstance(
+  context: EngineContext,
+  record: InstanceRecord,
+  { isReplaced = false }: { readonly isReplaced?: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  const { host, pools, paths } = context;
+  const storage = pools.driver(record.pool);
+  if (!storage.withFolder) return;
+  const note = noteOf(instancePaths(paths, record));
+  const files = await folderFiles(context, record);
+  const noted = !isReplaced && (await host.exists(note)) ? await host.readFile(note) : '';
+  if (noted === files.digest) return;
+  await storage.withFolder(hostName(record), (directory) => writeFolder(host, directory, files), signal);
+  await host.writeFile(note, files.digest, { mode: 0o600 });
 }

@@ -1,4 +1,5 @@
 // What the backup of a custom volume, and its migration, say of it in LXD's names.
+import { type IndexedBackup, PLAIN } from '../backups/documents.ts';
 import { yamlText } from '../backups/yaml-text.ts';
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
 
@@ -7,7 +8,7 @@ const COMMON = { content_type: 'filesystem' };
 export function volumeDocuments(
   volume: VolumeRecord,
   snapshots: readonly VolumeSnapshotRecord[],
-  driver: string,
+  { driver, form = PLAIN }: Omit<IndexedBackup, 'snapshots'>,
 ): Promise<string> {
   const { name, pool } = volume;
   const index = {
@@ -15,8 +16,7 @@ export function volumeDocuments(
     backend: driver,
     pool,
     snapshots: snapshots.map((snapshot) => snapshot.name),
-    optimized: false,
-    optimized_header: false,
+    ...form,
     type: 'custom',
     config: volumeConfigs(volume, snapshots),
   };

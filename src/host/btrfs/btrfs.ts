@@ -14,6 +14,12 @@ export interface SubvolumeIdentity {
   readonly receivedUuid: string | undefined;
 }
 
+export interface NestedSubvolume {
+  /** From the subvolume that it is nested in, without a slash before it. */
+  readonly path: string;
+  readonly readonly: boolean;
+}
+
 /** Paths are those of subvolumes. Those who use a subvolume may be hostile: what is nested in it is never found by its path. */
 export interface Btrfs {
   /** Whether the path lies on btrfs; absent is false. */
@@ -31,6 +37,8 @@ export interface Btrfs {
   remove(path: string): Promise<void>;
   /** Whether subvolumes are nested in it. */
   hasNested(path: string): Promise<boolean>;
+  /** At every depth, sorted by path; of one in which nobody renames directories meanwhile. AppError 'invalid' for names that are not UTF-8. */
+  nested(path: string): Promise<readonly NestedSubvolume[]>;
   setReadonly(path: string, readonly: boolean): Promise<void>;
   /** rename(2), but AppError 'conflict' when something is at the new path. A readonly one stays in its directory. */
   publish(path: string, newPath: string): Promise<void>;

@@ -85,6 +85,15 @@ export async function subvolumeId(fd: number): Promise<bigint> {
   return buffer.readBigUInt64LE(0);
 }
 
+/** Path of a directory from the root of its subvolume: empty, or with a slash at its end. */
+export async function directoryPath(fsFd: number, id: bigint, inode: bigint): Promise<Buffer> {
+  const buffer = Buffer.alloc(4096);
+  buffer.writeBigUInt64LE(id, 0);
+  buffer.writeBigUInt64LE(inode, 8);
+  await ioctl(fsFd, IOC.inodeLookup, buffer);
+  return buffer.subarray(16, buffer.indexOf(0, 16));
+}
+
 /** A directory by subvolume and inode, wherever its path may lead meanwhile. */
 export function openDirectory(fsFd: number, id: bigint, inode: bigint = ROOT_INODE): Promise<number> {
   const handle = Buffer.alloc(8 + HANDLE_BYTES); // handle_bytes, handle_type; objectid, root_objectid, generation (0: any)

@@ -6,11 +6,12 @@ import { basename, dirname } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
 import { AppError, type ErrorKind, messageOf } from '#src/lib/errors.ts';
 import { KernelError, renameFresh } from '../kernel.ts';
-import type { Btrfs, SubvolumeIdentity, SubvolumeUsage } from './btrfs.ts';
+import type { Btrfs, NestedSubvolume, SubvolumeIdentity, SubvolumeUsage } from './btrfs.ts';
 import {
   createSnapshot,
   createSubvolume,
   destroySubvolume,
+  directoryPath,
   isReadonly,
   KEY,
   openDirectory,
@@ -91,6 +92,13 @@ export class LinuxBtrfs implements Btrfs {
     });
   }
 
+  nested(path: string): Promise<readonly NestedSubvolume[]> {
+    return withDirectory(`look into subvolume ${path}`, path, async (fd) => {
+      const found = await nestedBelow(fd, await subvolumeId(fd), '');
+      return found.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+    });
+  }
+
   setReadonly(path: string, readonly: boolean): Promise<void> {
     return withDirectory(`change subvolume ${path}`, path, (fd) => setReadonly(fd, readonly));
   }
@@ -152,6 +160,21 @@ async function children(fsFd: number, id: bigint): Promise<readonly Child[]> {
   return items.map(({ offset, data }) => {
     return { id: offset, directory: data.readBigUInt64LE(0), name: data.subarray(18, 18 + data.readUInt16LE(16)) };
   });
+}
+
+async function nestedBelow(fsFd: number, id: bigint, prefix: string): Promise<readonly NestedSubvolume[]> {
+  const found: NestedSubvolume[] = [];
+  for (const child of await children(fsFd, id)) {
+    const bytes = Buffer.concat([await directoryPath(fsFd, id, child.directory), child.name]);
+    const path = `${prefix}${bytes.toString()}`;
+    if (!Buffer.from(bytes.toString()).equals(bytes)) {
+      throw new AppError('invalid', `the name of the nested subvolume ${path} is not UTF-8`);
+    }
+    using self = descriptor(await openDirectory(fsFd, child.id));
+    found.push({ path, readonly: await isReadonly(self.fd) });
+    found.push(...(await nestedBelow(fsFd, child.id, `${path}/`)));
+  }
+  return found;
 }
 
 /**
@@ -237,6 +260,7 @@ function isAbsent(error: unknown): boolean {
 }
 
 function failure(what: string, cause: unknown): AppError {
+  if (cause instanceof AppError && !(cause instanceof KernelError)) return cause;
   let kind: ErrorKind = 'internal';
   if (isAbsent(cause)) kind = 'not_found';
   if (hasErrno(cause, 'EEXIST', 'ENOTEMPTY')) kind = 'conflict';

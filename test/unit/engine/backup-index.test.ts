@@ -35,6 +35,7 @@ config:
       volume: { config: {}, description: '' },
       volumeSnapshots: new Map(),
       optimized: false,
+      optimizedHeader: false,
       type: 'container',
       instance: {
         name: 'c1',
