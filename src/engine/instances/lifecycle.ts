@@ -80,8 +80,10 @@ export class InstanceLifecycle {
     const { spec, volatile } = await this.#build(ready, revert, signal);
     const { container } = ready.paths;
     await this.#rotateLogs(ready.paths);
-    await runtime.writeConfig(container, spec, signal);
-    await context.host.writeFile(ready.paths.started, startDigest(ready.expanded));
+    await Promise.all([
+      runtime.writeConfig(container, spec, signal),
+      context.host.writeFile(ready.paths.started, startDigest(ready.expanded)),
+    ]);
     this.#recordStart(ready, volatile, revert);
     await runtime.start(container, signal);
     await this.#attachDevices(ready, revert, signal);
