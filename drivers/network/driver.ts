@@ -76,6 +76,14 @@ export interface HostRegistry {
   set(network: string, entries: HostEntries, isOurs: (file: string) => boolean): Promise<void>;
   /** Given out by DHCP. */
   leases(network: string): Promise<readonly NetworkLease[]>;
+  /** Gives back what DHCP has given to nics that are gone, if anything; that takes a moment longer than this. */
+  release(network: Pick<ManagedNetwork, 'name' | 'config'>, gone: readonly GoneNic[]): Promise<void>;
+}
+
+export interface GoneNic {
+  readonly hwaddr: string;
+  /** As DHCP was told: leases of IPv6 tell no MAC address. */
+  readonly hostname: string;
 }
 
 export interface NetworkContext {

@@ -43,6 +43,7 @@ class BridgeNetwork implements NetworkDriver {
     this.hosts = {
       set: (network, entries, isOurs) => this.#dnsmasq.setHosts(network, entries, isOurs),
       leases: (network) => this.#dnsmasq.leases(network),
+      release: (network, gone) => this.#dnsmasq.release(network, gone),
     };
   }
 

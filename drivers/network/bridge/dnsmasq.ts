@@ -5,14 +5,19 @@ import { CommandError } from '#src/host/command-error.ts';
 import type { Host } from '#src/host/host.ts';
 import { readKernelFile } from '#src/host/kernel-files.ts';
 import { isStillThere, processLife } from '#src/host/process-life.ts';
+import { sendDatagram } from '#src/host/datagram.ts';
 import { sendSignal } from '#src/host/signal.ts';
+import { ipText, parseNetwork } from '#src/lib/ip.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { limited, poll } from '#src/lib/wait.ts';
-import type { HostEntries, ManagedNetwork, NetworkContext, NetworkLease } from '../driver.ts';
+import type { GoneNic, HostEntries, ManagedNetwork, NetworkContext, NetworkLease } from '../driver.ts';
+import { addressOf } from './config-keys.ts';
+import { parseLeaseFile, release4, release6 } from './dhcp-release.ts';
 import { type DnsmasqAccount, dnsmasqArguments, type DnsmasqFiles, parseLeases } from './dnsmasq-arguments.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
 
 const PROGRAM = 'dnsmasq';
+const DHCP_PORT = { 4: 67, 6: 547 } as const;
 const START_MS = 20_000;
 const STOP_MS = 5000;
 /** Entered by dnsmasq's user, who must not list it. */
@@ -107,6 +112,21 @@ export class Dnsmasq {
 
   async leases(network: string): Promise<readonly NetworkLease[]> {
     return parseLeases((await this.#read(this.#files(network).leases)) ?? '');
+  }
+
+  /** By the messages that their clients would send. */
+  async release({ name, config }: Pick<ManagedNetwork, 'name' | 'config'>, gone: readonly GoneNic[]): Promise<void> {
+    const { leases, serverDuid } = parseLeaseFile((await this.#read(this.#files(name).leases)) ?? '');
+    for (const lease of leases) {
+      const { family } = lease.address;
+      const own = parseNetwork(addressOf(config, family) ?? '');
+      const isGone = gone.some(({ hwaddr, hostname }) => {
+        return family === 4 ? lease.identity === hwaddr : lease.name === hostname;
+      });
+      if (!own || !isGone) continue;
+      const message = family === 4 ? release4(lease, own.address) : serverDuid && release6(lease, serverDuid);
+      if (message) await sendDatagram({ address: ipText(own.address), port: DHCP_PORT[family] }, message);
+    }
   }
 
   #read(path: string): Promise<string | undefined> {

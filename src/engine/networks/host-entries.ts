@@ -29,7 +29,7 @@ function fileOf(entry: HostEntry): string {
 }
 
 /** What DNS calls the instance. */
-function dnsName({ project, name }: HostKey): string {
+export function dnsName({ project, name }: HostKey): string {
   return project === DEFAULT_PROJECT ? name : `${name}.${project}`;
 }
 

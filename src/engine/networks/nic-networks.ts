@@ -4,7 +4,7 @@ import type { NetworkAccess, NetworkedInstance } from '../context.ts';
 import type { NetworkRecord } from '../db/records.ts';
 import { expander } from '../instances/expansion.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
-import { entryLine, type HostEntry, HostEntries, type Naming, ownerPrefix } from './host-entries.ts';
+import { dnsName, entryLine, type HostEntry, HostEntries, type Naming, ownerPrefix } from './host-entries.ts';
 import { checkNicAddresses } from './nic-addresses.ts';
 import type { Networks, NetworksContext } from './networks.ts';
 import { networkUsers } from './used-by.ts';
@@ -90,8 +90,24 @@ export class NicNetworks implements NetworkAccess {
     const wanted = this.#entriesOf(instance);
     for (const network of networks) {
       const own = wanted.filter((one) => one.network.id === network.id).map(({ entry }) => entry);
-      if (this.#entries.replace(network.name, instance, own, naming(network)))
-        await this.#write(network, ownerPrefix(instance));
+      const before = this.#entries.files(network.name, ownerPrefix(instance)).map(([, entry]) => entry);
+      if (!this.#entries.replace(network.name, instance, own, naming(network))) continue;
+      await this.#write(network, ownerPrefix(instance));
+      await this.#release(
+        network,
+        before.filter(({ hwaddr }) => own.every((entry) => entry.hwaddr !== hwaddr)),
+      );
+    }
+  }
+
+  /** What does not come back so comes back when it expires: no reason to fail. */
+  async #release(network: NetworkRecord, entries: readonly HostEntry[]): Promise<void> {
+    if (entries.length === 0) return;
+    const gone = entries.map((entry) => ({ hwaddr: entry.hwaddr, hostname: dnsName(entry) }));
+    try {
+      await this.#networks.driver(network).hosts?.release(network, gone);
+    } catch (error) {
+      this.#context.log.warn('leases were not given back', { network: network.name, error });
     }
   }
 

@@ -140,6 +140,32 @@ describeWith({ root: true, commands }, 'instances on managed networks', () => {
     await daemon.operate('DELETE', '/1.0/instances/twin');
   });
 
+  it('give their leases back when they go, or become another card', async () => {
+    const file = () => readFileSync(join(daemon.root, 'networks', NETWORK, 'dnsmasq.leases'), 'utf8');
+    const gone = (hwaddr: string) =>
+      poll(async () => !file().includes(hwaddr) || undefined, 50, AbortSignal.timeout(5000));
+    const hwaddrOf = async () => {
+      const { metadata } = await daemon.call('GET', '/1.0/instances/lease');
+      return String(metadata.config['volatile.eth0.hwaddr']);
+    };
+    await launch('lease');
+    await addressOf('lease');
+    const first = await hwaddrOf();
+    expect(file()).toContain(first);
+
+    await daemon.operate('PUT', '/1.0/instances/lease/state', { action: 'stop', force: true });
+    expect(file()).toContain(first);
+    const device = { type: 'nic', network: NETWORK, hwaddr: '00:16:3e:77:00:01' };
+    expect((await daemon.call('PATCH', '/1.0/instances/lease', { devices: { eth0: device } })).error).toBe('');
+    await gone(first);
+    await daemon.operate('PUT', '/1.0/instances/lease/state', { action: 'start' });
+    await addressOf('lease');
+    expect(file()).toContain(device.hwaddr);
+    await daemon.operate('PUT', '/1.0/instances/lease/state', { action: 'stop', force: true });
+    await daemon.operate('DELETE', '/1.0/instances/lease');
+    await gone(device.hwaddr);
+  });
+
   it('are forgotten when they are renamed or deleted', async () => {
     await daemon.operate('POST', '/1.0/instances', {
       name: 'old',
