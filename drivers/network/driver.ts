@@ -74,6 +74,8 @@ export interface NetworkDriver {
 export interface HostRegistry {
   /** Replaces the entries for which `isOurs` says so; those that serve are told when something is new. */
   set(network: string, entries: HostEntries, isOurs: (file: string) => boolean): Promise<void>;
+  /** What was set before. */
+  lines(network: string): Promise<HostEntries>;
   /** Given out by DHCP. */
   leases(network: string): Promise<readonly NetworkLease[]>;
   /** Gives back what DHCP has given to nics that are gone, if anything; that takes a moment longer than this. */

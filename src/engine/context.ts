@@ -88,6 +88,8 @@ export interface NetworkAccess {
   checkStart(instance: NetworkedInstance): void;
   /** The same, of those devices alone that are new or change. */
   checkChange(instance: NetworkedInstance, changed: DeviceMap): void;
+  /** Of nics that are filtered and name no address, what publish() has chosen, by device: ipv4.address and ipv6.address; empty: none was free. */
+  chosenAddresses(instance: NetworkedInstance): DeviceMap;
   /** Tells DHCP and DNS about the nics of an instance; of those that it has no more they forget. */
   publish(instance: NetworkedInstance): Promise<void>;
   /** The instance is gone, or has another name. */

@@ -6,6 +6,7 @@ export const noNetworks: NetworkAccess = {
   check: () => undefined,
   checkStart: () => undefined,
   checkChange: () => undefined,
+  chosenAddresses: () => ({}),
   publish: async () => undefined,
   withdraw: async () => undefined,
 };

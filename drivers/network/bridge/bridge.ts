@@ -42,6 +42,7 @@ class BridgeNetwork implements NetworkDriver {
     this.#dnsmasq = new Dnsmasq(context);
     this.hosts = {
       set: (network, entries, isOurs) => this.#dnsmasq.setHosts(network, entries, isOurs),
+      lines: (network) => this.#dnsmasq.lines(network),
       leases: (network) => this.#dnsmasq.leases(network),
       release: (network, gone) => this.#dnsmasq.release(network, gone),
     };

@@ -110,6 +110,16 @@ export class Dnsmasq {
     if (running) sendSignal(running.pid, 'SIGHUP');
   }
 
+  async lines(network: string): Promise<HostEntries> {
+    const { hosts } = this.#files(network);
+    const lines = new Map<string, string>();
+    for (const file of await this.#context.host.list(hosts)) {
+      const line = await this.#read(join(hosts, file));
+      if (line !== undefined) lines.set(file, line.trim());
+    }
+    return lines;
+  }
+
   async leases(network: string): Promise<readonly NetworkLease[]> {
     return parseLeases((await this.#read(this.#files(network).leases)) ?? '');
   }

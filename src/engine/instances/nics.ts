@@ -29,7 +29,7 @@ export type RememberVolatile = (volatile: ConfigMap) => void;
 
 export interface NicParts {
   readonly drivers: Readonly<Record<string, NicDriver>>;
-  readonly networks: Pick<NetworkAccess, 'expand' | 'checkStart' | 'publish'>;
+  readonly networks: Pick<NetworkAccess, 'expand' | 'checkStart' | 'chosenAddresses' | 'publish'>;
   readonly host: Host;
   readonly log: Log;
   /** Interfaces in the network namespace of a process. */
@@ -54,7 +54,7 @@ export class InstanceNics {
     const known = { ...owner, config: { ...owner.config, ...hwaddrsOf(complete) } };
     this.#parts.networks.checkStart(known);
     await this.#parts.networks.publish(known);
-    const planned = await this.#plan(complete, remember, signal);
+    const planned = await this.#plan(this.#withAddresses(known, complete), remember, signal);
     const nics: RuntimeNic[] = [];
     for (const nic of planned) nics.push(await this.#startOne(nic, revert, signal));
     return nics;
@@ -97,7 +97,11 @@ export class InstanceNics {
   async update(before: NicOwner, after: NicOwner, device: string, signal: AbortSignal): Promise<void> {
     const [old] = this.#select(before, device);
     const [nic] = this.#select(after, device);
-    if (old && nic) await failing(device, 'update', async () => this.#driver(nic).update?.(old, nic, signal));
+    if (!old || !nic) return;
+    await failing(device, 'update', async () => {
+      requireAddresses(nic);
+      await this.#driver(nic).update?.(old, nic, signal);
+    });
   }
 
   /** Every nic with what its network decides. */
@@ -106,8 +110,16 @@ export class InstanceNics {
     return completeNics(owner).map((nic) => ({ ...nic, config: networks.expand(owner.project, nic.config) }));
   }
 
+  /** With those that their networks have chosen for them. */
+  #withAddresses(owner: NicOwner, nics: readonly NicDevice[]): readonly NicDevice[] {
+    const chosen = this.#parts.networks.chosenAddresses(owner);
+    return nics.map((nic) => ({ ...nic, config: { ...nic.config, ...chosen[nic.device] } }));
+  }
+
   #select(owner: NicOwner, device: string): readonly NicDevice[] {
-    return this.#complete(owner).filter((nic) => nic.device === device);
+    const nics = this.#complete(owner).filter((nic) => nic.device === device);
+    const { [device]: options = {} } = owner.devices;
+    return this.#withAddresses({ ...owner, devices: { [device]: options } }, nics);
   }
 
   async #plan(
@@ -117,7 +129,10 @@ export class InstanceNics {
   ): Promise<readonly NicDevice[]> {
     const planned: NicDevice[] = [];
     for (const nic of nics) {
-      const volatile = await failing(nic.device, 'start', () => this.#driver(nic).plan(nic, signal));
+      const volatile = await failing(nic.device, 'start', async () => {
+        requireAddresses(nic);
+        return this.#driver(nic).plan(nic, signal);
+      });
       planned.push({ ...nic, volatile: { ...nic.volatile, ...volatile } });
     }
     const keys = planned.flatMap(({ device, volatile }) =>
@@ -147,7 +162,7 @@ export class InstanceNics {
   /** At the start of the daemon: filters of running instances, which others on the host may have flushed meanwhile. */
   async restoreFilters(owners: readonly NicOwner[], signal: AbortSignal): Promise<void> {
     const started = owners
-      .flatMap((owner) => this.#complete(owner))
+      .flatMap((owner) => this.#withAddresses(owner, this.#complete(owner)))
       .filter(({ volatile }) => volatile['host_name'] !== undefined);
     await setChains(
       this.#parts.host,
@@ -194,6 +209,16 @@ function insideCommands({ name, addresses = [], gateways = [], deviceRoutes = []
     ...gateways.map((gateway) => [family(gateway), 'route', 'add', 'default', 'via', gateway, 'dev', name]),
     ...deviceRoutes.map((one) => [one === 'ipv6' ? '-6' : '-4', 'route', 'add', 'default', 'dev', name]),
   ];
+}
+
+/** AppError 'unavailable' with LXD's text when the network had none left for a nic that is filtered. */
+function requireAddresses({ config }: NicDevice): void {
+  for (const family of ['ipv4', 'ipv6']) {
+    const isFiltered = /^(true|1|yes|on)$/iu.test(config[`security.${family}_filtering`] ?? '');
+    if (isFiltered && (config[`${family}.address`] ?? '') === '') {
+      throw new AppError('unavailable', 'No available IP could be found');
+    }
+  }
 }
 
 function hwaddrsOf(nics: readonly NicDevice[]): ConfigMap {

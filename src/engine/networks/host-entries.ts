@@ -1,4 +1,5 @@
 // What DHCP and DNS are told of the nics on each network: kept in memory, so that a start need not look at every instance.
+import { isIPv4 } from 'node:net';
 import { DEFAULT_PROJECT } from '../db/projects.ts';
 
 export interface HostKey {
@@ -24,7 +25,7 @@ export function ownerPrefix({ project, name }: HostKey): string {
   return project === DEFAULT_PROJECT ? `${name}.` : `${project.replaceAll('.', '%2E')}_${name}.`;
 }
 
-function fileOf(entry: HostEntry): string {
+export function fileOf(entry: Pick<HostEntry, 'project' | 'name' | 'device'>): string {
   return `${ownerPrefix(entry)}${entry.device.replaceAll('-', '--').replaceAll('/', '-')}`;
 }
 
@@ -42,6 +43,13 @@ export function entryLine(entry: HostEntry, named: boolean): string | undefined 
     ...(named ? [dnsName(entry)] : []),
   ];
   return hwaddr === '' || words.length === 0 ? undefined : [hwaddr, ...words].join(',');
+}
+
+/** What a line says of addresses: of entries that an earlier daemon has written. */
+export function addressesInLine(line: string): Pick<HostEntry, 'hwaddr' | 'ipv4' | 'ipv6'> {
+  const [hwaddr = '', ...words] = line.trim().split(',');
+  const six = words.find((word) => word.startsWith('[')) ?? '';
+  return { hwaddr, ipv4: words.find((word) => isIPv4(word)) ?? '', ipv6: six.replaceAll(/[[\]]/gu, '') };
 }
 
 /** Whether the network has DNS: names must differ. */

@@ -3,6 +3,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { contains, parseIp, parseNetwork } from '#src/lib/ip.ts';
 import type { NetworkRecord } from '../db/records.ts';
 import type { ConfigMap } from '../types.ts';
+import { allocates } from './allocations.ts';
 
 /** AppError 'invalid' with LXD's text. */
 export function checkNicAddresses(network: NetworkRecord, device: ConfigMap): void {
@@ -11,22 +12,25 @@ export function checkNicAddresses(network: NetworkRecord, device: ConfigMap): vo
     const key = `ipv${family}.address`;
     const value = device[key] ?? '';
     if (filters) checkFiltered(network, key, value);
-    else if (value !== '') checkServed(network, key);
-    if (value !== '' && !(filters && value === 'none')) checkInside(network, key, value);
+    else if (value !== '') checkServed(network, key, value);
+    // For filters alone an address may be one that the network knows nothing of.
+    const isForeign = filters && !allocates(network.config, family);
+    if (!['', 'none'].includes(value) && !isForeign) checkInside(network, key, value);
   }
 }
 
 const isTrue = (value: string | undefined): boolean => /^(true|1|yes|on)$/i.test(value ?? '');
 const isFalse = (value: string | undefined): boolean => /^(false|0|no|off)$/i.test(value ?? '');
 
-/** Filters let nothing but known addresses through, and DHCP may give out any. */
-function checkFiltered({ name }: NetworkRecord, key: string, value: string): void {
-  if (value !== '') return;
-  const family = key === 'ipv4.address' ? 'IPv4' : 'IPv6';
-  throw new AppError('invalid', `${family} filtering requires a manually specified ${key} on network "${name}"`);
+/** Filters let nothing but known addresses through: one is chosen where DHCP can be told of it. LXD would let nothing through. */
+function checkFiltered({ name, config }: NetworkRecord, key: string, value: string): void {
+  const family = key === 'ipv4.address' ? 4 : 6;
+  if (value !== '' || allocates(config, family)) return;
+  const text = `IPv${family} filtering requires a manually specified ${key} on network "${name}" while its DHCP is off`;
+  throw new AppError('invalid', text);
 }
 
-function checkServed({ name, config }: NetworkRecord, key: string): void {
+function checkServed({ name, config }: NetworkRecord, key: string, value: string): void {
   if (key === 'ipv4.address' && isFalse(config['ipv4.dhcp'])) {
     const when = 'when DHCP is disabled (unless using security.ipv4_filtering)';
     throw new AppError('invalid', `Cannot specify "ipv4.address" ${when} on network "${name}"`);
@@ -35,6 +39,8 @@ function checkServed({ name, config }: NetworkRecord, key: string): void {
     const when = 'when DHCP or "ipv6.dhcp.stateful" are disabled (unless using security.ipv6_filtering)';
     throw new AppError('invalid', `Cannot specify "ipv6.address" ${when} on network "${name}"`);
   }
+  if (value !== 'none') return;
+  throw new AppError('invalid', `Cannot have ${key} as none unless using security.${key.slice(0, 4)}_filtering`);
 }
 
 function checkInside({ name, config }: NetworkRecord, key: string, value: string): void {

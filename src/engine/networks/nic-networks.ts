@@ -1,15 +1,36 @@
 // Nics of instances on managed networks: what the network decides for them, and what DHCP and DNS are told of them.
 import { AppError } from '#src/lib/errors.ts';
+import type { NetworkLease } from '#drivers/network/driver.ts';
 import type { NetworkAccess, NetworkedInstance } from '../context.ts';
 import type { NetworkRecord } from '../db/records.ts';
 import { expander } from '../instances/expansion.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
-import { dnsName, entryLine, type HostEntry, HostEntries, type Naming, ownerPrefix } from './host-entries.ts';
+import { allocate } from './allocations.ts';
+import {
+  addressesInLine,
+  dnsName,
+  entryLine,
+  fileOf,
+  type HostEntry,
+  HostEntries,
+  type Naming,
+  ownerPrefix,
+} from './host-entries.ts';
 import { checkNicAddresses } from './nic-addresses.ts';
 import type { Networks, NetworksContext } from './networks.ts';
 import { networkUsers } from './used-by.ts';
 
 const naming = ({ config }: NetworkRecord): Naming => ({ named: config['dns.mode'] !== 'none' });
+
+interface NetworkNic {
+  readonly network: NetworkRecord;
+  readonly entry: HostEntry;
+  /** Families in which a filter needs an address that the nic does not name. */
+  readonly chooses: readonly (4 | 6)[];
+}
+
+const choosesAddress = ({ chooses }: NetworkNic): boolean => chooses.length > 0;
+const isTrue = (value: string | undefined): boolean => /^(true|1|yes|on)$/iu.test(value ?? '');
 
 export class NicNetworks implements NetworkAccess {
   readonly #context: NetworksContext;
@@ -89,9 +110,13 @@ export class NicNetworks implements NetworkAccess {
     if (networks.length === 0) return;
     const wanted = this.#entriesOf(instance);
     for (const network of networks) {
-      const own = wanted.filter((one) => one.network.id === network.id).map(({ entry }) => entry);
+      const nics = wanted.filter((one) => one.network.id === network.id);
+      const leases = await this.#leases(network, nics);
+      // From here to replace() nothing waits: no two get the same address.
       const before = this.#entries.files(network.name, ownerPrefix(instance)).map(([, entry]) => entry);
-      if (!this.#entries.replace(network.name, instance, own, naming(network))) continue;
+      const own = nics.map((nic) => this.#withAddresses(nic, new Map(this.#files(network)), leases));
+      const isNew = this.#entries.replace(network.name, instance, own, naming(network));
+      if (!isNew && !nics.some(choosesAddress)) continue;
       await this.#write(network, ownerPrefix(instance));
       await this.#release(
         network,
@@ -115,7 +140,44 @@ export class NicNetworks implements NetworkAccess {
     return this.publish({ ...key, config: {}, devices: {} });
   }
 
-  #entriesOf(instance: NetworkedInstance): readonly { readonly network: NetworkRecord; readonly entry: HostEntry }[] {
+  chosenAddresses(instance: NetworkedInstance): DeviceMap {
+    const nics = this.#entriesOf(instance).filter(choosesAddress);
+    return Object.fromEntries(
+      nics.map(({ network, entry, chooses }) => {
+        const { ipv4 = '', ipv6 = '' } = new Map(this.#files(network)).get(fileOf(entry)) ?? {};
+        const found = [[4, ipv4] as const, [6, ipv6] as const].filter(([family]) => chooses.includes(family));
+        return [entry.device, Object.fromEntries(found.map(([family, address]) => [`ipv${family}.address`, address]))];
+      }),
+    );
+  }
+
+  #files(network: NetworkRecord): readonly (readonly [string, HostEntry])[] {
+    return this.#entries.files(network.name, '');
+  }
+
+  /** None are read where none are needed. */
+  async #leases(network: NetworkRecord, nics: readonly NetworkNic[]): Promise<readonly NetworkLease[]> {
+    return nics.some(choosesAddress) ? ((await this.#networks.driver(network).hosts?.leases(network.name)) ?? []) : [];
+  }
+
+  #withAddresses(
+    { network: { config }, entry, chooses }: NetworkNic,
+    known: ReadonlyMap<string, Pick<HostEntry, 'hwaddr' | 'ipv4' | 'ipv6'>>,
+    leases: readonly NetworkLease[],
+  ): HostEntry {
+    const file = fileOf(entry);
+    const others = [...known].filter(([name]) => name !== file);
+    const fixed = new Set(others.flatMap(([, { ipv4, ipv6 }]) => [ipv4, ipv6]));
+    const before = known.get(file);
+    const { hwaddr } = entry;
+    return chooses.reduce((all, family) => {
+      const previous = before?.hwaddr === hwaddr ? before[`ipv${family}`] : '';
+      const request = { config, family, hwaddr, hostname: dnsName(entry), previous, fixed, leases };
+      return { ...all, [`ipv${family}`]: (hwaddr === '' ? undefined : allocate(request)) ?? '' };
+    }, entry);
+  }
+
+  #entriesOf(instance: NetworkedInstance): readonly NetworkNic[] {
     const { project, name, config, devices } = instance;
     return Object.entries(devices).flatMap(([device, options]) => {
       const network = options['type'] === 'nic' ? this.#networkOf(project, options) : undefined;
@@ -124,26 +186,37 @@ export class NicNetworks implements NetworkAccess {
       const hwaddr = (options['hwaddr'] ?? config[`volatile.${device}.hwaddr`] ?? '').toLowerCase();
       const { vlan = '' } = options;
       const addresses = { ipv4: address('ipv4.address'), ipv6: address('ipv6.address') };
-      return [{ network, entry: { project, name, device, vlan, hwaddr, ...addresses } }];
+      const chooses = ([4, 6] as const).filter((family) => {
+        return isTrue(options[`security.ipv${family}_filtering`]) && (options[`ipv${family}.address`] ?? '') === '';
+      });
+      return [{ network, chooses, entry: { project, name, device, vlan, hwaddr, ...addresses } }];
     });
   }
 
   /** When the network has come up: whatever its files say, they are made to say what the database says. */
   async #publishAll(network: NetworkRecord): Promise<void> {
     const { database } = this.#context;
-    this.#entries.forget(network.name);
+    const before = await this.#knownBefore(network);
     const expand = expander(database);
+    const leases = (await this.#networks.driver(network).hosts?.leases(network.name)) ?? [];
+    this.#entries.forget(network.name);
     for (const record of networkUsers(database, network).instances) {
       const instance = { ...record, devices: expand(record).devices };
-      const own = this.#entriesOf(instance).filter((one) => one.network.id === network.id);
-      this.#entries.replace(
-        network.name,
-        instance,
-        own.map(({ entry }) => entry),
-        naming(network),
-      );
+      const nics = this.#entriesOf(instance).filter((one) => one.network.id === network.id);
+      const own = nics.map((nic) => this.#withAddresses(nic, new Map([...before, ...this.#files(network)]), leases));
+      this.#entries.replace(network.name, instance, own, naming(network));
     }
     await this.#write(network, '');
+  }
+
+  /** After a start of the daemon only the files know what was chosen. */
+  async #knownBefore(
+    network: NetworkRecord,
+  ): Promise<ReadonlyMap<string, Pick<HostEntry, 'hwaddr' | 'ipv4' | 'ipv6'>>> {
+    const known = this.#files(network);
+    if (known.length > 0) return new Map(known);
+    const lines = (await this.#networks.driver(network).hosts?.lines(network.name)) ?? new Map<string, string>();
+    return new Map([...lines].map(([file, line]) => [file, addressesInLine(line)]));
   }
 
   /** The files of one instance, or (empty prefix) of all. */

@@ -166,6 +166,30 @@ describeWith({ root: true, commands }, 'instances on managed networks', () => {
     await gone(device.hwaddr);
   });
 
+  it('are given an address where a filter needs one, and keep it while the daemon is away', async () => {
+    const chosen = () => /,(10\.172\.1\.\d+),/u.exec(hostLine('filt.eth0'))?.[1] ?? '';
+    await launch('filt', { 'security.ipv4_filtering': 'true' });
+    const address = await addressOf('filt');
+    expect(chosen()).toBe(address);
+    const rules = async () => (await run('nft', ['-nn', 'list', 'chain', 'bridge', 'lxd', 'in.filt.eth0'])).stdout;
+    expect(await rules()).toContain(`ip saddr ${address} accept`);
+
+    await daemon.kill();
+    await daemon.boot();
+    expect(chosen()).toBe(address);
+    expect(await rules()).toContain(`ip saddr ${address} accept`);
+
+    const device = { type: 'nic', network: NETWORK };
+    expect((await daemon.call('PATCH', '/1.0/instances/filt', { devices: { eth0: device } })).error).toBe('');
+    expect(chosen()).toBe('');
+    const filtered = { ...device, 'security.ipv4_filtering': 'true' };
+    expect((await daemon.call('PATCH', '/1.0/instances/filt', { devices: { eth0: filtered } })).error).toBe('');
+    expect(chosen()).toBe(address); // its lease
+    await daemon.operate('PUT', '/1.0/instances/filt/state', { action: 'stop', force: true });
+    await daemon.operate('DELETE', '/1.0/instances/filt');
+    expect(hosts()).not.toContain('filt.eth0');
+  });
+
   it('are forgotten when they are renamed or deleted', async () => {
     await daemon.operate('POST', '/1.0/instances', {
       name: 'old',
