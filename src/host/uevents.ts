@@ -17,12 +17,21 @@ const check = unwrapCall(koffi);
 
 /** Calls `changed` for every device that came, went or changed. */
 export function watchHardware(changed: () => void): { close(): void } {
+  return watch(/^(add|remove|bind|unbind|change|move)@/, changed);
+}
+
+/** Calls `changed` for every processor that was switched on or off. */
+export function watchProcessors(changed: () => void): { close(): void } {
+  return watch(/^(online|offline)@.*\/system\/cpu\/cpu\d/, changed);
+}
+
+function watch(pattern: RegExp, changed: () => void): { close(): void } {
   const fd = check('socket', socketCall(AF_NETLINK, SOCK_DGRAM | NONBLOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT));
   const address = Buffer.alloc(12); // struct sockaddr_nl: family, padding, port (0: the kernel chooses), groups
   address.writeUInt16LE(AF_NETLINK, 0);
   address.writeUInt32LE(GROUP, 8);
   check('bind', bindCall(fd, address, address.length));
   return readReports(fd, (data) => {
-    if (/^(add|remove|bind|unbind|change|move)@/.test(data.toString('latin1', 0, 16))) changed();
+    if (pattern.test(data.toString('latin1', 0, 256))) changed();
   });
 }

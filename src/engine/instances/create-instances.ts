@@ -40,6 +40,7 @@ import { CreationSources } from './sources.ts';
 import { reconcileInstances, type ReconcileParts } from './reconcile.ts';
 import { refreshDevice } from './refresh-device.ts';
 import { rootReader } from './read-root.ts';
+import { CpuBalancer } from './cpu-balancer.ts';
 import { Supervisor } from './supervisor.ts';
 import { InstanceTrees } from './trees.ts';
 
@@ -99,9 +100,10 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     devicesPath: paths.devices,
     changed: (key, device) => void refreshDevice({ context, supervisor, live }, key, device),
   });
+  const cpus = new CpuBalancer({ host, log, runtime, supervisor });
   const snapshots = new InstanceSnapshots({ context, runtime, supervisor });
-  const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots });
-  const live: LiveChanges = new LiveChanges({ context, runtime, devices, nics, lifecycle });
+  const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots, cpus });
+  const live: LiveChanges = new LiveChanges({ context, runtime, devices, nics, lifecycle, cpus });
   const devlxd = new Devlxd(context.database, supervisor);
   const changes = new InstanceChanges({
     context,
@@ -155,7 +157,12 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
       { context, runtime, supervisor, lifecycle, live, nics },
       {
         boot,
-        periodic: [new SnapshotSchedule(parts), backups, { start: async () => undefined, stop: () => devices.close() }],
+        periodic: [
+          new SnapshotSchedule(parts),
+          backups,
+          { start: async () => undefined, stop: () => devices.close() },
+          cpus,
+        ],
       },
     ),
     profileChanged: (former, signal) => instances.profileChanged(former, signal),

@@ -9,12 +9,14 @@ import type { InstanceRecord } from '../db/records.ts';
 import { parseMetadata } from '../images/metadata.ts';
 import { isDueAtStart } from '../snapshots/schedule.ts';
 import type { ConfigMap } from '../types.ts';
+import type { CpuBalancer } from './cpu-balancer.ts';
 import { deviceOwner, type InstanceDevices } from './devices.ts';
 import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
 import { expander, type Expanded } from './expansion.ts';
 import { idMapFromJson, idMapJson } from './idmap.ts';
 import { InstanceIds } from './instance-ids.ts';
 import { hostName, instancePaths, type InstancePaths, ownedVolume, rootVolume } from './instance-paths.ts';
+import { cpuLimit } from './limits.ts';
 import { refuseLent } from './lent-roots.ts';
 import { loadKernelModules } from './kernel-modules.ts';
 import { networkPrioritiesOf } from './network-priority.ts';
@@ -25,7 +27,6 @@ import { startDigest } from './start-digest.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { diskThrottlesOf } from './throttles.ts';
 import { applyTemplates, type TemplateTrigger } from './templates.ts';
-import { parseCpuList } from './values.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
 
 const UNDO_LIMIT_MS = 60_000;
@@ -38,6 +39,7 @@ export interface LifecycleParts {
   readonly devices: InstanceDevices;
   readonly supervisor: Supervisor;
   readonly snapshots: InstanceSnapshots;
+  readonly cpus: CpuBalancer;
 }
 
 /** What start() gathers before anything is changed. */
@@ -52,7 +54,6 @@ interface Preparation {
 export class InstanceLifecycle {
   readonly #parts: LifecycleParts;
   readonly ids: InstanceIds;
-  #cpus: Promise<readonly number[]> | undefined;
 
   constructor(parts: LifecycleParts) {
     this.#parts = parts;
@@ -77,7 +78,8 @@ export class InstanceLifecycle {
     await this.#snapshotAtStart(ready, signal);
     await using revert = new Reverter(context.log);
 
-    const { spec, volatile } = await this.#build(ready, revert, signal);
+    const cpus = await this.#parts.cpus.placeOf({ id: record.id, limit: cpuLimit(ready.expanded.config) });
+    const { spec, volatile } = await this.#build({ ...ready, cpus }, revert, signal);
     const { container } = ready.paths;
     await this.#rotateLogs(ready.paths);
     await Promise.all([
@@ -87,7 +89,8 @@ export class InstanceLifecycle {
     this.#recordStart(ready, volatile, revert);
     await runtime.start(container, signal);
     await this.#attachDevices(ready, revert, signal);
-    supervisor.attach(record, { container, cpus: cpusOf(spec) });
+    supervisor.attach(record, { container, cpuLimit: cpuLimit(ready.expanded.config), cpus });
+    this.#parts.cpus.changed();
     revert.commit();
   }
 
@@ -139,7 +142,7 @@ export class InstanceLifecycle {
   }
 
   async #build(
-    ready: Preparation,
+    ready: Preparation & { readonly cpus: readonly number[] | undefined },
     revert: Reverter,
     signal: AbortSignal,
   ): Promise<{ spec: RuntimeSpec; volatile: ConfigMap }> {
@@ -168,7 +171,7 @@ export class InstanceLifecycle {
       deviceRules: made.rules,
       throttles: await diskThrottlesOf(this.#parts, record, expanded.devices),
       network: await networkPrioritiesOf(context.host, expanded.config),
-      cpus: await this.#leastUsedCpus(),
+      cpus: ready.cpus,
     });
     return { spec, volatile };
   }
@@ -215,15 +218,6 @@ export class InstanceLifecycle {
     const { host } = this.#parts.context;
     await host.makeDirectory(logs, { mode: 0o700 });
     if (await host.exists(container.logPath)) await host.rename(container.logPath, `${container.logPath}.old`);
-  }
-
-  /** CPUs of the host, those with the fewest containers on them first. */
-  async #leastUsedCpus(): Promise<readonly number[]> {
-    const { context, supervisor } = this.#parts;
-    this.#cpus ??= context.host.readFile('/sys/devices/system/cpu/online').then((text) => parseCpuList(text.trim()));
-    const users = new Map<number, number>();
-    for (const { cpus } of supervisor.lives()) for (const cpu of cpus) users.set(cpu, (users.get(cpu) ?? 0) + 1);
-    return [...(await this.#cpus)].sort((left, right) => (users.get(left) ?? 0) - (users.get(right) ?? 0));
   }
 
   /** Kills at once. Resolves when the container is gone and cleaned up after. */
@@ -277,6 +271,7 @@ export class InstanceLifecycle {
     const config = { ...withoutLife(current.config), 'volatile.last_state.power': 'STOPPED' };
     context.database.instances.update(current.id, { config });
     supervisor.detach(record.id, life);
+    this.#parts.cpus.changed();
   }
 
   /** What a daemon that was killed between the notes of a start and the start itself left of nics. */
@@ -322,8 +317,4 @@ export interface ShutDownOptions {
 
 function isTrigger(text: string | undefined): text is TemplateTrigger {
   return text === 'create' || text === 'copy' || text === 'rename';
-}
-
-function cpusOf({ limits }: RuntimeSpec): readonly number[] {
-  return limits.cpuSet === undefined ? [] : parseCpuList(limits.cpuSet);
 }

@@ -2,14 +2,14 @@
 import { totalmem } from 'node:os';
 import type { RuntimeLimits } from '#drivers/runtime/driver.ts';
 import type { ConfigMap } from '../types.ts';
-import { isCpuCount, parseBoolean, parseCpuAllowance, parseCpuList, parseMemory, parseSize } from './values.ts';
+import { parseBoolean, parseCpuAllowance, parseMemory, parseSize } from './values.ts';
 
 const HUGEPAGE_SIZES = ['64KB', '1MB', '2MB', '1GB'];
 const NORMAL_WEIGHT = 100;
 const TOP_PRIORITY = 10;
 
-/** `cpus` are those of the host, least used first: what a number of CPUs is taken from. */
-export function runtimeLimits(config: ConfigMap, cpus: readonly number[]): RuntimeLimits {
+/** `cpus`: of the host, those that the instance has; undefined: all. */
+export function runtimeLimits(config: ConfigMap, cpus?: readonly number[]): RuntimeLimits {
   const value = (key: string): string | undefined => (config[key] === '' ? undefined : config[key]);
   const memory = value('limits.memory');
   const number = (key: string): number | undefined => {
@@ -19,12 +19,17 @@ export function runtimeLimits(config: ConfigMap, cpus: readonly number[]): Runti
   return omitUndefined({
     memory: memory === undefined ? undefined : memoryLimit(memory, config),
     swapPriority: number('limits.memory.swap.priority'),
-    cpuSet: cpuSet(value('limits.cpu'), cpus),
+    cpuSet: cpus?.join(','),
     ...cpuTime(config),
     processes: number('limits.processes'),
     diskPriority: number('limits.disk.priority'),
     hugepages: hugepages(config),
   });
+}
+
+/** limits.cpu; undefined: none. */
+export function cpuLimit(config: ConfigMap): string | undefined {
+  return config['limits.cpu'] === '' ? undefined : config['limits.cpu'];
 }
 
 function memoryLimit(memory: string, config: ConfigMap): RuntimeLimits['memory'] {
@@ -33,17 +38,6 @@ function memoryLimit(memory: string, config: ConfigMap): RuntimeLimits['memory']
     enforce: config['limits.memory.enforce'] === 'soft' ? 'soft' : 'hard',
     swap: parseBoolean(config['limits.memory.swap'], true),
   };
-}
-
-function cpuSet(limit: string | undefined, cpus: readonly number[]): string | undefined {
-  if (limit === undefined) return undefined;
-  if (!isCpuCount(limit)) return parseCpuList(limit).join(',');
-  const count = Number(limit);
-  if (count >= cpus.length || count === 0) return undefined;
-  return cpus
-    .slice(0, count)
-    .sort((left, right) => left - right)
-    .join(',');
 }
 
 function cpuTime(config: ConfigMap): { cpuWeight?: number; cpuQuota?: NonNullable<RuntimeLimits['cpuQuota']> } {

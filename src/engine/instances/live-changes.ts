@@ -15,7 +15,8 @@ import type { Expanded } from './expansion.ts';
 import { instancePaths } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { loadKernelModules } from './kernel-modules.ts';
-import { runtimeLimits } from './limits.ts';
+import type { CpuBalancer } from './cpu-balancer.ts';
+import { cpuLimit, runtimeLimits } from './limits.ts';
 import { networkPrioritiesOf } from './network-priority.ts';
 import type { InstanceNics } from './nics.ts';
 import { settleNics } from './settle-nics.ts';
@@ -31,6 +32,7 @@ export interface LiveParts {
   readonly devices: InstanceDevices;
   readonly nics: InstanceNics;
   readonly lifecycle: InstanceLifecycle;
+  readonly cpus: CpuBalancer;
 }
 
 export interface LiveChange {
@@ -79,6 +81,7 @@ export class LiveChanges {
     for (const name of devices.added) await this.#add(step, name, revert, signal);
     for (const name of devices.updated) await this.#update(step, name, revert, signal);
     await this.#applyLimits(step, revert);
+    await this.#applyCpus(step, revert);
     await this.#applySwitches(step, revert, signal);
     store(step.volatile);
     revert.commit();
@@ -211,9 +214,17 @@ export class LiveChanges {
     revert.add('limits', () => runtime.setLimits(running.initPid, next, old));
   }
 
+  async #applyCpus({ life, before, after }: Step, revert: Reverter): Promise<void> {
+    const { cpus } = this.#parts;
+    const [was, is] = [cpuLimit(before.config), cpuLimit(after.config)];
+    if (was === is) return;
+    revert.add('CPUs', () => cpus.setLimit(life, was));
+    await cpus.setLimit(life, is);
+  }
+
   /** Without CPUs: they are the balancer's. */
   async limits(record: InstanceRecord, { config, devices }: Expanded): Promise<RuntimeLimits> {
-    const { cpuSet: _balanced, ...limits } = runtimeLimits(config, []);
+    const limits = runtimeLimits(config);
     const { context } = this.#parts;
     const throttles = await diskThrottlesOf({ context, devices: this.#parts.devices }, record, devices);
     return {

@@ -9,6 +9,7 @@ import { expander } from './expansion.ts';
 import { hostName, instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Life, Supervisor } from './supervisor.ts';
+import { cpuLimit } from './limits.ts';
 import type { LiveChanges } from './live-changes.ts';
 import type { InstanceNics } from './nics.ts';
 import { cleanStaging } from './staging.ts';
@@ -60,11 +61,13 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
   const { container } = instancePaths(context.paths, record);
   const state = await runtime.state(container, signal).catch((): RuntimeState => 'running');
   if (state !== 'stopped') {
+    const expanded = expander(context.database)(record);
     const life = supervisor.attach(record, {
       container,
       status: state === 'frozen' || state === 'freezing' ? 'Frozen' : 'Running',
+      cpuLimit: cpuLimit(expanded.config),
     });
-    await parts.live.settle(record, life, expander(context.database)(record), signal);
+    await parts.live.settle(record, life, expanded, signal);
     return lifecycle.resume(record, life, signal);
   }
   if (record.config['volatile.last_state.power'] !== 'RUNNING') {
@@ -72,6 +75,7 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
     return lifecycle.tidy(record);
   }
   const dead: Life = {
+    id: record.id,
     key: record,
     container,
     ended: Promise.resolve(),
@@ -80,7 +84,8 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
     gone: true,
     awaited: true,
     shuttingDown: false,
-    cpus: [],
+    cpuLimit: undefined,
+    cpus: undefined,
   };
   await lifecycle.finish(record, dead);
   const { name, project } = record;

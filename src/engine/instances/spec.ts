@@ -18,8 +18,8 @@ export interface SpecParts {
   readonly deviceRules: readonly string[];
   readonly throttles: NonNullable<RuntimeLimits['throttles']>;
   readonly network: Pick<RuntimeLimits, 'networkPriorities'>;
-  /** Of the host, least used first. */
-  readonly cpus: readonly number[];
+  /** Of the host; undefined: all. */
+  readonly cpus: readonly number[] | undefined;
 }
 
 export function runtimeSpec(parts: SpecParts): RuntimeSpec {

@@ -10,6 +10,8 @@ export type InstanceStatus = 'Stopped' | 'Running' | 'Frozen';
 
 /** One life of a container: from a start to its end, over reboots. */
 export interface Life {
+  /** Of the instance. */
+  readonly id: number;
   /** An instance that runs keeps its name. */
   readonly key: InstanceKey;
   readonly container: RuntimeContainer;
@@ -24,8 +26,10 @@ export interface Life {
   awaited: boolean;
   /** A clean shutdown is under way. */
   shuttingDown: boolean;
-  /** limits.cpu as a list, for spreading. */
-  readonly cpus: readonly number[];
+  /** limits.cpu; undefined: none. */
+  cpuLimit: string | undefined;
+  /** CPUs of the host that it has; undefined: all there were, or nobody knows. */
+  cpus: readonly number[] | undefined;
 }
 
 export interface LifeHandlers {
@@ -37,7 +41,8 @@ export interface LifeHandlers {
 export interface NewLife {
   readonly container: RuntimeContainer;
   readonly status?: Life['status'];
-  readonly cpus?: readonly number[];
+  readonly cpuLimit: string | undefined;
+  readonly cpus?: readonly number[] | undefined;
 }
 
 const RETRY_MS = 1000;
@@ -73,14 +78,16 @@ export class Supervisor {
   }
 
   attach({ id: instanceId, project, name }: InstanceKey & { readonly id: number }, made: NewLife): Life {
-    const { container, status = 'Running', cpus = [] } = made;
+    const { container, status = 'Running', cpuLimit, cpus } = made;
     const { promise: ended, resolve } = Promise.withResolvers<void>();
     const key = { project, name };
     const life: Life = {
+      id: instanceId,
       key,
       container,
       ended,
       status,
+      cpuLimit,
       cpus,
       pid: undefined,
       gone: false,
