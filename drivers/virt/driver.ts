@@ -78,7 +78,8 @@ export interface SpawnFlavor {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly rootGib: number;
-  readonly ephemeralGib: number;
+  /** The sizes of the disks beside the root, each its own; they come and go with the guest, and are not in its images. */
+  readonly ephemeralsGib: readonly number[];
   readonly swapMib: number;
   readonly extraSpecs: Readonly<Record<string, string>>;
 }

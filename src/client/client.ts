@@ -11,6 +11,7 @@ import { Instances } from './instances.ts';
 import { Operations } from './operations.ts';
 import { Networks, Profiles, StoragePools } from './resources.ts';
 import { Sessions } from './sessions.ts';
+import { StorageVolumes } from './storage-volumes.ts';
 import { openWebSocket } from './web-socket.ts';
 import { type Endpoint, type Method, type Reply, type RequestOptions, Transport } from './transport.ts';
 import type { EventType, Resources, Server } from './wire.ts';
@@ -28,6 +29,7 @@ export class EngineClient implements Disposable {
   readonly backups: Backups;
   readonly profiles: Profiles;
   readonly storagePools: StoragePools;
+  readonly storageVolumes: StorageVolumes;
   readonly networks: Networks;
   readonly sessions: Sessions;
   readonly files: Files;
@@ -49,6 +51,7 @@ export class EngineClient implements Disposable {
     this.sessions = new Sessions(this.#transport, this.operations);
     this.profiles = new Profiles(this.#transport);
     this.storagePools = new StoragePools(this.#transport);
+    this.storageVolumes = new StorageVolumes(this.#transport, this.operations);
     this.networks = new Networks(this.#transport);
   }
 

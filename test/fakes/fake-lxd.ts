@@ -5,6 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { FakeCustomVolumes, type FakeVolume } from './fake-custom-volumes.ts';
 import { FakeGuestFiles } from './fake-guest-files.ts';
 import { FakeRuns } from './fake-runs.ts';
 import { tarOf } from './tar.ts';
@@ -97,6 +98,7 @@ export class FakeLxd implements AsyncDisposable {
   /** What was asked of instances by POST, in order. */
   readonly posted: { readonly path: string; readonly body: object }[] = [];
   readonly #operations = new Map<string, FakeOperation>();
+  readonly volumes = new FakeCustomVolumes(() => this.instances.values());
   readonly #work = new Map<string, Promise<void>>();
   readonly #failures: {
     readonly match: RegExp;
@@ -350,6 +352,12 @@ export class FakeLxd implements AsyncDisposable {
     return new Started({ ...operation });
   }
 
+  #volume(name = ''): FakeVolume {
+    const volume = this.volumes.get(name);
+    if (!volume) throw new HttpError(404, 'Storage volume not found');
+    return volume;
+  }
+
   /** Records live for seconds on a real server. */
   forgetOperations(): void {
     this.#operations.clear();
@@ -469,6 +477,20 @@ export class FakeLxd implements AsyncDisposable {
       space: { total: 100 * 1024 ** 3, used: 10 * 1024 ** 3 },
       inodes: { total: 1000, used: 10 },
     }),
+    'GET /1\\.0/storage-pools/[^/]+/volumes/custom': () => this.volumes.views(),
+    'POST /1\\.0/storage-pools/[^/]+/volumes/custom': ({ body }) => {
+      if (!this.volumes.add(body.name, body.config)) throw new HttpError(409, 'Volume by that name already exists');
+    },
+    'GET /1\\.0/storage-pools/[^/]+/volumes/custom/([^/]+)': ({ args }) => this.volumes.view(this.#volume(args[0])),
+    'PATCH /1\\.0/storage-pools/[^/]+/volumes/custom/([^/]+)': ({ args, body }) => {
+      const volume = this.#volume(args[0]);
+      volume.config = { ...volume.config, ...body.config };
+    },
+    'DELETE /1\\.0/storage-pools/[^/]+/volumes/custom/([^/]+)': ({ args }) => {
+      const { name } = this.#volume(args[0]);
+      if (this.volumes.isUsed(name)) throw new HttpError(400, 'The storage volume is still in use');
+      this.volumes.remove(name);
+    },
     'GET /1\\.0/profiles': () => [{ name: 'default', description: 'Default', config: {}, devices: {}, used_by: null }],
     'GET /1\\.0/profiles/default': () => ({
       name: 'default',

@@ -1,5 +1,6 @@
 // Extra specs of flavors, on a real Nova: what they limit, and what a host refuses.
 import { randomUUID } from 'node:crypto';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from './lab/commands.ts';
 import { addressOf, waitForPing, waitForStatus } from './lab/first-server.ts';
@@ -92,6 +93,86 @@ describe('limit the bandwidth of interfaces', () => {
   });
 });
 
+describe('have ephemeral disks', () => {
+  let id: string;
+  let name: string;
+
+  const write = async (path: string): Promise<void> =>
+    await engine.files.put(name, path, { kind: 'file', content: Buffer.from('kept') });
+  const read = async (path: string): Promise<string> => await text((await engine.files.get(name, path)).content);
+  const volumes = async (): Promise<readonly string[]> => {
+    const all = await engine.storageVolumes.list('default');
+    return all.map((volume) => volume.name).filter((volume) => volume.startsWith('ephemeral'));
+  };
+  const ephemeral = async (gib: number): Promise<string> =>
+    await newFlavor({}, { 'OS-FLV-EXT-DATA:ephemeral': gib, ram: 128 + gib });
+
+  it('as its user divided them, counted by Placement', async () => {
+    const { image } = await lab();
+    const blank = { source_type: 'blank', destination_type: 'local', boot_index: -1, volume_size: 1 };
+    const server = {
+      name: 'disks',
+      flavorRef: await ephemeral(2),
+      imageRef: image,
+      networks: 'none',
+      block_device_mapping_v2: [
+        { source_type: 'image', destination_type: 'local', boot_index: 0, uuid: image, delete_on_termination: true },
+        blank,
+        blank,
+      ],
+    };
+    id = await cloud.createServer(server);
+    const active = await waitForStatus(cloud, id, 'ACTIVE');
+    name = active?.['OS-EXT-SRV-ATTR:instance_name'] ?? '';
+
+    await write('/mnt/mark');
+    await write('/mnt/ephemeral1/mark');
+
+    expect(await volumes()).toEqual([`ephemeral0-${id}`, `ephemeral1-${id}`]);
+    const { allocations } = await cloud.get<{
+      allocations: Readonly<Record<string, { resources: Readonly<Record<string, number>> }>>;
+    }>(cloud.placement, `/allocations/${id}`);
+    expect(Object.values(allocations).map(({ resources }) => resources['DISK_GB'])).toEqual([3]);
+  });
+
+  it('which a hard reboot keeps, a rebuild makes anew, and a deletion removes', async () => {
+    await cloud.action(id, { reboot: { type: 'HARD' } });
+    await waitForStatus(cloud, id, 'ACTIVE');
+    expect([await read('/mnt/mark'), await read('/mnt/ephemeral1/mark')]).toEqual(['kept', 'kept']);
+
+    await cloud.action(id, { rebuild: { imageRef: (await lab()).image } });
+    await waitForStatus(cloud, id, 'ACTIVE');
+    expect(await engine.files.find(name, '/mnt/mark')).toBeUndefined();
+    await write('/mnt/ephemeral1/mark');
+    await deleteServer(id);
+    expect(await volumes()).toEqual([]);
+  });
+
+  it('which grow with another flavor, and are as before when that is taken back', async () => {
+    const server = await activeServer({ name: 'grows', network: 'none', flavor: await ephemeral(0) });
+    id = server.id;
+    name = server['OS-EXT-SRV-ATTR:instance_name'];
+    await cloud.action(id, { resize: { flavorRef: await ephemeral(1) } });
+    await waitForStatus(cloud, id, 'VERIFY_RESIZE');
+    await write('/mnt/mark');
+    expect(await volumes()).toEqual([`ephemeral0-${id}`]);
+    await cloud.action(id, { revertResize: null });
+    await waitForStatus(cloud, id, 'ACTIVE');
+    expect(await volumes()).toEqual([]);
+
+    await cloud.action(id, { resize: { flavorRef: await ephemeral(1) } });
+    await waitForStatus(cloud, id, 'VERIFY_RESIZE');
+    await write('/mnt/mark');
+    await cloud.action(id, { confirmResize: null });
+    await waitForStatus(cloud, id, 'ACTIVE');
+    await cloud.action(id, { resize: { flavorRef: await ephemeral(2) } });
+    await waitForStatus(cloud, id, 'VERIFY_RESIZE');
+    expect(await read('/mnt/mark')).toBe('kept');
+    await deleteServer(id);
+    expect(await volumes()).toEqual([]);
+  });
+});
+
 it.each([
   [
     'privileged containers',
@@ -106,7 +187,6 @@ it.each([
     {},
     /without quota:vif_inbound_average/,
   ],
-  ['ephemeral disks', {}, { 'OS-FLV-EXT-DATA:ephemeral': 1 }, /phemeral.* disks are not supported/],
   ['swap disks', {}, { swap: 64 }, /wap disks are not supported/],
 ])('are refused for %s', async (_what, extraSpecs, more, reason) => {
   const id = await newServer({ name: 'refused', network: 'none', flavor: await newFlavor(extraSpecs, more) });

@@ -23,7 +23,6 @@ import {
   type VirtInfo,
   type VirtInstance,
 } from '../driver.ts';
-import { changeInstance } from './change-instance.ts';
 import { ConfigDrives } from './config-drives.ts';
 import { ConsoleLogs } from './console-log.ts';
 import { sitAtConsole } from './console-session.ts';
@@ -31,10 +30,10 @@ import { DISK_FORMATS } from './declared-format.ts';
 import { Directory } from './directory.ts';
 import { DiskImages } from './disk-image/disk-images.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
+import { removeStrayEphemerals } from './ephemeral-disks.ts';
 import { flavorSettings } from './extra-specs.ts';
 import { hostFacts, uptimeOf } from './facts.ts';
 import { ImageCache } from './image-cache.ts';
-import { rootDisk, withFlavor } from './instance-body.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { within } from './limit.ts';
 import { isArriving } from './marks.ts';
@@ -46,6 +45,7 @@ import { Power } from './power.ts';
 import { powerStateOf } from './power-state.ts';
 import { findReach, type Reach } from './reach.ts';
 import { rescue, unrescue } from './rescue.ts';
+import { resize } from './resize.ts';
 import { type EngineSetup, findSetup } from './setup.ts';
 import { EngineSnapshot } from './snapshot.ts';
 import { type SpawnContext, spawn } from './spawn.ts';
@@ -171,11 +171,18 @@ export class LxdDriver implements VirtDriver {
       this.#context.log.warn('leftovers of snapshots are not looked for', { error: asError(error) });
     });
     await this.#disks.removeLeftovers();
+    const uuids = new Set((await this.listInstances(signal)).map(({ uuid }) => uuid));
+    await this.#removeStrays((owner) => !uuids.has(owner), signal);
     const drives = this.#drives;
     if (!drives) return;
-    const uuids = new Set((await this.listInstances(signal)).map(({ uuid }) => uuid));
     const stale = await drives.keepOnly(uuids);
     if (stale.length > 0) this.#context.log.info('config drives of no instance removed', { drives: stale });
+  }
+
+  async #removeStrays(isStray: (uuid: string) => boolean, signal: AbortSignal): Promise<void> {
+    const { pool } = this.#started;
+    const strays = await removeStrayEphemerals({ client: this.#client, pool }, isStray, signal);
+    if (strays.length > 0) this.#context.log.info('ephemeral disks of no instance removed', { volumes: strays });
   }
 
   async hostFacts(signal: AbortSignal): Promise<HostFacts> {
@@ -267,6 +274,7 @@ export class LxdDriver implements VirtDriver {
       await unrescue({ directory: this.#directory, calls: this.#calls }, uuid, limit);
       const instance = await this.#directory.find(uuid, limit);
       if (instance) await this.#calls.remove(instance.name, uuid, limit);
+      else await this.#removeStrays((owner) => owner === uuid, limit);
       await this.#drives?.remove(uuid);
       this.#directory.forget(uuid);
       this.#consoles.forget(uuid);
@@ -293,16 +301,8 @@ export class LxdDriver implements VirtDriver {
   async resize(uuid: string, flavor: SpawnFlavor, signal: AbortSignal): Promise<void> {
     const setup = this.#started;
     await within(`resize of instance ${uuid}`, this.#context.options.spawnTimeoutMs, signal, async (limit) => {
-      const { name } = await this.#directory.get(uuid, limit);
-      await changeInstance(
-        this.#client,
-        name,
-        ({ config, devices }) => ({
-          config: withFlavor(config, flavor, setup.policy),
-          devices: { ...devices, root: rootDisk(flavor, setup) },
-        }),
-        limit,
-      );
+      const { log } = this.#context;
+      await resize({ client: this.#client, directory: this.#directory, setup, log }, uuid, flavor, limit);
     });
   }
 

@@ -4,6 +4,7 @@ import { isEnded } from '#src/client/operations.ts';
 import { type Instance, STATUS, type InstanceStatePut } from '#src/client/wire.ts';
 import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
+import { ephemeralDisks, removeDisks } from './ephemeral-disks.ts';
 import { novaUuid } from './marks.ts';
 
 const ATTEMPTS = 12;
@@ -34,10 +35,17 @@ export class EngineCalls {
   }
 
   /**
-   * Stops by force and deletes the instance with this name if it is Nova's `uuid`. Absent is success; so is one of
-   * somebody else, which stays.
+   * Stops by force and deletes the instance with this name, and its ephemeral disks, if it is Nova's `uuid`. Absent is success; so
+   * is one of somebody else, which stays.
    */
   async remove(name: string, uuid: string, signal: AbortSignal): Promise<void> {
+    const instance = await this.#client.instances.find(name, signal);
+    if (!instance || novaUuid(instance) !== uuid) return;
+    await this.#removeInstance(name, uuid, signal);
+    await removeDisks(this.#client, ephemeralDisks(instance.devices, uuid), signal);
+  }
+
+  async #removeInstance(name: string, uuid: string, signal: AbortSignal): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       const instance = await this.#client.instances.find(name, signal);
       if (!instance || novaUuid(instance) !== uuid) return;

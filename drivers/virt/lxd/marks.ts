@@ -2,14 +2,15 @@
 import type { Instance, StringMap } from '#src/client/wire.ts';
 import type { GuestSpec } from '../driver.ts';
 
-const UUID = 'user.nova.uuid';
+/** On instances and on volumes that belong to one. */
+export const UUID_MARK = 'user.nova.uuid';
 
 /** On a guest that was fetched from another host, until it is this host's. */
 const ARRIVING = 'user.nova.arriving';
 
 export function marksOf(spec: GuestSpec): StringMap {
   return {
-    [UUID]: spec.uuid,
+    [UUID_MARK]: spec.uuid,
     'user.nova.name': spec.displayName,
     'user.nova.hostname': spec.hostname,
     'user.nova.project_id': spec.projectId,
@@ -37,7 +38,7 @@ export function rescuedName(instance: Pick<Instance, 'config'>): string | undefi
 
 /** Nova's uuid of an instance; undefined when it is not Nova's. */
 export function novaUuid(instance: Pick<Instance, 'config'>): string | undefined {
-  return instance.config[UUID];
+  return instance.config[UUID_MARK];
 }
 
 export const arrivingMark: StringMap = { [ARRIVING]: 'true' };

@@ -1,7 +1,7 @@
 // Moves between hosts, as `lxc move` does it: the engine that has the guest waits for the one that fetches it.
 import type { EngineClient } from '#src/client/client.ts';
 import { isEnded, type PendingOperation } from '#src/client/operations.ts';
-import type { Operation } from '#src/client/wire.ts';
+import type { Instance, Operation } from '#src/client/wire.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { Reverter } from '#src/lib/reverter.ts';
@@ -10,16 +10,26 @@ import { type GuestMoves, type GuestOffer, type GuestSpec, POWER_STATE } from '.
 import { changeInstance } from './change-instance.ts';
 import type { ConfigDrives } from './config-drives.ts';
 import type { Directory } from './directory.ts';
+import { ephemeralDisks } from './ephemeral-disks.ts';
 import { giveDrive } from './equip.ts';
 import { type EngineCalls, stateConflict } from './engine-calls.ts';
 import { instanceBody } from './instance-body.ts';
 import { within } from './limit.ts';
 import { arrivingMark, isArriving, novaUuid, withoutArriving } from './marks.ts';
+import { type DiskOffer, fetchDisks, offerDisk } from './moved-disks.ts';
 import type { LxdDriverOptions } from './options.ts';
 import { powerStateOf } from './power-state.ts';
 import type { Reach } from './reach.ts';
 import type { EngineSetup } from './setup.ts';
-import { packedDrive, readTicket, takenAlong, type Ticket, unpackedDrive } from './ticket.ts';
+import {
+  type OfferedDisk,
+  packedDrive,
+  readTicket,
+  secretsOf,
+  takenAlong,
+  type Ticket,
+  unpackedDrive,
+} from './ticket.ts';
 
 const UNDO_LIMIT_MS = 300_000;
 const GIVE_UP_LIMIT_MS = 30_000;
@@ -52,25 +62,41 @@ export class LxdMoves implements GuestMoves {
     const { client, directory, options } = this.#context;
     const { address, certificate } = this.#reach();
     return within(`offer of instance ${uuid}`, options.requestTimeoutMs, signal, async (limit) => {
-      const { name, status_code, architecture, config } = await directory.get(uuid, limit);
+      const guest = await directory.get(uuid, limit);
+      const { name, status_code } = guest;
       if (powerStateOf(status_code) !== POWER_STATE.shutdown) throw stateConflict(uuid, 'runs');
       const body = { name, migration: true, live: false, instance_only: true };
       const report = (operation: Operation): void => onProgress?.(bytesOf(operation));
+      const drive = packedDrive((await this.#context.drives()?.read(uuid)) ?? null);
       const pending = await client.instances.move(name, body, {
         signal: limit,
         ...(onProgress && { onProgress: report }),
       });
-      const ticket: Ticket = {
+      const offer = new PendingOffer(this.#context, uuid, {
         version: 1,
         operation: `https://${address}/1.0/operations/${pending.id}`,
         certificate,
         secrets: secretsOf(pending.operation),
-        architecture,
-        config: takenAlong(config),
-        drive: packedDrive((await this.#context.drives()?.read(uuid)) ?? null),
-      };
-      return new PendingOffer(this.#context, uuid, { pending, ticket });
+        architecture: guest.architecture,
+        config: takenAlong(guest.config),
+        drive,
+      });
+      offer.add(pending);
+      return this.#withDisks(offer, guest, limit);
     });
+  }
+
+  async #withDisks(offer: PendingOffer, { devices }: Instance, signal: AbortSignal): Promise<GuestOffer> {
+    const { address } = this.#reach();
+    try {
+      for (const disk of ephemeralDisks(devices, offer.uuid)) {
+        offer.addDisk(await offerDisk(this.#context.client, address, disk, signal));
+      }
+      return offer;
+    } catch (error) {
+      await offer[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   async receive(spec: GuestSpec, value: unknown, signal: AbortSignal): Promise<void> {
@@ -93,6 +119,8 @@ export class LxdMoves implements GuestMoves {
     const { profiles, policy } = options;
     const { config, ...body } = instanceBody(spec, [], { ...setup(), source, profiles, policy });
     const request = { ...body, architecture, config: { ...ticket.config, ...config, ...arrivingMark } };
+    const place = { ...setup(), client };
+    const disks = await fetchDisks(place, { spec, ticket, revert }, signal);
     const pending = await client.instances.create(request, { signal });
     revert.add('arriving instance', async () => {
       // What nobody waits for goes on in the engine, and would come about after all.
@@ -100,11 +128,11 @@ export class LxdMoves implements GuestMoves {
       await pending.wait(undo).catch(() => undefined);
       await calls.undoSpawn(name, uuid, undo);
     });
-    await pending.wait(signal);
+    await Promise.all([pending.wait(signal), disks.arrived(signal)]);
     const tree = unpackedDrive(ticket.drive);
-    if (tree === null) return;
-    const devices = await giveDrive({ client, drives: drives(), log }, { spec, revert }, tree, signal);
-    await client.instances.patch(name, { devices }, signal);
+    const drive = await giveDrive({ client, drives: drives(), log }, { spec, revert }, tree, signal);
+    const devices = { ...disks.devices, ...drive };
+    if (Object.keys(devices).length > 0) await client.instances.patch(name, { devices }, signal);
   }
 
   /** What an earlier try left. */
@@ -138,8 +166,12 @@ export class LxdMoves implements GuestMoves {
       const instance = await directory.find(uuid, limit);
       if (!instance) return;
       const path = `/1.0/instances/${encodeURIComponent(instance.name)}`;
+      const disks = new Set(ephemeralDisks(instance.devices, uuid).map((disk) => disk.name));
       for (const operation of await client.operations.list(limit)) {
-        const touches = (operation.resources?.['instances'] ?? []).some((url) => url.split('?')[0] === path);
+        const { instances, storage_volumes: volumes } = operation.resources ?? {};
+        const touches =
+          (instances ?? []).some((url) => url.split('?')[0] === path) ||
+          (volumes ?? []).some((url) => disks.has(url.split('?')[0]?.split('/').at(-1) ?? ''));
         if (touches && operation.class === 'websocket' && !isEnded(operation)) await this.#cancel(operation.id, limit);
       }
     });
@@ -159,47 +191,54 @@ export class LxdMoves implements GuestMoves {
 }
 
 class PendingOffer implements GuestOffer {
-  readonly ticket: Ticket;
+  readonly uuid: string;
   readonly #context: MovesContext;
-  readonly #uuid: string;
-  readonly #pending: PendingOperation;
+  readonly #ticket: Ticket;
+  readonly #disks: OfferedDisk[] = [];
+  readonly #pendings: PendingOperation[] = [];
   #isFetched = false;
 
-  constructor(
-    context: MovesContext,
-    uuid: string,
-    { pending, ticket }: { readonly pending: PendingOperation; readonly ticket: Ticket },
-  ) {
+  constructor(context: MovesContext, uuid: string, ticket: Ticket) {
     this.#context = context;
-    this.#uuid = uuid;
-    this.#pending = pending;
-    this.ticket = ticket;
+    this.uuid = uuid;
+    this.#ticket = ticket;
+  }
+
+  get ticket(): Ticket {
+    return { ...this.#ticket, ...(this.#disks.length > 0 && { ephemerals: this.#disks }) };
+  }
+
+  add(pending: PendingOperation): void {
+    this.#pendings.push(pending);
+  }
+
+  addDisk({ pending, offered }: DiskOffer): void {
+    this.add(pending);
+    this.#disks.push(offered);
   }
 
   async fetched(signal: AbortSignal): Promise<void> {
     const { options } = this.#context;
-    await within(`departure of instance ${this.#uuid}`, options.migrationTimeoutMs, signal, async (limit) => {
-      await this.#pending.wait(limit);
+    await within(`departure of instance ${this.uuid}`, options.migrationTimeoutMs, signal, async (limit) => {
+      await Promise.all(this.#pendings.map((pending) => pending.wait(limit)));
     });
     this.#isFetched = true;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isFetched) return;
+    await Promise.all(this.#pendings.map((pending) => this.#giveUp(pending)));
+  }
+
+  async #giveUp(pending: PendingOperation): Promise<void> {
     const { client, log } = this.#context;
     const signal = limited(GIVE_UP_LIMIT_MS);
-    await client.operations.cancel(this.#pending.id, signal).catch(() => undefined); // it has ended, or cannot be
-    await this.#pending.wait(signal).catch((error: unknown) => {
+    await client.operations.cancel(pending.id, signal).catch(() => undefined); // it has ended, or cannot be
+    await pending.wait(signal).catch((error: unknown) => {
       if (signal.aborted)
-        log.warn('an offer still runs in the engine', { instance: this.#uuid, error: messageOf(error) });
+        log.warn('an offer still runs in the engine', { instance: this.uuid, error: messageOf(error) });
     });
   }
-}
-
-function secretsOf({ metadata }: Operation): Ticket['secrets'] {
-  const { control, fs } = metadata ?? {};
-  if (typeof control === 'string' && typeof fs === 'string') return { control, fs };
-  throw new AppError('internal', 'the engine offers a guest without the secrets of its channels');
 }
 
 /** From `NAME: 12.34MB (5.67MB/s)`. */

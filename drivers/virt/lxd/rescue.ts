@@ -33,7 +33,12 @@ export async function rescue(
   const guest = hooks.guest && (async (limit: AbortSignal) => withoutDrive(await hooks.guest?.(limit)));
   await spawnGuest(
     context,
-    { spec: { ...spec, name }, revert, config: rescueMark(rescued.name), devices: devicesOf(rescued) },
+    {
+      spec: { ...spec, name, flavor: { ...spec.flavor, ephemeralsGib: [] } },
+      revert,
+      config: rescueMark(rescued.name),
+      devices: devicesOf(rescued),
+    },
     { ...hooks, ...(guest && { guest }) },
     signal,
   );

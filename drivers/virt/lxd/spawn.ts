@@ -14,6 +14,7 @@ import type { Directory } from './directory.ts';
 import type { EngineCalls } from './engine-calls.ts';
 import { type EquipContext, equip } from './equip.ts';
 import { type ImageCache, isUnpackFailure } from './image-cache.ts';
+import { makeEphemerals } from './ephemeral-disks.ts';
 import { instanceBody } from './instance-body.ts';
 import type { EngineSetup } from './setup.ts';
 
@@ -118,11 +119,18 @@ async function create(
   const { spec, revert } = making;
   const { fingerprint, diskBytes } = await images.ensure(spec.image, signal);
   requireRoom(spec, diskBytes);
+  const { uuid, flavor } = spec;
+  const place = { ...setup, client: context.client };
+  const ephemerals = await makeEphemerals(place, { uuid, flavor, revert }, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
   const source = { type: 'image', fingerprint } as const;
   const body = instanceBody({ ...spec, imageId: spec.image.id }, [], { ...setup, source, profiles });
   const { config, devices } = making;
-  const whole = { ...body, config: { ...body.config, ...config }, devices: { ...body.devices, ...devices } };
+  const whole = {
+    ...body,
+    config: { ...body.config, ...config },
+    devices: { ...body.devices, ...ephemerals, ...devices },
+  };
   await post(context, whole, spec, signal);
   const [nics, told, disks] = await Promise.all([network, guest, volumes]);
   await equip(context, { spec, revert }, { nics, guest: told, volumes: disks }, signal);

@@ -1,5 +1,6 @@
 // The ticket with which another host's driver fetches a guest from the engine of this one; it crosses Nova's message bus.
 import { Ajv } from 'ajv';
+import type { Operation } from '#src/client/wire.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { GuestFile } from '../driver.ts';
 
@@ -15,8 +16,19 @@ export interface Ticket {
   readonly architecture: string;
   /** What of the configuration belongs to the guest rather than to its host. */
   readonly config: Readonly<Record<string, string>>;
+  /** Its ephemeral disks; absent: none. */
+  readonly ephemerals?: readonly OfferedDisk[];
   /** Its config drive: path → base64; null: it has none. */
   readonly drive: Readonly<Record<string, string>> | null;
+}
+
+/** A volume that the engine offers as it offers the guest. */
+export interface OfferedDisk {
+  readonly index: number;
+  readonly operation: string;
+  readonly secrets: Ticket['secrets'];
+  /** Its size, and the ids of its files where they are not those of the inside. */
+  readonly config: Readonly<Record<string, string>>;
 }
 
 /** What the engine noted of the image, and what cloud-init is told. */
@@ -25,25 +37,53 @@ const MAX_VALUE = 1 << 20;
 /** In base64, of one file: what Nova lets users inject is far below. */
 const MAX_FILE = 4 << 20;
 
+const OF_DISK = /^(size|volatile\.idmap\.(last|next))$/;
+const MAX_DISKS = 100;
+
 const secret = { type: 'string', pattern: '^[0-9a-zA-Z._-]{16,512}$' };
+
+const operation = {
+  type: 'string',
+  maxLength: 512,
+  pattern: '^https://[0-9a-zA-Z.:\\[\\]-]+/1\\.0/operations/[0-9a-fA-F-]{36}$',
+};
+
+const secrets = {
+  type: 'object',
+  required: ['control', 'fs'],
+  properties: { control: secret, fs: secret },
+  additionalProperties: false,
+};
+
+const ephemerals = {
+  type: 'array',
+  maxItems: MAX_DISKS,
+  items: {
+    type: 'object',
+    required: ['index', 'operation', 'secrets', 'config'],
+    properties: {
+      index: { type: 'integer', minimum: 0, maximum: MAX_DISKS },
+      operation,
+      secrets,
+      config: {
+        type: 'object',
+        propertyNames: { pattern: OF_DISK.source },
+        additionalProperties: { type: 'string', maxLength: MAX_VALUE },
+      },
+    },
+    additionalProperties: false,
+  },
+};
 
 const validate = new Ajv({ allowUnionTypes: true }).compile<Ticket>({
   type: 'object',
   required: ['version', 'operation', 'certificate', 'secrets', 'architecture', 'config', 'drive'],
   properties: {
     version: { const: 1 },
-    operation: {
-      type: 'string',
-      maxLength: 512,
-      pattern: '^https://[0-9a-zA-Z.:\\[\\]-]+/1\\.0/operations/[0-9a-fA-F-]{36}$',
-    },
+    operation,
     certificate: { type: 'string', maxLength: 65_536, pattern: '^-----BEGIN CERTIFICATE-----\\s' },
-    secrets: {
-      type: 'object',
-      required: ['control', 'fs'],
-      properties: { control: secret, fs: secret },
-      additionalProperties: false,
-    },
+    secrets,
+    ephemerals,
     architecture: { type: 'string', pattern: '^[0-9a-z_]{1,20}$' },
     config: {
       type: 'object',
@@ -72,6 +112,10 @@ export function takenAlong(config: Readonly<Record<string, string>>): Ticket['co
   return Object.fromEntries(Object.entries(config).filter(([key]) => TAKEN_ALONG.test(key)));
 }
 
+export function takenAlongOfDisk(config: Readonly<Record<string, string>>): OfferedDisk['config'] {
+  return Object.fromEntries(Object.entries(config).filter(([key]) => OF_DISK.test(key)));
+}
+
 export function packedDrive(files: readonly GuestFile[] | null): Ticket['drive'] {
   if (files === null) return null;
   return Object.fromEntries(files.map(({ path, content }) => [path, Buffer.from(content).toString('base64')]));
@@ -80,4 +124,11 @@ export function packedDrive(files: readonly GuestFile[] | null): Ticket['drive']
 export function unpackedDrive(drive: Ticket['drive']): readonly GuestFile[] | null {
   if (drive === null) return null;
   return Object.entries(drive).map(([path, content]) => ({ path, content: Buffer.from(content, 'base64') }));
+}
+
+/** Of an operation that offers something. */
+export function secretsOf({ metadata }: Operation): Ticket['secrets'] {
+  const { control, fs } = metadata ?? {};
+  if (typeof control === 'string' && typeof fs === 'string') return { control, fs };
+  throw new AppError('internal', 'the engine offers a guest without the secrets of its channels');
 }

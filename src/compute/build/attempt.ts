@@ -19,6 +19,7 @@ import type { OperationTools } from '../operation-tools.ts';
 import { transition } from '../transition.ts';
 import type { Claim, ComputeServices } from '../types.ts';
 import { type BlockDevice, volumesAmong } from '../volumes/block-devices.ts';
+import { ephemeralSizes } from '../volumes/ephemerals.ts';
 import { ensureVolume } from '../volumes/new-volumes.ts';
 import { setAccessAddresses } from './access-addresses.ts';
 import { nameBlockDevices } from './block-devices.ts';
@@ -130,7 +131,8 @@ export class BuildAttempt {
     const { virt, config, glance } = this.#services;
     const wishes = readWishes(this.#request.requestedNetworks);
     const image = await spawnImage(glance, this.#context, this.#request.image, this.#signal);
-    const spec = spawnSpec(this.#instance, image, config.build);
+    const disks = ephemeralSizes(this.#instance.find('flavor'), this.#request.blockDevices);
+    const spec = spawnSpec(this.#instance, image, config.build, disks);
     const entered = this.#guard('other', this.#enterNetworking());
     // ports are made while Nova is told so, and bound when it knows
     const network = this.#guard('network', this.#network(wishes, entered));

@@ -7,9 +7,14 @@ import { spawnFlavor } from '../images/spawn-spec.ts';
 import { vifRates } from '../network/vif-rates.ts';
 import { readWishes } from '../network/request.ts';
 import { volumesAmong } from '../volumes/block-devices.ts';
+import { blanksAmong, ephemeralsAmong, isSwap } from '../volumes/ephemerals.ts';
 import type { BuildRequest } from './request.ts';
 
 type Demand = (request: BuildRequest, info: VirtInfo) => boolean;
+
+/** Engines limit memory and swap together: what one more MiB of swap is for, none of them can be told. */
+const NO_SWAP = 'Swap disks are not supported on this host.';
+const wantsEncryption = demands('ephemeral_encryption', isTrue);
 
 const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
   [
@@ -30,12 +35,15 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
     'Booting from a volume is not supported on this host.',
     ({ blockDevices }) => volumesAmong(blockDevices).some((device) => device.find('boot_index') === 0),
   ],
+  [NO_SWAP, ({ blockDevices }) => blanksAmong(blockDevices).some(isSwap)],
   [
-    'Ephemeral and swap disks are not supported on this host.',
-    ({ blockDevices }) =>
-      blockDevices.some(
-        (device) => device.find('source_type') === 'blank' && device.find('destination_type') !== 'volume',
-      ),
+    'Ephemeral disks have the file system of the host: no other one can be asked for.',
+    ({ blockDevices }) => ephemeralsAmong(blockDevices).some((device) => isSet(device.find('guest_format'))),
+  ],
+  [
+    'Encryption of ephemeral disks is not supported on this host.',
+    (request, info) =>
+      request.blockDevices.some((device) => device.find('encrypted') === true) || wantsEncryption(request, info),
   ],
   ['Memory encryption is not supported on this host.', demands('mem_encryption', isTrue)],
   [
@@ -62,12 +70,11 @@ export function flavorComplaint(
   flavor: NovaObject<'Flavor'>,
   virt: Pick<VirtDriver, 'checkFlavor'>,
 ): AppError | undefined {
-  const { ephemeralGib, swapMib, ...known } = spawnFlavor(flavor);
-  if (ephemeralGib > 0) return new AppError('unsupported', 'Ephemeral disks are not supported on this host.');
-  if (swapMib > 0) return new AppError('unsupported', 'Swap disks are not supported on this host.');
+  const known = spawnFlavor(flavor);
+  if (known.swapMib > 0) return new AppError('unsupported', NO_SWAP);
   try {
     vifRates(known.extraSpecs);
-    virt.checkFlavor({ ...known, ephemeralGib, swapMib });
+    virt.checkFlavor(known);
     return undefined;
   } catch (error) {
     if (error instanceof AppError) return error;

@@ -18,6 +18,7 @@ import { instanceName } from './instance-name.ts';
 import { type RebuildWish, replaced } from './rebuild-operations.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
+import { ephemeralSizes } from '../volumes/ephemerals.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Wish = RebuildWish & { readonly image: SpawnImage };
@@ -115,7 +116,9 @@ export class Evacuation {
         guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       wired: (limit: AbortSignal) => plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, limit),
     };
-    await virt.spawn(spawnSpec(instance, image, config.build), hooks, signal);
+    // made anew: those of the dead host are out of reach
+    const disks = ephemeralSizes(instance.find('flavor'), blockDevices);
+    await virt.spawn(spawnSpec(instance, image, config.build, disks), hooks, signal);
   }
 
   /** The instance is this host's. Safe to repeat. */

@@ -5,9 +5,15 @@ import { instanceName } from './instance-name.ts';
 
 type Naming = { readonly instanceNameTemplate: string };
 
-export function spawnSpec(instance: NovaObject<'Instance'>, image: SpawnImage, naming: Naming): SpawnSpec {
-  const { imageId: _id, ...guest } = guestSpec(instance, instance.get('flavor'), naming);
-  return { ...guest, image };
+/** `ephemeralsGib`: the sizes of its ephemeral disks; those of a guest that has none beside its own root are absent. */
+export function spawnSpec(
+  instance: NovaObject<'Instance'>,
+  image: SpawnImage,
+  naming: Naming,
+  ephemeralsGib: readonly number[] = [],
+): SpawnSpec {
+  const { imageId: _id, flavor, ...guest } = guestSpec(instance, instance.get('flavor'), naming);
+  return { ...guest, flavor: { ...flavor, ephemeralsGib }, image };
 }
 
 /** Of an instance whose root is there already. */
@@ -29,12 +35,12 @@ export function guestSpec(
   };
 }
 
-export function spawnFlavor(flavor: NovaObject<'Flavor'>): SpawnFlavor {
+export function spawnFlavor(flavor: NovaObject<'Flavor'>, ephemeralsGib: readonly number[] = []): SpawnFlavor {
   return {
     vcpus: flavor.get('vcpus'),
     memoryMib: flavor.get('memory_mb'),
     rootGib: flavor.get('root_gb'),
-    ephemeralGib: flavor.get('ephemeral_gb'),
+    ephemeralsGib,
     swapMib: flavor.get('swap'),
     extraSpecs: flavor.find('extra_specs') ?? {},
   };

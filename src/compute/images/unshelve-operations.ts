@@ -12,6 +12,7 @@ import { transition } from '../transition.ts';
 import type { Claim, ComputeServices } from '../types.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
+import { readEphemeralSizes } from '../volumes/ephemerals.ts';
 
 type Instance = NovaObject<'Instance'>;
 /** The image as the conductor sends it. */
@@ -58,7 +59,7 @@ export class UnshelveOperations {
   }
 
   async #spawn(context: RequestContext, instance: Instance, sent: Image, signal: AbortSignal): Promise<void> {
-    const { virt, glance, config } = this.#services;
+    const { virt, glance, config, conductor } = this.#services;
     const { networks, plugger, inbox, volumes } = this.#tools;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     const image = await spawnImage(glance, context, sent, signal);
@@ -78,7 +79,8 @@ export class UnshelveOperations {
       wired: (limit: AbortSignal) => plugger.waitUntilWired(cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
     };
     try {
-      await virt.spawn(spawnSpec(instance, image, config.build), hooks, signal);
+      const disks = await readEphemeralSizes({ conductor, context }, instance.get('uuid'), instance.get('flavor'));
+      await virt.spawn(spawnSpec(instance, image, config.build, disks), hooks, signal);
     } catch (error) {
       await plugger.unplug(cachedVifs(instance));
       throw asImageError(error, image.id);

@@ -25,6 +25,7 @@ import {
   statusNow,
   wasStopped,
 } from './failing.ts';
+import { readEphemeralSizes } from '../volumes/ephemerals.ts';
 
 const PLACEMENT_LIMIT_MS = 60_000;
 const DESTROY_LIMIT_MS = 300_000;
@@ -186,7 +187,8 @@ export class EndResize {
     await placement.moveAllocations(migration.get('uuid'), uuid, limited(PLACEMENT_LIMIT_MS));
     await this.#tools.networks.bindHere(context, instance, signal);
     const vifs = await this.#tools.networks.refresh(context, instance, { signal });
-    await virt.resize(uuid, spawnFlavor(flavor), signal);
+    const disks = await readEphemeralSizes({ conductor, context }, uuid, flavor);
+    await virt.resize(uuid, spawnFlavor(flavor, disks), signal);
     if (!wasOff) await this.#power.powerOn(context, instance, vifs, signal);
     else if (isBetweenHosts({ migration })) await this.#tools.volumes.present(context, instance, signal);
     await dropClaim(this.#services, context, instance);

@@ -26,6 +26,7 @@ import {
   wasStopped,
 } from './failing.ts';
 import { refuseSmallerDisk } from './prep-resize.ts';
+import { readEphemeralSizes } from '../volumes/ephemerals.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
 
@@ -188,7 +189,7 @@ export class ResizeGuest {
     // on the way to another host the room for the way back is the source's
     await tracker.keepRoom(instance, isMove ? null : old);
     notifications.moment(context, instance, { name: 'resize_finish', phase: 'start' });
-    await this.#arrive(instance, { flavor, isMove }, signal);
+    await this.#arrive(context, instance, { flavor, isMove }, signal);
     if (!wasStopped(instance)) await this.#power.powerOn(context, instance, vifs, signal);
     else if (isMove) await this.#tools.volumes.present(context, instance, signal);
     await setStatus(this.#services, context, migration, 'finished');
@@ -200,15 +201,17 @@ export class ResizeGuest {
   }
 
   async #arrive(
+    context: RequestContext,
     instance: NovaObject<'Instance'>,
     { flavor, isMove }: { readonly flavor: NovaObject<'Flavor'>; readonly isMove: boolean },
     signal: AbortSignal,
   ): Promise<void> {
-    const { virt } = this.#services;
+    const { virt, conductor } = this.#services;
     const uuid = instance.get('uuid');
     try {
       if (isMove) await virt.moves.adopt(uuid, signal);
-      await virt.resize(uuid, spawnFlavor(flavor), signal);
+      const disks = await readEphemeralSizes({ conductor, context }, uuid, flavor);
+      await virt.resize(uuid, spawnFlavor(flavor, disks), signal);
     } catch (cause) {
       if (!isMove) throw cause;
       throw novaException('MigrationError', { reason: 'the copied instance could not be set up' }, { cause });

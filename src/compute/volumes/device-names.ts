@@ -16,7 +16,8 @@ export function chooseDeviceName(
   wanted: string | null,
 ): string {
   const root = instance.find('root_device_name') ?? FIRST_NAME;
-  const names = [root, ...devices.map((device) => device.find('device_name') ?? '')];
+  const ephemeral = instance.find('default_ephemeral_device') ?? '';
+  const names = [root, ephemeral, ...devices.map((device) => device.find('device_name') ?? '')];
   const taken = new Set(names.map((name) => partOf(name, 'letters')));
   const prefix = partOf(root, 'prefix') || 'sd';
   if (!wanted) return `/dev/${prefix}${freeLetters(taken)}`;

@@ -92,7 +92,7 @@ for (const [from, to, commands] of [
           hostname: 'web',
           projectId: 'project',
           userId: 'user',
-          flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} },
+          flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralsGib: [1], swapMib: 0, extraSpecs: {} },
           image: {
             id: 'glance-id',
             cacheKey: 'root',
@@ -110,6 +110,7 @@ for (const [from, to, commands] of [
         const spec = specOf();
         await source.driver.spawn(spec, { network: async () => [], guest: async () => GUEST }, soon());
         await source.engine.client.files.put(spec.name, '/root/mark', { kind: 'file', content: Buffer.from('kept') });
+        await source.engine.client.files.put(spec.name, '/mnt/mark', { kind: 'file', content: Buffer.from('too') });
         await source.driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
         return spec;
       }
@@ -136,6 +137,8 @@ for (const [from, to, commands] of [
         expect(await listed(target)).toEqual([{ uuid, name, powerState: POWER_STATE.running, isArriving: false }]);
         const { content } = await target.engine.client.files.get(name, '/root/mark');
         expect(await text(content)).toBe('kept');
+        const onDisk = await target.engine.client.files.get(name, '/mnt/mark');
+        expect([await text(onDisk.content), onDisk.uid, onDisk.gid]).toEqual(['too', 0, 0]);
         const settings = { 'limits.memory': '256MiB', 'user.user-data': '#cloud-config' };
         expect((await target.engine.client.instances.get(name)).config).toMatchObject(settings);
         const drive = await target.engine.client.files.get(name, '/config-drive/openstack/latest/user_data');

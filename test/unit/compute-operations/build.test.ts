@@ -25,6 +25,15 @@ function flavored(fields: Json): Json {
 
 const uuidOf = (instance: Json): string => instance['nova_object.data'].uuid;
 
+/** The root, and empty disks of the host. */
+function blanks(...disks: readonly Json[]): Json {
+  const root = { id: 1, source_type: 'image', destination_type: 'local', boot_index: 0, device_name: null };
+  const blank = { source_type: 'blank', destination_type: 'local', boot_index: -1, volume_size: 1, device_name: null };
+  const rows = [root, ...disks.map((disk, index) => ({ id: 2 + index, ...blank, ...disk }))];
+  const objects = rows.map((row) => object('BlockDeviceMapping', '1.21', { instance_uuid: 'x', tag: null, ...row }));
+  return object('BlockDeviceMappingList', '1.18', { objects });
+}
+
 describe('a build that succeeds', () => {
   it('goes through the states of a stock compute and ends active', async () => {
     await using harness = new ComputeHarness();
@@ -465,8 +474,15 @@ describe('a build that no host could do', () => {
   );
 
   it.each([
-    ['an ephemeral disk', { instance: flavored({ ephemeral_gb: 1 }) }, /Ephemeral disks/],
     ['a swap disk', { instance: flavored({ swap: 64 }) }, /Swap disks/],
+    ['the room for one', { block_device_mapping: blanks({ guest_format: 'swap' }) }, /Swap disks/],
+    ['a file system', { block_device_mapping: blanks({ guest_format: 'xfs' }) }, /the file system of the host/],
+    ['encrypted disks', { block_device_mapping: blanks({ encrypted: true }) }, /Encryption/],
+    [
+      'encryption in the flavor',
+      { instance: flavored({ extra_specs: { 'hw:ephemeral_encryption': 'true' } }) },
+      /Encryption/,
+    ],
     ['what the driver refuses', { instance: flavored({ extra_specs: { 'fake:refused': '1' } }) }, /fake:refused/],
     ['accelerators', { accel_uuids: ['a'] }, /Accelerators/],
     ['a tagged interface', { requested_networks: networkRequests({ network_id: 'n', tag: 'nic1' }) }, /tagged devices/],
@@ -481,6 +497,36 @@ describe('a build that no host could do', () => {
 
     expect(harness.row(instance)['vm_state']).toBe('error');
     expect(harness.plane.faults[0]?.['message']).toMatch(reason);
+  });
+});
+
+describe('ephemeral disks', () => {
+  const disksOf = (harness: ComputeHarness, instance: Json): unknown =>
+    harness.virt.instances.get(instance['nova_object.data'].uuid)?.spec.flavor.ephemeralsGib;
+
+  it('are one of all the room of the flavor, which Nova and the guest know by a name', async () => {
+    await using harness = new ComputeHarness();
+    const instance = flavored({ ephemeral_gb: 3 });
+
+    await harness.build(instance);
+
+    expect(disksOf(harness, instance)).toEqual([3]);
+    expect(harness.row(instance)).toMatchObject({
+      root_device_name: '/dev/sda',
+      default_ephemeral_device: '/dev/sdb',
+    });
+  });
+
+  it('are those into which the user divided it, in his order', async () => {
+    await using harness = new ComputeHarness();
+    const instance = flavored({ ephemeral_gb: 5 });
+
+    await harness.build(instance, {
+      block_device_mapping: blanks({ id: 9, volume_size: 1 }, { id: 8, volume_size: 2 }),
+    });
+
+    expect(disksOf(harness, instance)).toEqual([2, 1]);
+    expect(harness.row(instance)['default_ephemeral_device'] ?? null).toBeNull();
   });
 });
 

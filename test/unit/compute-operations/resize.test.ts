@@ -199,7 +199,6 @@ describe('a resize', () => {
   });
 
   it.each([
-    ['an ephemeral disk', { ephemeral_gb: 1 }, 'Ephemeral disks'],
     ['a swap disk', { swap: 64 }, 'Swap disks'],
     ['what the driver does not take', { extra_specs: { 'fake:refused': '1' } }, 'fake:refused'],
   ])('to %s is refused, the instance is active as before', async (_what, fields, reason) => {

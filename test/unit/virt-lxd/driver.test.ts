@@ -60,7 +60,7 @@ function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
       vcpus: 2,
       memoryMib: 512,
       rootGib: 10,
-      ephemeralGib: 0,
+      ephemeralsGib: [],
       swapMib: 0,
       extraSpecs: {},
     },

@@ -12,7 +12,7 @@ const flavorOf = (extraSpecs: Readonly<Record<string, string>>, vcpus = 2) => ({
   vcpus,
   memoryMib: 512,
   rootGib: 10,
-  ephemeralGib: 0,
+  ephemeralsGib: [],
   swapMib: 0,
   extraSpecs,
 });

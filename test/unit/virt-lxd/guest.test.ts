@@ -38,7 +38,7 @@ function specOf(): SpawnSpec {
     hostname: 'web-1',
     projectId: 'project-id',
     userId: 'user-id',
-    flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralGib: 0, swapMib: 0, extraSpecs: {} },
+    flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
     image: {
       id: 'glance-id',
       cacheKey: 'sha512:abc',
@@ -217,8 +217,9 @@ describe('a config drive', () => {
     const endpoint = { kind: 'https', url: 'https://elsewhere:1', clientCertificate: '', clientKey: '' } as const;
     const options = { ...DEFAULT_OPTIONS, endpoint, stateFolder: '/var/lib/nova' };
 
-    await new LxdDriver({ log: silentLog, host, options }).removeLeftovers(soon());
+    const removing = new LxdDriver({ log: silentLog, host, options }).removeLeftovers(soon());
 
+    await expect(removing).rejects.toMatchObject({ kind: 'unavailable' });
     expect(host.calls).toEqual(['remove /var/lib/nova/disk-images']);
   });
 
