@@ -9,6 +9,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const tasks = {
   up: 'test/openstack/up.ts',
   down: 'test/openstack/down.ts',
+  tempest: 'test/openstack/tempest/run.ts',
   test: 'scripts/test.ts',
   check: 'scripts/check.ts',
   static: 'scripts/check.ts --static',

@@ -28,6 +28,7 @@ if [ -e /sys/class/net/eth0 ]; then
   ip link set eth0 up
   udhcpc -i eth0 -b -t 5 -T 1 -A 2 -s /usr/share/udhcpc/default.script >/dev/null 2>&1 &
 fi
+[ -x /etc/rc.local ] && /etc/rc.local &
 count=0
 while :; do
   count=$((count + 1))

@@ -13,6 +13,8 @@ const CONTROL_PLANE =
   'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping';
 /** For tests of volumes only. */
 const VOLUMES = 'cinder-api cinder-scheduler cinder-volume';
+/** For npm run tempest only; what its guest has of Debian goes with it. */
+const TEMPEST = 'tempest python3-tempest bash curl dropbear-bin e2fsprogs util-linux';
 /** For the integration tests only: file systems, the stock client, peers. */
 const TESTS =
   'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap libcap2-bin acl openssl nova-consoleproxy qemu-utils';
@@ -23,6 +25,7 @@ export const PACKAGES = {
   engine: words(ENGINE),
   controlPlane: words(CONTROL_PLANE),
   volumes: words(VOLUMES),
+  tempest: words(TEMPEST),
   tests: words(TESTS),
 } as const;
 
