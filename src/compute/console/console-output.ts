@@ -38,9 +38,7 @@ function asciiOf(bytes: Uint8Array): string {
     .replaceAll(/[\u0080-\u00ff]/g, '\uFFFD');
 }
 
-/** A final newline ends the last line and begins no new one. */
+/** As Nova counts them, for whom nothing after a final newline is a line as well. */
 function lastLines(text: string, count: number): string {
-  const lines = text.split('\n');
-  const isTerminated = lines.at(-1) === '';
-  return lines.slice(isTerminated ? -count - 1 : -count).join('\n');
+  return text.split('\n').slice(-count).join('\n');
 }

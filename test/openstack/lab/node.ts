@@ -21,8 +21,22 @@ export async function engineAnswers(socketPath: string): Promise<boolean> {
   });
 }
 
+export const LXCFS = 'lxcfs';
+const LXCFS_FOLDER = '/var/lib/lxcfs';
+
+/** Shows containers their own processors and memory; the engine looks for it when it starts. The machine may run it already. */
+async function startLxcfs(processes: Processes): Promise<void> {
+  const isUp = () => existsSync(join(LXCFS_FOLDER, 'proc/cpuinfo'));
+  if (isUp() || !existsSync('/dev/fuse')) return;
+  mkdirSync(LXCFS_FOLDER, { recursive: true });
+  const pidFile = join('/run', `${LXCFS}.pid`);
+  processes.start({ name: LXCFS, argv: [LXCFS, '-f', '-p', pidFile, LXCFS_FOLDER] });
+  await processes.waitFor(LXCFS, async () => isUp());
+}
+
 export async function startEngine(paths: LabPaths, processes: Processes): Promise<void> {
   const { engine, engineFolder } = paths;
+  await startLxcfs(processes);
   if (engine === 'lighterd') {
     processes.start({ name: engine, argv: [bin('lighterd')], env: { LIGHTER_DIR: engineFolder } });
   } else {

@@ -9,7 +9,14 @@ import { makeBusyboxRoot } from '../../integration/images.ts';
 import { run } from '../lab/commands.ts';
 
 /** Of Debian, with the libraries that they load. */
-const PROGRAMS = ['/usr/bin/bash', '/usr/bin/curl', '/usr/sbin/dropbear', '/usr/bin/lsblk', '/usr/sbin/blkid', '/usr/sbin/mke2fs'];
+const PROGRAMS = [
+  '/usr/bin/bash',
+  '/usr/bin/curl',
+  '/usr/sbin/dropbear',
+  '/usr/bin/lsblk',
+  '/usr/sbin/blkid',
+  '/usr/sbin/mke2fs',
+];
 
 /** busybox has some of the same name, which know less, and its shell would take them before any file: bash is the shell. */
 const TAKEN = new Set(PROGRAMS.map((program) => basename(program)));
@@ -64,7 +71,10 @@ async function copyInto(root: string, from: string, to: string): Promise<void> {
 
 async function writeScripts(root: string): Promise<void> {
   const dhcp = join(root, 'usr/share/udhcpc/default.script');
-  const withRoutes = (await readFile(dhcp, 'utf8')).replace('    : > /etc/resolv.conf\n', `${ROUTES}    : > /etc/resolv.conf\n`);
+  const withRoutes = (await readFile(dhcp, 'utf8')).replace(
+    '    : > /etc/resolv.conf\n',
+    `${ROUTES}    : > /etc/resolv.conf\n`,
+  );
   const scripts = {
     'etc/rc.local': RC_LOCAL,
     'sbin/udhcpc': UDHCPC,
@@ -91,7 +101,10 @@ export async function makeGuest(file: string): Promise<string> {
     await writeScripts(root);
     const steady = ['--sort=name', '--mtime=@1700000000', '--numeric-owner', '--owner=0', '--group=0'];
     await run(['tar', ...steady, '-C', root, '-I', 'gzip -n', '-cf', file, '.']);
-    return `tempest-${createHash('sha256').update(await readFile(file)).digest('hex').slice(0, 12)}`;
+    return `tempest-${createHash('sha256')
+      .update(await readFile(file))
+      .digest('hex')
+      .slice(0, 12)}`;
   } finally {
     await rm(root, { recursive: true, force: true });
   }

@@ -58,6 +58,8 @@ async function runTests(folder: string, file: string, expressions: readonly stri
     env: { ...SYSTEM_ENV, PYTHON: 'python3' },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  const end = (signal: NodeJS.Signals) => child.kill(signal);
+  process.once('SIGINT', end).once('SIGTERM', end);
   for await (const line of createInterface({ input: child.stdout })) {
     console.log(line);
     const result = resultOf(line);

@@ -269,8 +269,8 @@ describe('soft deletion', () => {
 describe('get_console_output', () => {
   it.each([
     [null, 'one\ntwo\nthree\n'],
-    [2, 'two\nthree\n'],
-    ['1', 'three\n'],
+    [2, 'three\n'],
+    ['3', 'two\nthree\n'],
     [0, ''],
     [10, 'one\ntwo\nthree\n'],
   ])('with tail_length %j gives %j', async (tailLength, expected) => {
