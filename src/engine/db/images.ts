@@ -5,7 +5,8 @@ import type { AliasRecord, ImageRecord } from './records.ts';
 import { flag, integer, json, text, toSql } from './rows.ts';
 import { isUniqueViolation, type Sqlite, type SqlRow } from './sqlite.ts';
 
-type NewImage = Omit<ImageRecord, 'id'>;
+/** The project may be one that keeps its images elsewhere: the profiles are its own all the same. */
+export type NewImage = Omit<ImageRecord, 'id' | 'profilesOf'>;
 export type ImageChanges = Partial<
   Pick<
     ImageRecord,
@@ -32,7 +33,10 @@ const COLUMNS = {
   uploadedAt: 'uploaded_at',
 } as const satisfies Record<keyof NewImage, string>;
 
-function recordOf(row: SqlRow): ImageRecord {
+/** What an image gets where nobody has said anything. */
+const NO_PROFILES_SAID = ['default'];
+
+function recordOf(row: SqlRow): Omit<ImageRecord, 'profilesOf'> {
   return {
     id: integer(row, 'id'),
     project: text(row, 'project'),
@@ -72,7 +76,7 @@ export class ImageRows {
             'SELECT * FROM images WHERE project = ? ORDER BY uploaded_at DESC, id DESC',
             this.#holder(project),
           );
-    return rows.map(recordOf);
+    return rows.map((row) => this.#seen(row, project));
   }
 
   find(project: string, fingerprint: string): ImageRecord | undefined {
@@ -81,7 +85,7 @@ export class ImageRows {
       this.#holder(project),
       fingerprint,
     );
-    return row && recordOf(row);
+    return row && this.#seen(row, project);
   }
 
   /** By a unique prefix. AppError 'not_found', or 'invalid' when more than one image matches. */
@@ -91,27 +95,64 @@ export class ImageRows {
     const [row] = rows;
     if (!row) throw new AppError('not_found', 'Image not found');
     if (rows.length > 1) throw new AppError('invalid', 'More than one image matches');
-    return recordOf(row);
+    return this.#seen(row, project);
+  }
+
+  /** With the profiles of the project that looks; of all projects, with those of the image's own. */
+  #seen(row: SqlRow, project: string | undefined): ImageRecord {
+    const image = recordOf(row);
+    const own = this.#projects.holder('profiles', image.project);
+    const profilesOf = this.#projects.holder('profiles', project ?? image.project);
+    if (profilesOf === own) return { ...image, profilesOf };
+    const sql = 'SELECT profiles FROM image_profiles WHERE image_id = ? AND project = ?';
+    const found = this.#sqlite.get(sql, image.id, profilesOf);
+    return { ...image, profilesOf, profiles: found ? json(found, 'profiles') : NO_PROFILES_SAID };
+  }
+
+  #setProfiles({ id, project }: Pick<ImageRecord, 'id' | 'project'>, of: string, profiles: readonly string[]): void {
+    if (of === this.#projects.holder('profiles', project)) {
+      this.#sqlite.run('UPDATE images SET profiles = ? WHERE id = ?', toSql(profiles), id);
+      return;
+    }
+    this.#sqlite.run(
+      'INSERT INTO image_profiles (image_id, project, profiles) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET profiles = excluded.profiles',
+      id,
+      of,
+      toSql(profiles),
+    );
+  }
+
+  /** Of all projects, from one image to another that takes its place. */
+  moveProfiles(fromId: number, toId: number): void {
+    const own = 'UPDATE images SET profiles = (SELECT profiles FROM images WHERE id = ?) WHERE id = ?';
+    this.#sqlite.run(own, fromId, toId);
+    this.#sqlite.run('UPDATE OR REPLACE image_profiles SET image_id = ? WHERE image_id = ?', toId, fromId);
   }
 
   /** AppError 'conflict' when it is there already. */
   create(said: NewImage): ImageRecord {
-    const image = { ...said, project: this.#holder(said.project) };
+    const profilesOf = this.#projects.holder('profiles', said.project);
+    const image = { ...said, project: this.#holder(said.project), profiles: NO_PROFILES_SAID };
     const fields = Object.keys(COLUMNS) as (keyof NewImage)[];
     const columns = fields.map((field) => COLUMNS[field]).join(', ');
     const sql = `INSERT INTO images (${columns}) VALUES (${fields.map(() => '?').join(', ')})`;
     try {
       const { id } = this.#sqlite.run(sql, ...fields.map((field) => toSql(image[field])));
-      return { ...image, id };
+      this.#setProfiles({ id, project: image.project }, profilesOf, said.profiles);
+      return { ...image, id, profiles: said.profiles, profilesOf };
     } catch (error) {
       if (!isUniqueViolation(error)) throw error;
       throw new AppError('conflict', 'Image with same fingerprint already exists', { cause: error });
     }
   }
 
-  /** Only what `changes` names. */
-  update(id: number, changes: ImageChanges): void {
-    const fields = (Object.keys(COLUMNS) as (keyof NewImage)[]).filter((field) => Object.hasOwn(changes, field));
+  /** Only what `changes` names; profiles for the project that the record was read for. */
+  update(image: Pick<ImageRecord, 'id' | 'project' | 'profilesOf'>, changes: ImageChanges): void {
+    const { id } = image;
+    if (changes.profiles) this.#setProfiles(image, image.profilesOf, changes.profiles);
+    const fields = (Object.keys(COLUMNS) as (keyof NewImage)[]).filter((field) => {
+      return field !== 'profiles' && Object.hasOwn(changes, field);
+    });
     if (fields.length === 0) return;
     const assignments = fields.map((field) => `${COLUMNS[field]} = ?`).join(', ');
     const values = fields.map((field) => toSql(changes[field as keyof ImageChanges]));

@@ -116,6 +116,8 @@ export interface ImageRecord {
   /** Where it came from, as LXD's API shows it; null for an upload. */
   readonly updateSource: Readonly<Record<string, string>> | null;
   readonly profiles: readonly string[];
+  /** The project that has those profiles: another one may see the image with its own. */
+  readonly profilesOf: string;
   readonly createdAt: string;
   readonly expiresAt: string;
   readonly lastUsedAt: string;

@@ -111,6 +111,14 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE instance_backups ADD COLUMN optimized INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE storage_volume_backups ADD COLUMN optimized INTEGER NOT NULL DEFAULT 0;
   `,
+  // Of projects that share images but have profiles of their own.
+  `
+  CREATE TABLE image_profiles (
+    image_id INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    project TEXT NOT NULL REFERENCES projects (name) ON UPDATE CASCADE ON DELETE CASCADE, profiles TEXT NOT NULL,
+    PRIMARY KEY (image_id, project)
+  ) STRICT;
+  `,
 ];
 
 /** Brings the schema up to date in one transaction per step. Refuses a database that a newer release wrote. */

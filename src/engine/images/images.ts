@@ -178,11 +178,11 @@ export class Images implements ImageAccess {
   update(image: ImageRecord, changes: ImageChanges): void {
     const { database, events } = this.#context;
     for (const profile of changes.profiles ?? []) {
-      if (!database.profiles.find(image.project, profile)) {
+      if (!database.profiles.find(image.profilesOf, profile)) {
         throw new AppError('invalid', `Profile '${profile}' doesn't exist`);
       }
     }
-    database.images.update(image.id, changes);
+    database.images.update(image, changes);
     events.lifecycle({ action: 'image-updated', source: imageUrl(image), project: image.project });
   }
 
@@ -242,7 +242,7 @@ export class Images implements ImageAccess {
     }
     unpacked.add(fingerprint);
     const lastUsedAt = new Date().toISOString();
-    for (const image of records) database.images.update(image.id, { lastUsedAt });
+    for (const image of records) database.images.update(image, { lastUsedAt });
   }
 
   #unpackedIn(driver: StorageDriver): Set<string> {

@@ -1,5 +1,6 @@
 // The row of an image that has just come in: what was said of it, and what its metadata says.
 import type { ImageMetadata } from '../context.ts';
+import type { NewImage } from '../db/images.ts';
 import { type ImageRecord, ZERO_TIME } from '../db/records.ts';
 import type { LifecycleEvent } from '../types.ts';
 import type { StagedImage } from './image-files.ts';
@@ -38,7 +39,7 @@ export function imageRow(
   { fingerprint, sizeBytes }: Pick<StagedImage, 'fingerprint' | 'sizeBytes'>,
   upload: UploadedImage,
   metadata: ImageMetadata,
-): Omit<ImageRecord, 'id'> {
+): NewImage {
   const { project, filename, isPublic, autoUpdate, properties, profiles = ['default'] } = upload;
   return {
     project,

@@ -146,18 +146,20 @@ export class ImageUpkeep {
       cached: old.cached,
       preferCached: false,
     };
-    const { id, fingerprint } = await downloads.download(wanted, operation);
+    const image = await downloads.download(wanted, operation);
+    const { fingerprint } = image;
     if (fingerprint === old.fingerprint) return false;
     database.transaction(() => {
-      const { cached, lastUsedAt, profiles } = old;
-      database.images.update(id, { cached, lastUsedAt, profiles, autoUpdate: old.autoUpdate });
-      database.aliases.move(old.id, id);
+      const { cached, lastUsedAt, autoUpdate } = old;
+      database.images.update(image, { cached, lastUsedAt, autoUpdate });
+      database.images.moveProfiles(old.id, image.id);
+      database.aliases.move(old.id, image.id);
     });
     for (const { name } of pools.list().filter((pool) => pools.isOpen(pool.name))) {
       if (!(await pools.driver(name).hasImage(old.fingerprint, operation.signal))) continue;
       await images.withUnpacked({ fingerprint, pool: name }, async () => undefined, operation.signal);
     }
-    database.images.update(id, { lastUsedAt: old.lastUsedAt });
+    database.images.update(image, { lastUsedAt: old.lastUsedAt });
     await images.delete(old, operation.signal);
     return true;
   }

@@ -211,3 +211,31 @@ it('removes at start what belongs to no image: files, half uploads, unpacked tre
   expect(await files()).toEqual([fingerprint]);
   expect([...test.storage.images]).toEqual([]);
 });
+
+describe('profiles of an image', () => {
+  it('are those of each project that has profiles of its own', async () => {
+    const { database } = test.engine.context;
+    const { images } = test.engine;
+    const config = { 'features.images': 'false', 'features.profiles': 'true' };
+    database.projects.create({ name: 'p1', description: '', config });
+    const profile = { project: 'p1', name: 'web', description: '', config: {}, devices: {} };
+    database.profiles.create(profile);
+
+    const { fingerprint } = await publish(METADATA, { project: 'p1', profiles: ['web'] });
+    const seen = (project: string) => database.images.get(project, fingerprint).profiles;
+    expect([seen('p1'), seen('default')]).toEqual([['web'], ['default']]);
+
+    images.update(database.images.get('default', fingerprint), { profiles: [] });
+    expect([seen('p1'), seen('default')]).toEqual([['web'], []]);
+    images.update(database.images.get('p1', fingerprint), { profiles: ['web', 'web'] });
+    expect([seen('p1'), seen('default')]).toEqual([['web', 'web'], []]);
+    expect(() => images.update(database.images.get('default', fingerprint), { profiles: ['web'] })).toThrow(
+      "Profile 'web' doesn't exist",
+    );
+
+    const other = await publish(`${METADATA}# newer\n`);
+    database.images.moveProfiles(database.images.get('default', fingerprint).id, other.id);
+    const moved = (project: string) => database.images.get(project, other.fingerprint).profiles;
+    expect([moved('p1'), moved('default')]).toEqual([['web', 'web'], []]);
+  });
+});

@@ -16,6 +16,7 @@ const image: ImageRecord = {
   type: 'container',
   properties: {},
   profiles: [],
+  profilesOf: 'default',
   createdAt: '',
   expiresAt: '',
   lastUsedAt: '',
