@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runDaemon } from '#src/api/daemon.ts';
 import { proxyFromEnvironment } from '#src/engine/server/proxy.ts';
+import { armFaults, faultStep, reportFault } from '#src/host/faults.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { releaseUnusedPages } from '#src/host/resident-pages.ts';
 import { messageOf } from '#src/lib/errors.ts';
@@ -41,6 +42,13 @@ function parseOptions() {
   }).values;
 }
 
+/** For crash tests: a signal tells when the operation begins whose steps count. */
+function armCrash(step: number): void {
+  const die = (): void => void process.kill(process.pid, 'SIGKILL');
+  const faults = armFaults({ step, die, report: reportFault });
+  process.on('SIGUSR2', () => faults.begin());
+}
+
 async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
   const { group, storage, logfile, debug } = options;
   const log = createLog({ level: debug ? 'debug' : 'info', ...(logfile !== undefined && { file: logfile }) });
@@ -60,6 +68,8 @@ async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
     process.exitCode = 1;
     end.abort(error);
   });
+  const fault = process.env['LIGHTER_FAULT'];
+  if (fault !== undefined) armCrash(faultStep(fault));
   // Files of the daemon are its own unless it says otherwise.
   process.umask(0o022);
   const root = resolve(process.env['LIGHTER_DIR'] ?? '/var/lib/lighter');

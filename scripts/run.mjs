@@ -14,6 +14,7 @@ const tasks = {
   check: 'scripts/check.ts',
   static: 'scripts/check.ts --static',
   integration: 'scripts/integration.ts',
+  faults: 'scripts/faults.ts',
   'cloud-init': 'scripts/cloud-init.ts',
   fix: 'scripts/fix.ts',
   generate: 'scripts/generate.ts',

@@ -28,6 +28,7 @@ interface Report {
 export async function runVitest(
   projects: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  filters: readonly string[] = [],
 ): Promise<Counts> {
   const scratch = mkdtempSync(join(tmpdir(), 'lightervisor-report-'));
   const file = join(scratch, 'report.json');
@@ -41,6 +42,7 @@ export async function runVitest(
         '--reporter=default',
         '--reporter=json',
         `--outputFile.json=${file}`,
+        ...filters,
       ],
       env,
     });

@@ -189,12 +189,19 @@ export interface StorageStreams {
 
 export interface StorageDriver {
   readonly info: StorageInfo;
+  /** AppError, touching nothing, when what is there keeps the pool from being made. */
+  checkPool(signal: AbortSignal): Promise<void>;
   /** Makes the pool from its configuration; undone when it fails. Adopts an existing empty dataset or directory. */
   createPool(signal: AbortSignal): Promise<void>;
   /** Makes the pool usable after a restart of the host or daemon. Idempotent. */
   openPool(signal: AbortSignal): Promise<void>;
   /** Removes everything that createPool made; the pool must be empty. */
   deletePool(signal: AbortSignal): Promise<void>;
+  /**
+   * Removes what a process left that was killed in createPool(), after checkPool(), or in the removal of a pool in which nothing but
+   * images was left. Idempotent; what the operator had there before stays.
+   */
+  discardPool(signal: AbortSignal): Promise<void>;
   poolUsage(signal: AbortSignal): Promise<PoolUsage>;
   /**
    * Applies the keys of StorageModule.changeableKeys that differ from `before`; this driver has the new configuration, and the pool is

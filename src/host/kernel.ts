@@ -2,6 +2,7 @@
 import { constants } from 'node:fs';
 import koffi from 'koffi';
 import { AppError } from '#src/lib/errors.ts';
+import { faultPoint } from './faults.ts';
 
 /** A failed system call. */
 export class KernelError extends AppError {
@@ -79,11 +80,13 @@ export async function mount(
   target: string,
   { type, flags, data }: { readonly type: string; readonly flags: number; readonly data: string | null },
 ): Promise<void> {
+  faultPoint(`mount ${source} ${target}`);
   await onThread('mount', mountCall, [source, target, type, flags, data]);
 }
 
 /** Detaches lazily: what is in use goes away with its last user, and a busy mount is no error. */
 export async function unmountDetached(target: string): Promise<void> {
+  faultPoint(`umount ${target}`);
   await onThread('umount2', umountCall, [target, MNT_DETACH | UMOUNT_NOFOLLOW]);
 }
 
@@ -116,6 +119,7 @@ export async function mapIds(treeFd: number, userNamespaceFd: number, readonly: 
 }
 
 export async function attachTree(treeFd: number, target: string): Promise<void> {
+  faultPoint(`move_mount ${target}`);
   await onThread('move_mount', moveMountCall, [SYS.moveMount, treeFd, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH]);
 }
 
@@ -128,11 +132,13 @@ export async function isMountRoot(path: string): Promise<boolean> {
 
 /** Lets two paths change places in one step. */
 export async function exchange(path: string, other: string): Promise<void> {
+  faultPoint(`exchange ${path} ${other}`);
   await onThread('renameat2', renameCall, [AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE]);
 }
 
 /** Rejects with EEXIST when the new path is there, whatever it is. */
 export async function renameFresh(path: string, newPath: string): Promise<void> {
+  faultPoint(`rename ${path} ${newPath}`);
   await onThread('renameat2', renameCall, [AT_FDCWD, path, AT_FDCWD, newPath, RENAME_NOREPLACE]);
 }
 
@@ -152,18 +158,22 @@ export async function makeNode(
 ): Promise<void> {
   const high = (BigInt(major & 0xfffff000) << 32n) | (BigInt(minor & 0xffffff00) << 12n);
   const device = high | BigInt(((major & 0xfff) << 8) | (minor & 0xff));
+  faultPoint(`mknod ${path}`);
   await onThread('mknod', mknodCall, [path, (kind === 'char' ? S_IFCHR : S_IFBLK) | 0o600, device]);
 }
 
-export async function ioctl(fd: number, request: number, argument: Buffer): Promise<void> {
+/** `change`: what it changes, for those that do. */
+export async function ioctl(fd: number, request: number, argument: Buffer, change?: string): Promise<void> {
+  if (change !== undefined) faultPoint(`ioctl ${change}`);
   await onThread('ioctl', ioctlCall, [fd, request, argument]);
 }
 
 export async function quotactl(
   fd: number,
   command: number,
-  { id, argument }: { id: number; argument: Buffer },
+  { id, argument, change }: { id: number; argument: Buffer; change?: string },
 ): Promise<void> {
+  if (change !== undefined) faultPoint(`quotactl ${change} ${id}`);
   await onThread('quotactl_fd', quotactlCall, [SYS.quotactlFd, fd, command, id, argument]);
 }
 

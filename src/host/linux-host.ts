@@ -1,5 +1,4 @@
 // The real machine: commands in process groups of their own, atomic files, trees removed without following anything.
-import { randomBytes } from 'node:crypto';
 import {
   access,
   chmod,
@@ -17,6 +16,7 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, normalize } from 'node:path';
 import { AppError, type ErrorKind, messageOf } from '#src/lib/errors.ts';
+import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Btrfs } from './btrfs/btrfs.ts';
 import { LinuxBtrfs } from './btrfs/linux-btrfs.ts';
 import { CommandError } from './command-error.ts';
@@ -40,6 +40,7 @@ import type { Ports } from './ports.ts';
 import type { Mounts } from './mounts.ts';
 import { launch, runToEnd } from './process.ts';
 import { LinuxProjectQuotas, type ProjectQuotas } from './project-quota.ts';
+import { unfinishedName } from './unfinished.ts';
 import { shiftTree } from './shift-tree.ts';
 
 const REMOVE_LIMIT_MS = 30 * 60_000;
@@ -195,9 +196,17 @@ export class LinuxHost implements Host {
   }
 }
 
-async function replaceFile(path: string, data: string | Uint8Array, mode: number): Promise<void> {
-  const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
+const writing = new KeyedLock();
+
+/** Always by the same name, one writer at a time: what a killed process left of it is used up by the next. */
+function replaceFile(path: string, data: string | Uint8Array, mode: number): Promise<void> {
+  return writing.run(path, () => replaceAlone(path, data, mode));
+}
+
+async function replaceAlone(path: string, data: string | Uint8Array, mode: number): Promise<void> {
+  const temporary = join(dirname(path), unfinishedName(basename(path)));
   try {
+    await rm(temporary, { force: true });
     const file = await open(temporary, 'wx', mode);
     try {
       await file.writeFile(data);

@@ -5,6 +5,7 @@ import { type Duplex, PassThrough, type Readable, type Writable } from 'node:str
 import { pipeline } from 'node:stream/promises';
 import { AppError, asError } from '#src/lib/errors.ts';
 import { CommandError } from './command-error.ts';
+import { commandPoint, startedPoint } from './faults.ts';
 import type { Argv, RunningCommand, RunOptions, RunResult } from './host.ts';
 
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -42,7 +43,9 @@ class Supervised {
   constructor(argv: Argv, options: StartOptions) {
     this.#argv = argv;
     options.signal?.throwIfAborted();
+    commandPoint(argv);
     this.child = spawnPiped(argv, options);
+    startedPoint(argv);
     this.child.stderr.on('data', (chunk: Buffer) => this.stderr.add(chunk));
     // A program may end without reading its input; its exit code tells what that means.
     this.child.stdin.on('error', () => {});

@@ -60,7 +60,7 @@ export class LinuxProjectQuotas implements ProjectQuotas {
       await ioctl(fd, FS_IOC_FSGETXATTR, attributes);
       attributes.writeUInt32LE((attributes.readUInt32LE(0) | FS_XFLAG_PROJINHERIT) >>> 0, 0);
       attributes.writeUInt32LE(projectId, 12);
-      await ioctl(fd, FS_IOC_FSSETXATTR, attributes);
+      await ioctl(fd, FS_IOC_FSSETXATTR, attributes, `assign ${path} ${projectId}`);
     });
   }
 
@@ -69,7 +69,7 @@ export class LinuxProjectQuotas implements ProjectQuotas {
       const argument = Buffer.alloc(DQBLK_SIZE);
       argument.writeBigUInt64LE(BigInt(Math.ceil((bytes ?? 0) / QUOTA_BLOCK)), DQBLK.hard);
       argument.writeUInt32LE(QIF_BLIMITS, DQBLK.valid);
-      await quotactl(fd, command(Q_SETQUOTA), { id: projectId, argument });
+      await quotactl(fd, command(Q_SETQUOTA), { id: projectId, argument, change: 'limit' });
     });
   }
 

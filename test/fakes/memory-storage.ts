@@ -24,6 +24,7 @@ export class MemoryStorage implements StorageModule {
     };
     return {
       info: { name: this.name, copyOnWrite: true, quotas: true, instantSnapshots: true },
+      checkPool: async () => undefined,
       createPool: async () => {
         fault('createPool');
         this.pools.add(pool);
@@ -31,6 +32,10 @@ export class MemoryStorage implements StorageModule {
       openPool: async () => fault('openPool'),
       deletePool: async () => {
         fault('deletePool');
+        this.pools.delete(pool);
+      },
+      discardPool: async () => {
+        fault('discardPool');
         this.pools.delete(pool);
       },
       poolUsage: async () => ({ totalBytes: 1000, usedBytes: 10, inodesTotal: 100, inodesUsed: 1 }),

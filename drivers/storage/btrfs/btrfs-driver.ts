@@ -49,6 +49,10 @@ export class BtrfsDriver implements StorageDriver {
     this.streams = new BtrfsStreams({ context, places: this.#places, volumes: this.#volumes });
   }
 
+  checkPool(signal: AbortSignal): Promise<void> {
+    return this.#pool.check(signal);
+  }
+
   createPool(signal: AbortSignal): Promise<void> {
     return this.#pool.create(signal);
   }
@@ -64,6 +68,13 @@ export class BtrfsDriver implements StorageDriver {
     const kept = await this.#places.firstEntry();
     if (kept !== undefined) throw new AppError('conflict', `pool ${this.#context.pool} is in use: ${kept}`);
     await this.#pool.delete();
+  }
+
+  discardPool(signal: AbortSignal): Promise<void> {
+    return this.#pool.discard(async () => {
+      for (const fingerprint of await this.#images.list()) await this.#images.delete(fingerprint);
+      await this.#places.clean({ ownToo: true });
+    }, signal);
   }
 
   changePool(before: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void> {

@@ -31,6 +31,20 @@ export class BtrfsPool {
     this.#source = parseSource(context);
   }
 
+  /** AppError when something is where the pool shall be. */
+  async check(signal: AbortSignal): Promise<void> {
+    const { pool } = this.#context;
+    const source = this.#source;
+    await this.#refuseUsed();
+    if (source.kind === 'file' && (await this.#host.exists(source.path))) {
+      throw new AppError('conflict', `loop file ${source.path} of pool ${pool} exists`);
+    }
+    if (source.kind !== 'device') return;
+    const probe = await this.#host.run(['blkid', '-p', '--', source.path], { signal, okExitCodes: [0, 2] });
+    if (probe.exitCode !== 0) return;
+    throw new AppError('conflict', `Failed to format block device: ${source.path} is in use: ${probe.stdout.trim()}`);
+  }
+
   async create(signal: AbortSignal): Promise<void> {
     const { log, poolPath, pool } = this.#context;
     await this.#refuseUsed();
@@ -82,6 +96,38 @@ export class BtrfsPool {
     if (path !== poolPath) await this.#host.mounts.unmount(poolPath);
     if (made === 'subvolume') await this.#host.btrfs.remove(path);
     await this.#removeMountPoint();
+  }
+
+  /** What is left of a pool that was being made or removed; `empty` removes the images from one that is mounted. */
+  async discard(empty: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { poolPath } = this.#context;
+    const source = this.#source;
+    if (source.kind === 'path') return this.#discardPath(source.path, empty, signal);
+    await this.#host.mounts.unmount(poolPath);
+    await this.#removeMountPoint();
+    if (source.kind === 'file') return this.#host.removeTree(source.path);
+    const device = source.kind === 'device' ? source.path : await this.#deviceOf(source.uuid, signal);
+    // check() found nothing on it, so what is on it now is ours.
+    if (device !== '') await this.#wipe(device);
+  }
+
+  async #discardPath(path: string, empty: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { poolPath } = this.#context;
+    if (await this.#host.exists(path)) {
+      await this.#mount(signal);
+      await empty();
+      // Without a mark it had nothing in it but our folders.
+      if (await this.#host.exists(join(poolPath, MARK))) return this.delete();
+      await this.#removeFolders();
+    }
+    if (path === poolPath) return;
+    await this.#host.mounts.unmount(poolPath);
+    await this.#removeMountPoint();
+  }
+
+  async #deviceOf(uuid: string, signal: AbortSignal): Promise<string> {
+    const { stdout } = await this.#host.run(['blkid', '-U', uuid], { signal, okExitCodes: [0, 2] });
+    return stdout.trim();
   }
 
   /** LXD's records name devices by the file system on them, and files by their path and size. */

@@ -21,12 +21,17 @@ export class PoolDirectory {
   }
 
   /** AppError 'conflict' when the directory has something in it. */
+  async check(): Promise<void> {
+    const source = this.#source();
+    await this.#refuseUsed(this.#context.poolPath);
+    if (source !== this.#context.poolPath) await this.#refuseUsed(source, 'not_found');
+  }
+
+  /** As check(). */
   async create(): Promise<void> {
     const { log, pool, poolPath } = this.#context;
-    const source = this.#source();
     const existed = await this.#host.exists(poolPath);
-    await this.#refuseUsed(poolPath);
-    if (source !== poolPath) await this.#refuseUsed(source, 'not_found');
+    await this.check();
     await using revert = new Reverter(log);
 
     if (!existed) revert.add(`directory of pool ${pool}`, () => this.#host.removeTree(poolPath));
@@ -61,6 +66,16 @@ export class PoolDirectory {
     }
     await this.#removeFolders();
     await this.#host.mounts.unmount(poolPath);
+    await this.#host.removeTree(poolPath);
+  }
+
+  /** What is left of a pool that was being made or removed. Of the operator's own directory only our folders go. */
+  async discard(): Promise<void> {
+    const { poolPath } = this.#context;
+    const source = this.#source();
+    await this.#removeFolders(poolPath);
+    if (source !== poolPath) await this.#host.mounts.unmount(poolPath);
+    if (source !== poolPath) await this.#removeFolders(source);
     await this.#host.removeTree(poolPath);
   }
 
@@ -101,9 +116,9 @@ export class PoolDirectory {
       throw new AppError('conflict', `cannot make pool ${pool}: ${path} is not empty (${first})`);
   }
 
-  async #removeFolders(): Promise<void> {
+  async #removeFolders(place = this.#context.poolPath): Promise<void> {
     for (const name of [...Object.keys(FOLDERS), ...Object.keys(OWN_FOLDERS)]) {
-      await this.removeTree(join(this.#context.poolPath, name));
+      await this.removeTree(join(place, name));
     }
   }
 }

@@ -88,6 +88,10 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
     return use(directory);
   }
 
+  checkPool(): Promise<void> {
+    return this.pool.check();
+  }
+
   async createPool(): Promise<void> {
     await this.pool.create();
     await this.quotas.probe();
@@ -103,6 +107,10 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
 
   deletePool(): Promise<void> {
     return this.pool.delete();
+  }
+
+  discardPool(): Promise<void> {
+    return this.pool.discard();
   }
 
   poolUsage(): Promise<PoolUsage> {

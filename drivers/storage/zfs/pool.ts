@@ -46,6 +46,17 @@ export class ZfsPool {
     return this.#flavour;
   }
 
+  /** AppError when something is where the pool shall be. */
+  async check(signal: AbortSignal): Promise<void> {
+    const { root } = this.names;
+    const source = this.#source;
+    if (source.kind === 'dataset') return this.#refuseUsed(signal);
+    if (await this.#zfs.exists(root, signal)) throw new AppError('conflict', `zfs pool ${root} exists`);
+    if (source.kind === 'file' && (await this.#host.exists(source.path))) {
+      throw new AppError('conflict', `loop file ${source.path} of pool ${this.#context.pool} exists`);
+    }
+  }
+
   async create(signal: AbortSignal): Promise<void> {
     await using revert = new Reverter(this.#context.log);
     revert.add(`zfs pool ${this.#context.pool}`, () => this.#remove(limited(UNDO_LIMIT_MS)));
@@ -66,6 +77,15 @@ export class ZfsPool {
   /** The caller made sure that it is empty. */
   async delete(signal: AbortSignal): Promise<void> {
     if (await this.#zfs.exists(this.names.root, signal)) await this.#remove(signal);
+    await this.#host.removeTree(this.#context.poolPath);
+  }
+
+  /** What is left of a pool that was being made or removed. */
+  async discard(signal: AbortSignal): Promise<void> {
+    const { root } = this.names;
+    const isThere = await this.#zfs.exists(root, signal);
+    // Of a pool in use by others nothing is touched that has no mark of ours.
+    if (isThere || this.#source.kind === 'file') await this.#remove(signal);
     await this.#host.removeTree(this.#context.poolPath);
   }
 
@@ -142,9 +162,17 @@ export class ZfsPool {
       });
     }
     if (!(await this.#zfs.exists(root, signal))) {
-      await this.#zfs.create(root, {}, signal);
+      await this.#zfs.create(root, { [PROPERTY.made]: 'dataset' }, signal);
       return 'dataset';
     }
+    await this.#refuseUsed(signal);
+    return 'nothing';
+  }
+
+  /** AppError 'conflict' when the dataset has something in it; absent is fine. */
+  async #refuseUsed(signal: AbortSignal): Promise<void> {
+    const { root } = this.names;
+    if (!(await this.#zfs.exists(root, signal))) return;
     const all = [
       ...(await this.#zfs.listBelow(root, { type: 'filesystem,volume' }, signal)),
       ...(await this.#zfs.snapshots(root, signal)),
@@ -153,7 +181,6 @@ export class ZfsPool {
       const text = `Provided ZFS pool (or dataset) isn't empty, run "sudo zfs list -r ${root}" to see existing entries`;
       throw new AppError('conflict', text);
     }
-    return 'nothing';
   }
 
   /** Idempotent: directories, root properties, folder datasets. */

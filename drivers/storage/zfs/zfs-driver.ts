@@ -43,6 +43,10 @@ export class ZfsDriver implements StorageDriver {
     this.#copies = new ZfsCopies(this.#parts, this.#volumes);
   }
 
+  checkPool(signal: AbortSignal): Promise<void> {
+    return this.#parts.pool.check(signal);
+  }
+
   createPool(signal: AbortSignal): Promise<void> {
     return this.#parts.pool.create(signal);
   }
@@ -69,6 +73,10 @@ export class ZfsDriver implements StorageDriver {
       if (kept !== undefined) throw new AppError('conflict', `pool ${context.pool} is in use: ${kept}`);
     }
     await pool.delete(signal);
+  }
+
+  discardPool(signal: AbortSignal): Promise<void> {
+    return this.#parts.pool.discard(signal);
   }
 
   async #clean(signal: AbortSignal): Promise<void> {

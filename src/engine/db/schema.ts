@@ -119,6 +119,8 @@ export const MIGRATIONS: readonly string[] = [
     PRIMARY KEY (image_id, project)
   ) STRICT;
   `,
+  // Pools that were being made or removed when the daemon was killed.
+  "ALTER TABLE storage_pools ADD COLUMN pending TEXT NOT NULL DEFAULT ''",
 ];
 
 /** Brings the schema up to date in one transaction per step. Refuses a database that a newer release wrote. */

@@ -23,12 +23,18 @@ export class PoolRows {
     this.#sqlite = sqlite;
   }
 
+  /** Not those that are being made. */
   list(): readonly PoolRecord[] {
-    return this.#sqlite.all('SELECT * FROM storage_pools ORDER BY name').map(poolOf);
+    return this.#sqlite.all("SELECT * FROM storage_pools WHERE pending <> 'create' ORDER BY name").map(poolOf);
+  }
+
+  /** Those that are being made or removed, or were when a daemon was killed. */
+  pending(): readonly PoolRecord[] {
+    return this.#sqlite.all("SELECT * FROM storage_pools WHERE pending <> ''").map(poolOf);
   }
 
   find(name: string): PoolRecord | undefined {
-    const row = this.#sqlite.get('SELECT * FROM storage_pools WHERE name = ?', name);
+    const row = this.#sqlite.get("SELECT * FROM storage_pools WHERE name = ? AND pending <> 'create'", name);
     return row && poolOf(row);
   }
 
@@ -39,16 +45,11 @@ export class PoolRows {
     return record;
   }
 
-  /** AppError 'conflict' when the name is taken. */
-  create(pool: Omit<PoolRecord, 'id'>): void {
+  /** The id. AppError 'conflict' when the name is taken. */
+  create({ name, driver, description, config }: Omit<PoolRecord, 'id'>, pending: '' | 'create' = ''): number {
     try {
-      this.#sqlite.run(
-        'INSERT INTO storage_pools (name, driver, description, config) VALUES (?, ?, ?, ?)',
-        pool.name,
-        pool.driver,
-        pool.description,
-        JSON.stringify(pool.config),
-      );
+      const sql = 'INSERT INTO storage_pools (name, driver, description, config, pending) VALUES (?, ?, ?, ?, ?)';
+      return this.#sqlite.run(sql, name, driver, description, JSON.stringify(config), pending).id;
     } catch (error) {
       if (!isUniqueViolation(error)) throw error;
       throw new AppError('conflict', 'The storage pool already exists: The record already exists', { cause: error });
@@ -58,6 +59,15 @@ export class PoolRows {
   update(id: number, { description, config }: Pick<PoolRecord, 'description' | 'config'>): void {
     const sql = 'UPDATE storage_pools SET description = ?, config = ? WHERE id = ?';
     this.#sqlite.run(sql, description, JSON.stringify(config), id);
+  }
+
+  /** One that is made now. */
+  complete(id: number, config: ConfigMap): void {
+    this.#sqlite.run("UPDATE storage_pools SET config = ?, pending = '' WHERE id = ?", JSON.stringify(config), id);
+  }
+
+  setPending(id: number, pending: '' | 'delete'): void {
+    this.#sqlite.run('UPDATE storage_pools SET pending = ? WHERE id = ?', pending, id);
   }
 
   delete(id: number): void {

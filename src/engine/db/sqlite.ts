@@ -1,5 +1,6 @@
 // The only file that knows node:sqlite: a connection with cached statements, transactions and plain rows.
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { faultPoint } from '#src/host/faults.ts';
 
 export type SqlValue = string | number | null;
 export type SqlRow = Readonly<Record<string, SqlValue>>;
@@ -38,6 +39,7 @@ export class Sqlite implements Disposable {
 
   /** The number of changed rows and the id of an inserted one. */
   run(sql: string, ...values: readonly SqlValue[]): { readonly changes: number; readonly id: number } {
+    if (!this.#inTransaction) faultPoint(`commit of ${sql}`);
     const { changes, lastInsertRowid } = this.#prepare(sql).run(...values);
     return { changes: Number(changes), id: Number(lastInsertRowid) };
   }
@@ -49,6 +51,7 @@ export class Sqlite implements Disposable {
     this.#inTransaction = true;
     try {
       const result = work();
+      faultPoint('commit of a transaction');
       this.#database.exec('COMMIT');
       return result;
     } catch (error) {

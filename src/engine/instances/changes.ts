@@ -18,10 +18,10 @@ import { refuseLent } from './lent-roots.ts';
 import type { LiveChanges } from './live-changes.ts';
 import { missingVolatile } from './nics.ts';
 import type { InstanceContent } from './requests.ts';
-import type { InstanceSnapshots } from './snapshots.ts';
+import { eraseSnapshot, type InstanceSnapshots } from './snapshots.ts';
 import type { Supervisor } from './supervisor.ts';
 import { linkRoots } from './root-links.ts';
-import { noteTransition } from './transition.ts';
+import { endTransition, noteTransition } from './transition.ts';
 import { parseBoolean } from './values.ts';
 
 const UNDO_LIMIT_MS = 120_000;
@@ -203,19 +203,22 @@ export class InstanceChanges {
     this.#publish('instance-renamed', { ...record, ...to }, { old_name: record.name });
   }
 
-  /** The instance is stopped. Row last: until then it can be deleted again. */
+  /** The instance is stopped. */
   async remove(record: InstanceRecord, signal: AbortSignal): Promise<void> {
     const { context } = this.#parts;
     const config = expander(context.database)(record).config;
     if (parseBoolean(config['security.protection.delete'])) throw new AppError('forbidden', 'Instance is protected');
     refuseLent(this.#parts, record);
     await this.#parts.supervisor.sessions.dismiss(record.id);
-    await this.removeSnapshots(record, signal);
-    await context.pools.driver(record.pool).deleteVolume(rootVolume(record), signal);
-    await removeDirectories(context, record);
-    await removeBackups(context, record);
-    context.database.instances.delete(record.id);
-    await context.networks.withdraw(record);
+    const paths = instancePaths(context.paths, record);
+    await noteTransition(context.host, paths, { kind: 'delete', pool: record.pool });
+    try {
+      await eraseInstance(context, record, signal);
+    } catch (error) {
+      // It is there, and whoever has it may use it; it can be deleted again.
+      await endTransition(paths);
+      throw error;
+    }
     this.#publish('instance-deleted', record);
   }
 
@@ -235,6 +238,31 @@ export class InstanceChanges {
 /** Of an instance as it is in the database. */
 export function publishNics({ networks, database }: EngineContext, record: InstanceRecord): Promise<void> {
   return networks.publish({ ...record, devices: expander(database)(record).devices });
+}
+
+/**
+ * Snapshot by snapshot, newest first, and the row last: until then another request, or a later daemon, can go on. The note of it is in
+ * the directory that goes after the row.
+ */
+export async function eraseInstance(
+  context: EngineContext,
+  record: InstanceRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const { database, events, paths } = context;
+  const { name, project } = record;
+  for (const snapshot of database.snapshots.list(record.id).toReversed()) {
+    await eraseSnapshot(context, { record, snapshot }, signal);
+    const source = `/1.0/instances/${name}/snapshots/${encodeURIComponent(snapshot.name)}`;
+    events.lifecycle({ action: 'instance-snapshot-deleted', source, project });
+  }
+  await context.pools.driver(record.pool).deleteVolume(rootVolume(record), signal);
+  await removeBackups(context, record);
+  const { home, logs, snapshots } = instancePaths(paths, record);
+  for (const path of [snapshots, logs]) await rm(path, { recursive: true, force: true });
+  database.instances.delete(record.id);
+  await rm(home, { recursive: true, force: true });
+  await context.networks.withdraw(record);
 }
 
 export async function removeDirectories({ paths }: Pick<EngineContext, 'paths'>, key: InstanceKey): Promise<void> {
@@ -261,8 +289,9 @@ export async function moveDirectories(
   // The note goes with this step, so it is the last.
   if (await host.exists(old.home)) {
     await linkRoots(context, to, old);
-    await rm(next.home, { recursive: true, force: true });
-    await rename(old.home, next.home);
+    // In one step: the note is then where nothing else is, and says that this place has to go.
+    await host.exchange(old.home, next.home);
+    await rm(old.home, { recursive: true, force: true });
   }
   await rm(next.transition, { force: true });
 }

@@ -1,7 +1,9 @@
 // Brings rows and kernel together at the start of the daemon: containers that run are found again, those that died are
 // stopped, half-done steps are undone.
 import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { RuntimeDriver, RuntimeState } from '#drivers/runtime/driver.ts';
+import { isUnfinished } from '#src/host/unfinished.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { moveDirectories, removeDirectories } from './changes.ts';
@@ -99,6 +101,7 @@ async function settleTransitions(parts: ReconcileParts, signal: AbortSignal): Pr
   for (const directory of names) {
     const key = keyOf(directory);
     try {
+      await removeUnfinished(context, key);
       const transition = await readTransition(context.host, instancePaths(context.paths, key));
       if (transition?.frozen === true) await letGoOn(parts, key, signal);
       if (transition) await settle(context, { key, transition }, signal);
@@ -113,6 +116,12 @@ async function settleTransitions(parts: ReconcileParts, signal: AbortSignal): Pr
 async function letGoOn({ context, runtime }: ReconcileParts, key: InstanceKey, signal: AbortSignal): Promise<void> {
   const { container } = instancePaths(context.paths, key);
   if ((await runtime.state(container, signal)) === 'frozen') await runtime.unfreeze(container, signal);
+}
+
+/** What was being written when the daemon was killed. */
+async function removeUnfinished({ paths }: EngineContext, key: InstanceKey): Promise<void> {
+  const { home } = instancePaths(paths, key);
+  for (const entry of await readdir(home)) if (isUnfinished(entry)) await rm(join(home, entry));
 }
 
 /** A directory whose note was not even written: nothing else can have been made for it. */
@@ -156,6 +165,7 @@ async function settle(context: EngineContext, { key, transition }: Found, signal
   }
   if (record) {
     await settleStep(context, record, transition, signal);
+    if (transition.kind === 'delete') return;
     await linkRoots(context, record);
     return endTransition(place);
   }

@@ -1,7 +1,6 @@
 // Links where users look for the files of instances: containers/NAME/rootfs and snapshots/NAME/SNAPSHOT/rootfs, into the pool. What
 // they point to is there while the pool has it mounted (a pool of directories: always).
-import { randomUUID } from 'node:crypto';
-import { readlink, rename, symlink } from 'node:fs/promises';
+import { readlink, rename, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
@@ -36,10 +35,11 @@ export async function linkSnapshotRoot(
   await link(join(folder, 'rootfs'), root);
 }
 
-/** Replaced in one step when it points elsewhere. */
+/** Replaced in one step when it points elsewhere. What a killed daemon left of it is used up by the next. */
 async function link(path: string, target: string): Promise<void> {
   if ((await readlink(path).catch(() => undefined)) === target) return;
-  const fresh = `${path}.${randomUUID()}`;
+  const fresh = `${path}.new`;
+  await rm(fresh, { force: true });
   await symlink(target, fresh);
   await rename(fresh, path);
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { instancePaths, rootVolume } from './instance-paths.ts';
+import { eraseInstance } from './changes.ts';
 import { settleRebuild } from './rebuild.ts';
 import { restoreRecord } from './restore.ts';
 import { moveSnapshotFiles } from './snapshots.ts';
@@ -20,6 +21,8 @@ export async function settleStep(
     case 'rename':
     case 'still':
       return;
+    case 'delete':
+      return eraseInstance(context, record, signal);
     case 'move':
       return settleMove(context, record, step, signal);
     case 'rebuild':

@@ -7,6 +7,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord, NewSnapshot, SnapshotRecord } from '../db/records.ts';
+import { NO_NOTES, type VolumeNotes } from '../db/root-volumes.ts';
 import { nextSnapshotName, validateSnapshotName } from '../snapshots/names.ts';
 import { expiryOf } from '../snapshots/schedule.ts';
 import { refuseStateful } from './criu.ts';
@@ -129,16 +130,20 @@ export class InstanceSnapshots {
     const { architecture, ephemeral, description, config, devices, profiles, lastUsedAt } = record;
     const kept = { architecture, ephemeral, description, config, devices, profiles, lastUsedAt, stateful: false };
     const createdAt = new Date().toISOString();
-    await this.publish(record, { ...kept, name, createdAt, expiresAt, instanceId: record.id }, () =>
-      this.#snapshotVolume(record, name, signal),
-    );
-    const { id } = this.get(record, name);
-    context.database.rootVolumes.set('snapshot', id, context.database.rootVolumes.get('instance', record.id));
+    const row = { ...kept, name, createdAt, expiresAt, instanceId: record.id };
+    const notes = context.database.rootVolumes.get('instance', record.id);
+    await this.publish(record, row, () => this.#snapshotVolume(record, name, signal), notes);
   }
 
   /** Makes a snapshot of what the volume is then, with its row and its files; the holder of the lock says how. */
-  async publish(record: InstanceRecord, snapshot: NewSnapshot, make: () => Promise<void>): Promise<void> {
+  async publish(
+    record: InstanceRecord,
+    snapshot: NewSnapshot,
+    make: () => Promise<void>,
+    notes: VolumeNotes = NO_NOTES,
+  ): Promise<void> {
     const { context } = this.#parts;
+    const { database } = context;
     const { name } = snapshot;
     const paths = instancePaths(context.paths, record);
     await using revert = new Reverter(context.log);
@@ -149,7 +154,10 @@ export class InstanceSnapshots {
     revert.add('snapshot', () => this.#storage(record).deleteSnapshot(rootVolume(record), name, undoLimit()));
     revert.add('files', () => rm(join(paths.snapshots, name), { recursive: true, force: true }));
     await copySnapshotFiles(context.host, paths.home, join(paths.snapshots, name));
-    context.database.snapshots.create(snapshot);
+    database.transaction(() => {
+      const { id } = database.snapshots.create(snapshot);
+      database.rootVolumes.set('snapshot', id, notes);
+    });
     revert.commit();
     await linkSnapshotRoot(context, record, name);
     await endTransition(paths);
@@ -240,14 +248,10 @@ export class InstanceSnapshots {
     const { name } = snapshot;
     await noteTransition(context.host, paths, { kind: 'snapshot-delete', pool: record.pool, snapshot: name });
     try {
-      await this.#storage(record).deleteSnapshot(rootVolume(record), name, signal);
-    } catch (error) {
+      await eraseSnapshot(context, { record, snapshot }, signal);
+    } finally {
       await endTransition(paths);
-      throw error;
     }
-    await rm(join(paths.snapshots, name), { recursive: true, force: true });
-    context.database.snapshots.delete(snapshot.id);
-    await endTransition(paths);
     this.#publishEvent('instance-snapshot-deleted', record, name);
   }
 
@@ -282,6 +286,18 @@ interface Wanted {
 
 function undoLimit(): AbortSignal {
   return AbortSignal.timeout(UNDO_LIMIT_MS);
+}
+
+/** Row last: until then a later daemon, or another request, can go on. */
+export async function eraseSnapshot(
+  { pools, paths, database }: EngineContext,
+  { record, snapshot }: SnapshotOf,
+  signal: AbortSignal,
+): Promise<void> {
+  const { id, name } = snapshot;
+  await pools.driver(record.pool).deleteSnapshot(rootVolume(record), name, signal);
+  await rm(join(instancePaths(paths, record).snapshots, name), { recursive: true, force: true });
+  database.snapshots.delete(id);
 }
 
 /** Idempotent: a later daemon may have to go on. */

@@ -13,7 +13,7 @@ interface Frozen {
 export type Transition = Frozen & Step;
 
 type Step =
-  | { readonly kind: 'create'; readonly pool: string }
+  | { readonly kind: 'create' | 'delete'; readonly pool: string }
   | { readonly kind: 'rename'; readonly pool: string; readonly from: string }
   | SnapshotTransition
   | MoveTransition

@@ -59,6 +59,7 @@ export class StoragePools implements PoolAccess, Service {
 
   /** Opens all pools. One that cannot be opened is a warning, never a reason not to serve the others. */
   async start(signal: AbortSignal): Promise<void> {
+    for (const pool of this.#context.database.pools.pending()) await this.#settle(pool, signal);
     await Promise.all(this.list().map((pool) => this.#openPool(pool, signal)));
     this.#retry = setInterval(() => void this.#openMissing(), this.#retryMs).unref();
   }
@@ -115,6 +116,8 @@ export class StoragePools implements PoolAccess, Service {
         if (database.pools.find(name)) {
           throw new AppError('conflict', 'The storage pool already exists: The record already exists');
         }
+        const left = database.pools.pending().find((pending) => pending.name === name);
+        if (left) await this.#discard(left, signal);
         await this.#make(pool, signal);
         events.lifecycle({ action: 'storage-pool-created', source: `/1.0/storage-pools/${name}` });
       },
@@ -156,12 +159,15 @@ export class StoragePools implements PoolAccess, Service {
       `pool/${name}`,
       async () => {
         const pool = this.get(name);
+        if (database.pools.pending().some(({ id }) => id === pool.id)) return this.#discard(pool, signal);
         const driver = this.driver(name);
         if (this.#holders(name).length > 0) throw new AppError('invalid', 'The storage pool is currently in use');
         // From here on nobody gets the pool any more; after a failure it is there again.
         this.#open.delete(name);
         await using revert = new Reverter(log);
         revert.add('open pool', () => this.#open.set(name, driver));
+        database.pools.setPending(pool.id, 'delete');
+        revert.add('record', () => database.pools.setPending(pool.id, ''));
         for (const fingerprint of await driver.listImages(signal)) await driver.deleteImage(fingerprint, signal);
         await driver.deletePool(signal);
         database.pools.delete(pool.id);
@@ -217,12 +223,31 @@ export class StoragePools implements PoolAccess, Service {
     await using revert = new Reverter(log);
     this.#validate(pool.driver, pool.config);
     const driver = this.#driverOf(pool);
+    await driver.checkPool(signal);
+    const id = database.pools.create(pool, 'create');
+    revert.add('record', () => database.pools.delete(id));
     await driver.createPool(signal);
     revert.add('storage pool', () => driver.deletePool(AbortSignal.timeout(UNDO_MS)));
     const recorded = await driver.recordedConfig?.(signal);
-    database.pools.create({ ...pool, config: { ...this.#withSource(pool), ...recorded } });
+    database.pools.complete(id, { ...this.#withSource(pool), ...recorded });
     this.#open.set(pool.name, driver);
     revert.commit();
+  }
+
+  /** One that was being made or removed when a daemon was killed: it goes, now or at another start. */
+  async #settle(pool: PoolRecord, signal: AbortSignal): Promise<void> {
+    const { log } = this.#context;
+    try {
+      await this.#discard(pool, signal);
+      log.warn('removed a storage pool that a killed daemon left half-made', { pool: pool.name });
+    } catch (error) {
+      log.error('a half-made storage pool could not be removed', { pool: pool.name, error });
+    }
+  }
+
+  async #discard(pool: PoolRecord, signal: AbortSignal): Promise<void> {
+    await this.#driverOf(pool).discardPool(signal);
+    this.#context.database.pools.delete(pool.id);
   }
 
   /** LXD's records always say where the pool is. */

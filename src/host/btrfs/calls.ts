@@ -41,7 +41,7 @@ function volumeArguments(name: Buffer): Buffer {
 }
 
 export async function createSubvolume(parentFd: number, name: Buffer): Promise<void> {
-  await ioctl(parentFd, IOC.subvolumeCreateV2, volumeArguments(name));
+  await ioctl(parentFd, IOC.subvolumeCreateV2, volumeArguments(name), 'make subvolume');
 }
 
 /** One step of the kernel, with the data that programs have written until now; what is nested appears as empty directories. */
@@ -52,7 +52,7 @@ export async function createSnapshot(
   const buffer = volumeArguments(name);
   buffer.writeBigInt64LE(BigInt(sourceFd), VOLUME.fd);
   buffer.writeBigUInt64LE(readonly ? READONLY : 0n, VOLUME.flags);
-  await ioctl(parentFd, IOC.snapshotCreateV2, buffer);
+  await ioctl(parentFd, IOC.snapshotCreateV2, buffer, 'make snapshot');
 }
 
 /** ENOTEMPTY while another is nested in it. Its space comes back in the background. */
@@ -60,7 +60,7 @@ export async function destroySubvolume(fsFd: number, id: bigint): Promise<void> 
   const buffer = Buffer.alloc(VOLUME.size);
   buffer.writeBigUInt64LE(BY_ID, VOLUME.flags);
   buffer.writeBigUInt64LE(id, VOLUME.name);
-  await ioctl(fsFd, IOC.snapshotDestroyV2, buffer);
+  await ioctl(fsFd, IOC.snapshotDestroyV2, buffer, 'remove subvolume');
 }
 
 export async function isReadonly(fd: number): Promise<boolean> {
@@ -74,7 +74,7 @@ export async function setReadonly(fd: number, readonly: boolean): Promise<void> 
   await ioctl(fd, IOC.getFlags, flags);
   const others = flags.readBigUInt64LE(0) & ~READONLY;
   flags.writeBigUInt64LE(others | (readonly ? READONLY : 0n), 0);
-  await ioctl(fd, IOC.setFlags, flags);
+  await ioctl(fd, IOC.setFlags, flags, 'set subvolume flags');
 }
 
 /** Of the subvolume that the descriptor lies in. */
@@ -155,7 +155,7 @@ async function searchOnce(
 export async function enableQuotas(fd: number): Promise<void> {
   const buffer = Buffer.alloc(16);
   buffer.writeBigUInt64LE(QUOTA_ENABLE, 0);
-  await ioctl(fd, IOC.quotaControl, buffer);
+  await ioctl(fd, IOC.quotaControl, buffer, 'switch quotas on');
 }
 
 /** `id` of a subvolume is that of its qgroup. */
@@ -171,7 +171,7 @@ async function changeQgroup(fd: number, id: bigint, create: bigint): Promise<voi
   const buffer = Buffer.alloc(16);
   buffer.writeBigUInt64LE(create, 0);
   buffer.writeBigUInt64LE(id, 8);
-  await ioctl(fd, IOC.qgroupCreate, buffer);
+  await ioctl(fd, IOC.qgroupCreate, buffer, 'change qgroup');
 }
 
 /** Of what the subvolume refers to, shared or not; undefined lifts it. */
@@ -180,14 +180,14 @@ export async function limitQgroup(fd: number, id: bigint, bytes: bigint | undefi
   buffer.writeBigUInt64LE(id, 0);
   buffer.writeBigUInt64LE(LIMIT_REFERENCED, 8);
   buffer.writeBigUInt64LE(bytes ?? NO_LIMIT, 16);
-  await ioctl(fd, IOC.qgroupLimit, buffer);
+  await ioctl(fd, IOC.qgroupLimit, buffer, 'limit qgroup');
 }
 
 /** The file system grows into its device. */
 export async function resizeToDevice(fd: number): Promise<void> {
   const buffer = Buffer.alloc(4096); // fd, name
   buffer.write('max', 8);
-  await ioctl(fd, IOC.resize, buffer);
+  await ioctl(fd, IOC.resize, buffer, 'resize');
 }
 
 /** struct btrfs_ioctl_get_subvol_info_args, as far as it is wanted here. */
@@ -204,5 +204,5 @@ export async function subvolumeUuids(fd: number): Promise<{ readonly uuid: Buffe
 export async function setReceivedUuid(fd: number, uuid: Buffer): Promise<void> {
   const buffer = Buffer.alloc(200); // uuid; stransid, rtransid, stime, rtime, flags, reserved
   uuid.copy(buffer, 0, 0, INFO.uuidLength);
-  await ioctl(fd, IOC.setReceived, buffer);
+  await ioctl(fd, IOC.setReceived, buffer, 'mark received');
 }

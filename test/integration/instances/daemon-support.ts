@@ -39,11 +39,11 @@ export class TestDaemon implements AsyncDisposable {
     this.root = root;
   }
 
-  static async start(driver = 'overlay'): Promise<TestDaemon> {
+  static async start(driver = 'overlay', env: Readonly<Record<string, string>> = {}): Promise<TestDaemon> {
     const root = await mkdtemp(join(tmpdir(), 'lighter-'));
     await chmod(root, 0o711);
     const daemon = new TestDaemon(root);
-    await daemon.boot(driver);
+    await daemon.boot(driver, env);
     return daemon;
   }
 
@@ -51,12 +51,12 @@ export class TestDaemon implements AsyncDisposable {
     return join(this.root, 'unix.socket');
   }
 
-  async boot(driver = 'overlay'): Promise<void> {
+  async boot(driver = 'overlay', env: Readonly<Record<string, string>> = {}): Promise<void> {
     const log = await open(join(this.root, 'daemon.log'), 'a');
     // No NODE_OPTIONS of the test runner: it is another program.
     this.#process = spawn(process.execPath, [ENTRY, '--debug', '--storage', driver], {
       stdio: ['ignore', log.fd, log.fd],
-      env: { PATH: process.env['PATH'] ?? '', LIGHTER_DIR: this.root },
+      env: { PATH: process.env['PATH'] ?? '', LIGHTER_DIR: this.root, ...env },
     });
     await log.close();
     const answers = async () => {
@@ -80,6 +80,15 @@ export class TestDaemon implements AsyncDisposable {
 
   log(): Promise<string> {
     return readFile(join(this.root, 'daemon.log'), 'utf8');
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#process?.kill(signal);
+  }
+
+  isGone(): boolean {
+    const child = this.#process;
+    return child === undefined || child.exitCode !== null || child.signalCode !== null;
   }
 
   /** As a crash does it: at once. */
