@@ -22,6 +22,7 @@ import { InstanceQuotas } from './instance-quotas.ts';
 import { InstanceVolumes } from './instance-volumes.ts';
 import { PoolDirectory } from './pool-directory.ts';
 import { type TreeShape, TreeSnapshots } from './tree-snapshots.ts';
+import { removeIfEmpty } from './remove-if-empty.ts';
 import { readRecord, type VolumeRecord, writeRecord } from './volume-record.ts';
 
 export const COPY_LIMIT_MS = 30 * 60_000;
@@ -185,6 +186,7 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
   override async deleteVolume(volume: VolumeRef, signal: AbortSignal): Promise<void> {
     await this.deleteInstance(volume.name, signal);
     for (const snapshot of await this.snapshots.list(volume.name)) await this.deleteSnapshot(volume, snapshot);
+    await removeIfEmpty(this.snapshots.folder(volume.name));
   }
 
   /** The volume first: when it has the new name and its snapshots have not, another call goes on. */

@@ -92,11 +92,10 @@ export class TreeSnapshots {
     revert.commit();
   }
 
-  /** Returns the image that it was made from. */
+  /** Returns the image that it was made from. What is left when another call was cut off goes as well. */
   async delete(volume: string, snapshot: string): Promise<string | null> {
     const path = this.path(volume, snapshot);
-    if (!(await this.#host.exists(path))) return null;
-    const { image } = await readRecord(this.#host, path);
+    const image = (await this.#host.exists(path)) ? (await readRecord(this.#host, path)).image : null;
     await this.#parts.pool.removePublished(path);
     await removeIfEmpty(dirname(path));
     return image;

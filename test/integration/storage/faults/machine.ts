@@ -28,7 +28,7 @@ const SKIPPED = new Set([
 const CACHED =
   /(?:storage-pools\/\w+|lighter-f[\d\w-]+)\/(?:images|deleted)\/(?:images\/)?[0-9a-f]{64}|\/images\/[0-9a-f]{64}\.metadata/u;
 /** Written some time after a change, by design. */
-const LATER = /(?:^|\/)(?:backup\.yaml|recorded)$/u;
+const LATER = /(?:^|\/)(?:backup\.yaml|recorded)$|storage-pools\/\w+\/containers\/\w+\/(?:metadata\.yaml|templates)$/u;
 
 export class FaultMachine implements AsyncDisposable {
   readonly daemon: TestDaemon;
