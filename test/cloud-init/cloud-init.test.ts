@@ -145,6 +145,7 @@ describeWith({ root: true, commands: ['lxc-start', 'mmdebstrap', 'tar'] }, 'clou
       availabilityZone: 'nova',
       projectId: 'project',
       metadata: {},
+      devices: [],
       userData: hasDrive ? Buffer.from(script) : gzipSync(script),
       keyName: 'mine',
       keyPair: { name: 'mine', type: 'ssh', publicKey: KEY },

@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
 import { execIn } from '../integration/guest-exec.ts';
 import { makeBusyboxImage } from '../integration/images.ts';
+import { poll } from '#src/lib/wait.ts';
 import type { Server } from './lab/cloud.ts';
 import { waitForPing, waitForStatus, addressOf } from './lab/first-server.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
@@ -98,7 +99,10 @@ describe('a server with a config drive', () => {
 
   it('finds it at /config-drive, with what it was given', async () => {
     const personality = [{ path: '/etc/lab/told', contents: base64('hello') }];
-    server = await create({ config_drive: true, adminPass: 'first-secret', personality });
+    const { image, network } = await lab();
+    const root = { source_type: 'image', destination_type: 'local', boot_index: 0, uuid: image, tag: 'root' };
+    const extra = { config_drive: true, adminPass: 'first-secret', personality, block_device_mapping_v2: [root] };
+    server = await create(extra, [{ uuid: network, tag: 'first' }]);
 
     metadata = JSON.parse(await fileOf(server, '/config-drive/openstack/latest/meta_data.json'));
 
@@ -110,6 +114,10 @@ describe('a server with a config drive', () => {
       admin_pass: 'first-secret',
       public_keys: { [KEY_NAME]: publicKey },
       files: [{ path: '/etc/lab/told', content_path: '/content/0000' }],
+      devices: [
+        { type: 'nic', tags: ['first'], bus: 'none' },
+        { type: 'disk', tags: ['root'] },
+      ],
     });
     expect(await fileOf(server, '/config-drive/openstack/content/0000')).toBe('hello');
     expect(await fileOf(server, '/config-drive/openstack/latest/user_data')).toBe(USER_DATA);
@@ -156,6 +164,25 @@ describe('a server with a config drive', () => {
     const mapping = '/2009-04-04/meta-data/block-device-mapping/';
     const names = (await told(server, tenant, mapping)).split('\n');
     expect(Object.keys(ec2['block-device-mapping']).toSorted()).toEqual(names.toSorted());
+  });
+
+  it('is told of tagged interfaces that come later, as long as they are there', async () => {
+    const { network } = await lab();
+    const tenant = await tenantOf(server.id);
+    const tags = async (): Promise<readonly string[]> => {
+      const document = JSON.parse(await told(server, tenant, '/openstack/latest/meta_data.json')) as Json;
+      return document['devices'].flatMap((device: Json) => device['tags']);
+    };
+    const path = `/servers/${server.id}/os-interface`;
+    const wish = { interfaceAttachment: { net_id: network, tag: 'later' } };
+
+    const made = await cloud.post<{ interfaceAttachment: { port_id: string } }>(cloud.compute, path, wish);
+    // the service remembers for fifteen seconds what it was told
+    await poll(async () => ((await tags()).includes('later') ? true : undefined), 1000, AbortSignal.timeout(30_000));
+    await cloud.delete(cloud.compute, `${path}/${made.interfaceAttachment.port_id}`);
+    await poll(async () => ((await tags()).includes('later') ? undefined : true), 1000, AbortSignal.timeout(30_000));
+
+    expect(await tags()).toEqual(['first', 'root']);
   });
 
   it('cannot write there, and nobody but root can read there', async () => {

@@ -49,8 +49,8 @@ async function waitForVolume(id: string, status: string): Promise<Volume> {
 
 const attachmentsPath = (server: string) => `/servers/${server}/os-volume_attachments`;
 
-async function attach(server: string, volumeId: string): Promise<string> {
-  const body = { volumeAttachment: { volumeId } };
+async function attach(server: string, volumeId: string, tag?: string): Promise<string> {
+  const body = { volumeAttachment: { volumeId, ...(tag !== undefined && { tag }) } };
   const answer = await cloud.post<{ volumeAttachment: { device: string } }>(
     cloud.compute,
     attachmentsPath(server),
@@ -124,7 +124,7 @@ describe('a volume of a running server', () => {
     await detach(server.id, volume);
     expect(await inGuest(server, `test ! -e ${device}; echo $?`)).toBe('0');
     expect(await connectedFiles()).toEqual([]);
-    await attach(server.id, volume);
+    await attach(server.id, volume, 'database');
     await waitForVolume(volume, 'in-use');
 
     expect(await inGuest(server, `${SECTOR} if=${device} | tr -d '\\0'`)).toBe('kept');

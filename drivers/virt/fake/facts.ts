@@ -30,6 +30,13 @@ export function fakeFacts(options: Required<FakeOptions>, flavors: readonly Spaw
 export const FAKE_INFO: VirtInfo = {
   name: 'fake',
   hypervisorType: 'fake',
-  capabilities: new Set(['supports_evacuate', 'supports_extend_volume', 'supports_multiattach']),
+  capabilities: new Set([
+    'supports_evacuate',
+    'supports_extend_volume',
+    'supports_multiattach',
+    'supports_device_tagging',
+    'supports_tagged_attach_interface',
+    'supports_tagged_attach_volume',
+  ]),
   diskFormats: ['raw'],
 };

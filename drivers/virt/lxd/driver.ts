@@ -64,6 +64,9 @@ export class LxdDriver implements VirtDriver {
     capabilities: new Set([
       'has_imagecache',
       'supports_attach_interface',
+      'supports_device_tagging',
+      'supports_tagged_attach_interface',
+      'supports_tagged_attach_volume',
       'supports_evacuate',
       'supports_extend_volume',
       'supports_image_type_raw',

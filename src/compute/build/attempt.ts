@@ -8,6 +8,7 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import type { GuestVolume, SpawnHooks, SpawnImage } from '#drivers/virt/driver.ts';
 import type { EventWatch } from '../events/event-inbox.ts';
+import { tagDevices } from '../guest/device-metadata.ts';
 import { guestData } from '../guest/guest-data.ts';
 import { guestFiles } from '../guest/injected-files.ts';
 import { injectPassword } from '../guest/admin-password.ts';
@@ -19,7 +20,6 @@ import type { OperationTools } from '../operation-tools.ts';
 import { transition } from '../transition.ts';
 import type { Claim, ComputeServices } from '../types.ts';
 import { type BlockDevice, volumesAmong } from '../volumes/block-devices.ts';
-import { ephemeralSizes } from '../volumes/ephemerals.ts';
 import { ensureVolume } from '../volumes/new-volumes.ts';
 import { setAccessAddresses } from './access-addresses.ts';
 import { nameBlockDevices } from './block-devices.ts';
@@ -131,8 +131,7 @@ export class BuildAttempt {
     const { virt, config, glance } = this.#services;
     const wishes = readWishes(this.#request.requestedNetworks);
     const image = await spawnImage(glance, this.#context, this.#request.image, this.#signal);
-    const disks = ephemeralSizes(this.#instance.find('flavor'), this.#request.blockDevices);
-    const spec = spawnSpec(this.#instance, image, config.build, disks);
+    const spec = spawnSpec(this.#instance, image, config.build, this.#request.blockDevices);
     const entered = this.#guard('other', this.#enterNetworking());
     // ports are made while Nova is told so, and bound when it knows
     const network = this.#guard('network', this.#network(wishes, entered));
@@ -278,7 +277,8 @@ export class BuildAttempt {
 
   #hooks({ network, states, cached, image }: Assembly, watch: EventWatch): SpawnHooks {
     const { plugger } = this.#tools;
-    const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = this.#services.config.build;
+    const { conductor, config } = this.#services;
+    const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     // What the driver itself gave up is not the reason: spawn() will say what was.
     const reported = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
       work.catch((error: unknown) => (signal.aborted ? Promise.reject(error) : this.#guard('other', work)));
@@ -292,6 +292,7 @@ export class BuildAttempt {
         const { injectedFiles, adminPassword, blockDevices } = this.#request;
         const wish = { image, files: guestFiles(injectedFiles), adminPassword, blockDevices };
         const asking = { services: this.#services, context: this.#context, signal };
+        await reported(tagDevices({ conductor, context: this.#context }, this.#request), signal);
         return await reported(guestData(asking, this.#instance, wish, await cached), signal);
       },
       wired: async (signal) => {

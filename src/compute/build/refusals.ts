@@ -82,7 +82,11 @@ export function flavorComplaint(
   }
 }
 
-function hasTags({ requestedNetworks, blockDevices }: BuildRequest): boolean {
+/** Of devices. */
+export function hasTags({
+  requestedNetworks,
+  blockDevices,
+}: Pick<BuildRequest, 'requestedNetworks' | 'blockDevices'>): boolean {
   return (
     readWishes(requestedNetworks).list.some(({ tag }) => tag !== null) ||
     blockDevices.some((device) => isSet(device.find('tag')))

@@ -5,6 +5,7 @@ import { isNova } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import type { ComputeServices } from '../types.ts';
+import { forgetInterface } from '../guest/device-metadata.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Event = NovaObject<'InstanceExternalEvent'>;
@@ -107,6 +108,10 @@ export class ExternalEvents {
         log.warn('cannot detach the interface of a deleted port', { port: portId, error });
     });
     await this.#tools.plugger.unplug([vif]);
+    const { conductor } = this.#services;
+    if (await forgetInterface({ conductor, context }, instance, vif.address ?? '')) {
+      await conductor.save(context, instance);
+    }
   }
 
   async #ignore(instance: Instance, event: Event, reason: string): Promise<void> {

@@ -2,7 +2,7 @@
 import { isIPv4 } from 'node:net';
 import type { RequestContext } from '#src/nova/context.ts';
 import { fixedIpsOf, type Vif } from '#src/nova/network-model.ts';
-import type { NovaObject } from '#src/nova/objects/object.ts';
+import { isA, type NovaObject } from '#src/nova/objects/object.ts';
 import { expectList, objectsOf } from '#src/nova/objects/wire.ts';
 import type { GuestData, GuestFile, SpawnImage } from '#drivers/virt/driver.ts';
 import { serviceCredentials } from '../network/credentials.ts';
@@ -11,7 +11,7 @@ import type { ComputeServices } from '../types.ts';
 import { blockDeviceMapping } from './block-device-mapping.ts';
 import { cloudInitData } from './cloud-init.ts';
 import { configDrive } from './metadata/config-drive.ts';
-import type { Ec2Facts, KeyPairFacts, MetadataFacts } from './metadata/facts.ts';
+import type { DeviceFacts, Ec2Facts, KeyPairFacts, MetadataFacts } from './metadata/facts.ts';
 import { networkData } from './metadata/network-data.ts';
 import { vendorData } from './vendor-data.ts';
 
@@ -33,7 +33,7 @@ interface Asking {
 }
 
 /** Fields of a record that messages may lack. */
-const ATTRIBUTES = ['keypairs', 'ec2_ids', 'numa_topology'] as const;
+const ATTRIBUTES = ['keypairs', 'ec2_ids', 'numa_topology', 'device_metadata'] as const;
 
 /** `vifs`: the whole network of the instance. Marks the instance, unsaved, when it gets a config drive that nobody asked for. */
 export async function guestData(
@@ -88,6 +88,8 @@ async function metadataFacts(
     ...recordFacts(instance, options.dhcpDomain),
     keyPair: keyPairOf(record),
     dedicatedCpus: dedicatedCpus(record),
+    // of a new instance, Nova does not know them yet
+    devices: devicesOf(instance.find('device_metadata') === undefined ? record : instance),
     adminPassword,
     files,
     network: networkData(vifs),
@@ -158,6 +160,19 @@ function keyPairOf(instance: Instance): KeyPairFacts | null {
 function dedicatedCpus(instance: Instance): readonly number[] {
   const cells = instance.find('numa_topology')?.find('cells') ?? [];
   return cells.flatMap((cell) => [...(cell.find('pcpuset') ?? [])]).toSorted((left, right) => left - right);
+}
+
+function devicesOf(instance: Instance): readonly DeviceFacts[] {
+  const devices = instance.find('device_metadata')?.find('devices') ?? [];
+  return devices.flatMap((device): readonly DeviceFacts[] => {
+    if (isA(device, 'NetworkInterfaceMetadata')) {
+      return [{ type: 'nic', mac: device.get('mac'), tags: device.find('tags') ?? [] }];
+    }
+    if (!isA(device, 'DiskMetadata')) return [];
+    const path = device.find('path');
+    const serial = device.find('serial') ?? null;
+    return [{ type: 'disk', serial, ...(path !== undefined && { path }), tags: device.find('tags') ?? [] }];
+  });
 }
 
 function ec2Ids(instance: Instance) {

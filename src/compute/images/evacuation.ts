@@ -18,7 +18,6 @@ import { instanceName } from './instance-name.ts';
 import { type RebuildWish, replaced } from './rebuild-operations.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
-import { ephemeralSizes } from '../volumes/ephemerals.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Wish = RebuildWish & { readonly image: SpawnImage };
@@ -116,9 +115,8 @@ export class Evacuation {
         guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       wired: (limit: AbortSignal) => plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, limit),
     };
-    // made anew: those of the dead host are out of reach
-    const disks = ephemeralSizes(instance.find('flavor'), blockDevices);
-    await virt.spawn(spawnSpec(instance, image, config.build, disks), hooks, signal);
+    // ephemeral disks are made anew: those of the dead host are out of reach
+    await virt.spawn(spawnSpec(instance, image, config.build, blockDevices), hooks, signal);
   }
 
   /** The instance is this host's. Safe to repeat. */

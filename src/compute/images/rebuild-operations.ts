@@ -12,7 +12,6 @@ import { guestFiles, type InjectedFile } from '../guest/injected-files.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import type { PowerOperations } from '../power/power-operations.ts';
 import { transition } from '../transition.ts';
-import { ephemeralSizes } from '../volumes/ephemerals.ts';
 import type { ComputeServices } from '../types.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
@@ -156,8 +155,7 @@ export class RebuildOperations {
         guest: (limit: AbortSignal) =>
           guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       };
-      const disks = ephemeralSizes(instance.find('flavor'), blockDevices);
-      await virt.spawn(spawnSpec(instance, image, config.build, disks), hooks, signal);
+      await virt.spawn(spawnSpec(instance, image, config.build, blockDevices), hooks, signal);
     } catch (error) {
       await plugger.unplug(vifs);
       throw asImageError(error, image.id);

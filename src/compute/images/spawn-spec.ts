@@ -2,17 +2,20 @@
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { GuestSpec, SpawnFlavor, SpawnImage, SpawnSpec } from '#drivers/virt/driver.ts';
 import { instanceName } from './instance-name.ts';
+import type { BlockDevice } from '../volumes/block-devices.ts';
+import { ephemeralSizes } from '../volumes/ephemerals.ts';
 
 type Naming = { readonly instanceNameTemplate: string };
 
-/** `ephemeralsGib`: the sizes of its ephemeral disks; those of a guest that has none beside its own root are absent. */
+/** `blockDevices`: by which its ephemeral disks are divided; absent: it has none, whatever its flavor. */
 export function spawnSpec(
   instance: NovaObject<'Instance'>,
   image: SpawnImage,
   naming: Naming,
-  ephemeralsGib: readonly number[] = [],
+  blockDevices?: readonly BlockDevice[],
 ): SpawnSpec {
   const { imageId: _id, flavor, ...guest } = guestSpec(instance, instance.get('flavor'), naming);
+  const ephemeralsGib = blockDevices ? ephemeralSizes(instance.get('flavor'), blockDevices) : [];
   return { ...guest, flavor: { ...flavor, ephemeralsGib }, image };
 }
 

@@ -12,7 +12,7 @@ import { transition } from '../transition.ts';
 import type { Claim, ComputeServices } from '../types.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
-import { readEphemeralSizes } from '../volumes/ephemerals.ts';
+import { blockDevicesOf } from '../volumes/block-devices.ts';
 
 type Instance = NovaObject<'Instance'>;
 /** The image as the conductor sends it. */
@@ -79,8 +79,8 @@ export class UnshelveOperations {
       wired: (limit: AbortSignal) => plugger.waitUntilWired(cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
     };
     try {
-      const disks = await readEphemeralSizes({ conductor, context }, instance.get('uuid'), instance.get('flavor'));
-      await virt.spawn(spawnSpec(instance, image, config.build, disks), hooks, signal);
+      const devices = await blockDevicesOf({ conductor, context }, instance.get('uuid'));
+      await virt.spawn(spawnSpec(instance, image, config.build, devices), hooks, signal);
     } catch (error) {
       await plugger.unplug(cachedVifs(instance));
       throw asImageError(error, image.id);

@@ -5,6 +5,7 @@ import type { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import { type Vif, vifToWire } from '#src/nova/network-model.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
+import { forgetInterface, interfaceMetadata, tellOfDevice } from '../guest/device-metadata.ts';
 import type { NetworkWish } from '../network/request.ts';
 import { SinglePort } from '../network/single-port.ts';
 import type { OperationTools } from '../operation-tools.ts';
@@ -25,13 +26,18 @@ export class InterfaceOperations {
 
   /** The VIF as Nova's API reads it. Nothing of it is left after a failure. */
   async attach(context: RequestContext, instance: Instance, wish: NetworkWish, signal: AbortSignal): Promise<unknown> {
-    const { notifications, conductor } = this.#services;
-    if (wish.tag !== null) throw novaException('NetworkInterfaceTaggedAttachNotSupported', {});
+    const { notifications, conductor, virt } = this.#services;
+    const canTag = virt.info.capabilities.has('supports_tagged_attach_interface');
+    if (wish.tag !== null && !canTag) throw novaException('NetworkInterfaceTaggedAttachNotSupported', {});
     const name = 'interface_attach';
     notifications.moment(context, instance, { name, phase: 'start' });
     try {
       const vif = await this.#ports.add(context, instance, wish, signal);
       await this.#plug(context, instance, vif, signal);
+      if (wish.tag !== null) {
+        const device = interfaceMetadata(vif.address ?? '', wish.tag);
+        await tellOfDevice({ conductor, context }, instance, device);
+      }
       await conductor.save(context, instance);
       notifications.moment(context, instance, { name, phase: 'end' });
       return vifToWire(vif);
@@ -67,6 +73,7 @@ export class InterfaceOperations {
       await this.#takeOut(instance, vif, signal);
       await this.#tools.plugger.unplug([vif]);
       await this.#ports.remove(context, instance, vif);
+      await forgetInterface({ conductor, context }, instance, vif.address ?? '');
       await conductor.save(context, instance);
     } catch (error) {
       notifications.moment(context, instance, { name, phase: 'error', error });

@@ -4,6 +4,7 @@ import { limited } from '#src/lib/wait.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import { createObject, type NovaObject } from '#src/nova/objects/object.ts';
+import { diskMetadata, forgetDisk, tellOfDevice } from '../guest/device-metadata.ts';
 import { withActionEvent } from '../faults.ts';
 import { userCredentials } from '../network/credentials.ts';
 import { NotImplementedError } from '../not-implemented.ts';
@@ -97,6 +98,11 @@ export class VolumeOperations {
     const volume = await this.#volumes.connect(context, instance, device, signal);
     await this.#services.virt.attachVolume(instance.get('uuid'), volume, signal);
     await this.#volumes.complete(context, device, signal);
+    const tag = device.find('tag') ?? '';
+    if (tag === '') return;
+    const { conductor } = this.#services;
+    await tellOfDevice({ conductor, context }, instance, diskMetadata(device, tag));
+    await conductor.save(context, instance);
   }
 
   /** Each step by itself; but the attachment stays while this host might still use the volume. */
@@ -141,6 +147,9 @@ export class VolumeOperations {
     const attachment = attachmentId ?? device.find('attachment_id') ?? null;
     if (attachment !== null) await cinder.deleteAttachment(userCredentials(context), attachment, signal);
     notifications.moment(context, instance, { ...moment, phase: 'end' });
+    if ((device.find('tag') ?? '') !== '' && (await forgetDisk({ conductor, context }, instance, volumeId))) {
+      await conductor.save(context, instance);
+    }
     await conductor.objectMethod(context, device, { method: 'destroy' });
   }
 

@@ -485,7 +485,6 @@ describe('a build that no host could do', () => {
     ],
     ['what the driver refuses', { instance: flavored({ extra_specs: { 'fake:refused': '1' } }) }, /fake:refused/],
     ['accelerators', { accel_uuids: ['a'] }, /Accelerators/],
-    ['a tagged interface', { requested_networks: networkRequests({ network_id: 'n', tag: 'nic1' }) }, /tagged devices/],
     ['secure boot', { image: { ...IMAGE, properties: { os_secure_boot: 'required' } } }, /Secure boot/],
     ['no image', { image: {} }, /Image none is unacceptable/],
   ])('is aborted rather than that it ignores a demand: %s', async (_what, args, reason) => {

@@ -26,6 +26,37 @@ function driveOf(harness: ComputeHarness, instance: Json): ReadonlyMap<string, s
 const metadataOf = (harness: ComputeHarness, instance: Json): Json =>
   JSON.parse(driveOf(harness, instance).get('openstack/latest/meta_data.json') ?? 'null');
 
+describe('tagged devices', () => {
+  it('are told on the config drive and kept with the instance', async () => {
+    await using harness = new ComputeHarness({ config: 'force_config_drive = true' });
+    const network = harness.neutron.addNetwork();
+    const instance = instanceOf();
+    const { uuid } = instance['nova_object.data'];
+    const root = {
+      id: 1,
+      source_type: 'image',
+      destination_type: 'local',
+      boot_index: 0,
+      device_name: null,
+      tag: 'root',
+    };
+    const objects = [object('BlockDeviceMapping', '1.21', { instance_uuid: uuid, ...root })];
+
+    await harness.build(instance, {
+      requested_networks: networkRequests({ network_id: network.id, tag: 'nic1' }),
+      block_device_mapping: object('BlockDeviceMappingList', '1.18', { objects }),
+    });
+
+    const [port] = harness.neutron.ports.values();
+    const bus = { bus: 'none', address: 'none' };
+    expect(metadataOf(harness, instance)['devices']).toEqual([
+      { type: 'nic', mac: port?.['mac_address'], vf_trusted: false, ...bus, tags: ['nic1'] },
+      { type: 'disk', serial: null, ...bus, tags: ['root'] },
+    ]);
+    expect(harness.row(instance)['device_metadata']['nova_object.data'].devices).toHaveLength(2);
+  });
+});
+
 describe('a config drive', () => {
   it.each([
     ['the user asks for it', { config_drive: 'True' }, {}, ''],

@@ -125,13 +125,23 @@ describe('attach_interface', () => {
     expect(cacheOf(harness, instance)).toHaveLength(1);
   });
 
-  it('refuses a tag, which a container cannot be told', async () => {
+  it('with a tag tells the guest of it until the interface goes', async () => {
     await using harness = new ComputeHarness();
     const instance = await running(harness);
+    const second = harness.neutron.addNetwork({ name: 'second' });
+    const wish = { ...NOTHING, network_id: second.id, tag: 'storage' };
 
-    await expect(harness.send('attach_interface', { instance, ...NOTHING, tag: 'x' })).rejects.toMatchObject({
-      name: 'NetworkInterfaceTaggedAttachNotSupported',
-    });
+    const vif = (await harness.send('attach_interface', { instance, ...wish })) as Json;
+    const told = harness.row(instance)['device_metadata'];
+    await harness.send('detach_interface', { instance: instanceOf(harness.row(instance)), port_id: vif['id'] });
+
+    expect(told['nova_object.data'].devices).toMatchObject([
+      {
+        'nova_object.name': 'NetworkInterfaceMetadata',
+        'nova_object.data': { mac: vif['address'], tags: ['storage'] },
+      },
+    ]);
+    expect(harness.row(instance)['device_metadata']['nova_object.data'].devices).toEqual([]);
   });
 });
 

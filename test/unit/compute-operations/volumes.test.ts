@@ -73,7 +73,6 @@ describe('reserve_block_device_name', () => {
     ['DevicePathInUse', { volume_id: 'second', device: '/dev/vdb' }],
     ['InvalidDevicePath', { volume_id: 'second', device: '/dev/../etc/shadow' }],
     ['InvalidVolume', { volume_id: 'first' }],
-    ['VolumeTaggedAttachNotSupported', { volume_id: 'second', tag: 'mine' }],
   ])('answers with %s', async (name, args) => {
     await using harness = new ComputeHarness();
     const instance = await running(harness);
@@ -88,6 +87,24 @@ describe('reserve_block_device_name', () => {
 });
 
 describe('attach_volume', () => {
+  it('with a tag tells the guest of it until the volume goes', async () => {
+    await using harness = new ComputeHarness();
+    const instance = await running(harness);
+    const { id } = harness.cinder.addVolume();
+
+    await harness.send('attach_volume', { instance, bdm: await reserve(harness, instance, id, { tag: 'database' }) });
+    const told = harness.row(instance)['device_metadata'];
+    await harness.send('detach_volume', { instance, volume_id: id, attachment_id: null });
+
+    expect(told['nova_object.data'].devices).toMatchObject([
+      {
+        'nova_object.name': 'DiskMetadata',
+        'nova_object.data': { serial: id, path: '/dev/sdb', tags: ['database'] },
+      },
+    ]);
+    expect(harness.row(instance)['device_metadata']['nova_object.data'].devices).toEqual([]);
+  });
+
   it('tells Cinder of this host, gives the guest the device, and writes down how it is reached', async () => {
     await using harness = new ComputeHarness();
     const instance = await running(harness);

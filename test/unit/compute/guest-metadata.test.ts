@@ -133,6 +133,7 @@ function factsOf(changes: Partial<MetadataFacts> = {}): MetadataFacts {
     availabilityZone: 'nova',
     projectId: 'the-project',
     metadata: {},
+    devices: [],
     userData: null,
     keyName: null,
     keyPair: null,

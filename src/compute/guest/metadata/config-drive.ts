@@ -1,7 +1,7 @@
 // The tree of a config drive (appendix E.2, E.3, E.5): the same paths and documents as a stock compute writes.
 import { randomBytes } from 'node:crypto';
 import type { GuestFile } from '#drivers/virt/driver.ts';
-import type { MetadataFacts } from './facts.ts';
+import type { DeviceFacts, MetadataFacts } from './facts.ts';
 
 /** Names of a document format, oldest first; `latest` is the last one. */
 const OPENSTACK_VERSIONS = [
@@ -82,9 +82,16 @@ function metadataDocument(facts: MetadataFacts, version: string): Document {
     availability_zone: facts.availabilityZone,
     ...(version >= '2013-04-04' && { random_seed: randomBytes(RANDOM_BYTES).toString('base64') }),
     ...(version >= '2015-10-15' && { project_id: facts.projectId }),
-    ...(version >= '2016-06-30' && { devices: [] }),
+    ...(version >= '2016-06-30' && { devices: facts.devices.map((device) => deviceDocument(device, version)) }),
     ...(version >= '2020-10-14' && { dedicated_cpus: facts.dedicatedCpus }),
   };
+}
+
+/** As Nova's metadata service writes it. */
+function deviceDocument({ tags, ...device }: DeviceFacts, version: string): Document {
+  // of virtual functions, which containers have none of
+  const trust = device.type === 'nic' && version >= '2018-08-27' && { vf_trusted: false };
+  return { ...device, ...trust, bus: 'none', address: 'none', tags };
 }
 
 function ec2Files(facts: MetadataFacts, version: string): readonly GuestFile[] {

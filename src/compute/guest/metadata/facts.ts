@@ -30,6 +30,17 @@ export interface Ec2Facts {
   readonly blockDevices: Readonly<Record<string, string | null>>;
 }
 
+/** A device that has a tag. */
+export interface DeviceFacts {
+  readonly type: 'nic' | 'disk';
+  /** Of interfaces. */
+  readonly mac?: string;
+  /** Of disks. */
+  readonly serial?: string | null;
+  readonly path?: string | null;
+  readonly tags: readonly string[];
+}
+
 export interface MetadataFacts {
   readonly uuid: string;
   readonly displayName: string | null;
@@ -49,6 +60,7 @@ export interface MetadataFacts {
   readonly files: readonly GuestFile[];
   /** Ids of processors of the host that are the guest's alone. */
   readonly dedicatedCpus: readonly number[];
+  readonly devices: readonly DeviceFacts[];
   readonly network: NetworkData | null;
   readonly vendorData: VendorData;
   readonly ec2: Ec2Facts;
