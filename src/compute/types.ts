@@ -168,6 +168,8 @@ export interface InstanceNotifications {
       /** Goes with everything about a volume; the old one of two. */
       readonly volumeId?: string;
       readonly newVolumeId?: string;
+      /** Of `exists`: a period that is over; absent: the one that is under way. */
+      readonly period?: { readonly begin: Date; readonly end: Date };
     },
   ): void;
   /** The X wrapper: an RPC method failed. */

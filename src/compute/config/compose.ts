@@ -265,6 +265,7 @@ function periodic(options: Options, main: SectionReader): Config.PeriodicConfig 
     maximumInstanceDeleteAttempts: main.number('maximum_instance_delete_attempts'),
     shelvedPollIntervalMs: main.ms('shelved_poll_interval'),
     rescueTimeoutMs: main.ms('rescue_timeout'),
+    instanceUsageAudit: main.boolean('instance_usage_audit'),
     resizeConfirmWindowMs: main.ms('resize_confirm_window'),
     reclaimInstanceIntervalMs: main.ms('reclaim_instance_interval'),
   };

@@ -141,6 +141,8 @@ export interface PeriodicConfig {
   readonly shelvedPollIntervalMs: number;
   /** 0: off. */
   readonly rescueTimeoutMs: number;
+  /** _instance_usage_audit runs. */
+  readonly instanceUsageAudit: boolean;
   readonly resizeConfirmWindowMs: number;
   /** 0: off. */
   readonly reclaimInstanceIntervalMs: number;

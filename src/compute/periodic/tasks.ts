@@ -14,6 +14,7 @@ import {
 import { endOldRescues } from './rescued-instances.ts';
 import { offloadShelved } from './shelved-instances.ts';
 import { confirmOldResizes } from './unconfirmed-resizes.ts';
+import { auditUsage } from './usage-audit.ts';
 import type { PowerSync } from './power-sync.ts';
 import type { PeriodicTask } from './runner.ts';
 
@@ -106,6 +107,9 @@ function optionalTasks(
   }
   if (config.periodic.rescueTimeoutMs > 0) {
     tasks.push({ name: '_poll_rescued_instances', spacingMs: 0, run: () => endOldRescues(services) });
+  }
+  if (config.periodic.instanceUsageAudit) {
+    tasks.push({ name: '_instance_usage_audit', spacingMs: 0, run: () => auditUsage(services) });
   }
   if (config.periodic.resizeConfirmWindowMs > 0) {
     tasks.push({ name: '_poll_unconfirmed_resizes', spacingMs: 0, run: () => confirmOldResizes(services) });

@@ -1,4 +1,4 @@
-// The period of instance_usage_audit_period that is under way: what `exists` tells the usage of.
+// Periods of instance_usage_audit_period: what `exists` tells the usage of.
 
 export type AuditUnit = 'hour' | 'day' | 'month' | 'year';
 
@@ -25,6 +25,14 @@ export function currentPeriod(text: string, now: Date): AuditPeriod {
   const { unit, offset } = parseAuditUnit(text) ?? { unit: 'month', offset: 1 };
   const boundary = boundaryIn(unit, offset, now, 0);
   return { begin: boundary <= now ? boundary : boundaryIn(unit, offset, now, -1), end: now };
+}
+
+/** The last one that is over. */
+export function lastPeriod(text: string, now: Date): AuditPeriod {
+  const { unit, offset } = parseAuditUnit(text) ?? { unit: 'month', offset: 1 };
+  const isPast = boundaryIn(unit, offset, now, 0) < now;
+  const [begin, end] = isPast ? [-1, 0] : [-2, -1];
+  return { begin: boundaryIn(unit, offset, now, begin), end: boundaryIn(unit, offset, now, end) };
 }
 
 /** The boundary in the unit of `now`, or so many units later. */

@@ -58,6 +58,8 @@ export interface MomentOf {
   /** Of the versioned payloads of volumes; the old one of two. */
   readonly volumeId?: string;
   readonly newVolumeId?: string;
+  /** Of `exists`; absent: the one that is under way. */
+  readonly period?: AuditPeriod;
 }
 
 export interface FailureOf {
@@ -195,9 +197,9 @@ class Emitter implements NotificationEmitter {
   }
 
   #legacyPayload(context: RequestContext, instance: Instance, moment: MomentOf): unknown {
-    const { name, phase, error, extra, imageId } = moment;
+    const { name, phase, error, extra, imageId, period } = moment;
     const names: MomentNames = moments[name];
-    const audit = name === 'exists' ? auditKeys(this.#period()) : undefined;
+    const audit = name === 'exists' ? auditKeys(period ?? this.#period()) : undefined;
     return legacyPayload(instance, {
       imageUrl: this.#options.imageUrl(context, imageId ?? instance.find('image_ref') ?? null),
       withFixedIps: names.fixedIps?.includes(phase) ?? false,
@@ -225,7 +227,7 @@ class Emitter implements NotificationEmitter {
       moment,
       details,
       instanceName,
-      period: () => this.#period(),
+      period: () => moment.period ?? this.#period(),
     });
   }
 

@@ -8,6 +8,8 @@ import {
 import { PowerSync } from '#src/compute/periodic/power-sync.ts';
 import { powerAction } from '#src/compute/periodic/power-table.ts';
 import { type PeriodicTask, PeriodicRunner } from '#src/compute/periodic/runner.ts';
+import { auditUsage } from '#src/compute/periodic/usage-audit.ts';
+import { lastPeriod } from '#src/nova/notifications/audit-period.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { sleep } from '#src/lib/wait.ts';
@@ -330,5 +332,75 @@ describe('guests of deleted instances', () => {
 
     expect(early).toEqual([]);
     expect(world.operations.calls).toEqual(['terminate a']);
+  });
+});
+
+describe('the audit of usage', () => {
+  const NOW = new Date('2026-03-17T10:20:00Z');
+  const PERIOD = ['2026-02-01T00:00:00.000000', '2026-03-01T00:00:00.000000'];
+
+  function audit(conductor: FakeConductor) {
+    const told: unknown[] = [];
+    const moment = (
+      _context: unknown,
+      instance: NovaObject<'Instance'>,
+      { name, period }: { name: string; period?: object },
+    ) => void told.push([instance.get('uuid'), name, period]);
+    const notifications = { moment, failure: () => undefined };
+    const parts = { config: { ...testConfig(''), host: 'fake1' }, conductor, notifications, log: silentLog };
+    return { told, run: () => auditUsage(parts, NOW) };
+  }
+
+  it('tells of every instance of the last whole period, once, with Nova keeping count', async () => {
+    const gone = createObject('Instance', { uuid: 'gone' });
+    const conductor = new FakeConductor()
+      .on('TaskLog.get', () => null)
+      .on('InstanceList._get_active_by_window_joined', () =>
+        listOf('InstanceList', [createObject('Instance', { uuid: 'here' }), gone]),
+      );
+    const { told, run } = audit(conductor);
+
+    await run();
+
+    const period = { begin: new Date('2026-02-01'), end: new Date('2026-03-01') };
+    expect(told).toEqual([
+      ['here', 'exists', period],
+      ['gone', 'exists', period],
+    ]);
+    expect(conductor.named('TaskLog.get')[0]?.args).toEqual(['instance_usage_audit', ...PERIOD, 'fake1']);
+    expect(conductor.named('InstanceList._get_active_by_window_joined')[0]?.args).toEqual([...PERIOD, null, 'fake1']);
+    expect(conductor.named('TaskLog.begin_task')[0]?.changes).toMatchObject({ host: 'fake1', task_items: 2 });
+    expect(conductor.named('TaskLog.end_task')[0]?.changes).toMatchObject({ errors: 0 });
+  });
+
+  it('is not done twice, nor by two at a time', async () => {
+    const done = new FakeConductor().on('TaskLog.get', () => createObject('TaskLog', { state: 'DONE' }));
+    const begun = new FakeConductor()
+      .on('TaskLog.get', () => null)
+      .on('InstanceList._get_active_by_window_joined', () =>
+        listOf('InstanceList', [createObject('Instance', { uuid: 'here' })]),
+      )
+      .on('TaskLog.begin_task', () => {
+        throw remote('TaskAlreadyRunning', 'it runs already');
+      });
+
+    for (const conductor of [done, begun]) {
+      const { told, run } = audit(conductor);
+      await run();
+      expect(told).toEqual([]);
+      expect(conductor.named('TaskLog.end_task')).toEqual([]);
+    }
+  });
+
+  it.each([
+    ['month', '2026-03-01T00:00:00Z', '2026-01-01', '2026-02-01'],
+    ['month@15', '2026-01-20T00:00:00Z', '2025-12-15', '2026-01-15'],
+    ['day@6', '2026-03-01T05:00:00Z', '2026-02-27T06:00', '2026-02-28T06:00'],
+    ['hour', '2026-01-01T00:30:00Z', '2025-12-31T23:00', '2026-01-01T00:00'],
+    ['year@4', '2026-03-01T00:00:00Z', '2024-04-01', '2025-04-01'],
+  ])('is about the last %s that is over at %s', (unit, now, begin, end) => {
+    const date = (text: string): Date => new Date(text.includes('T') ? `${text}Z` : text);
+
+    expect(lastPeriod(unit, new Date(now))).toEqual({ begin: date(begin), end: date(end) });
   });
 });
