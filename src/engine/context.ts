@@ -88,7 +88,7 @@ export interface NetworkAccess {
   checkStart(instance: NetworkedInstance): void;
   /** The same, of those devices alone that are new or change. */
   checkChange(instance: NetworkedInstance, changed: DeviceMap): void;
-  /** Of nics that are filtered and name no address, what publish() has chosen, by device: ipv4.address and ipv6.address; empty: none was free. */
+  /** Of nics that are filtered and name no address, what publish() has chosen, by device: ipv4.address and ipv6.address; empty: none was free, none: it gives out none. */
   chosenAddresses(instance: NetworkedInstance): DeviceMap;
   /** Tells DHCP and DNS about the nics of an instance; of those that it has no more they forget. */
   publish(instance: NetworkedInstance): Promise<void>;

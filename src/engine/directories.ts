@@ -1,5 +1,6 @@
 // The directories of $LIGHTER_DIR, made before anything else.
 import type { Host } from '#src/host/host.ts';
+import { kindOf } from '#src/lib/errors.ts';
 import { dirname, join } from 'node:path';
 import { enginePaths } from './context.ts';
 
@@ -16,6 +17,16 @@ export async function makeDirectories(host: Host, root: string): Promise<void> {
   await host.makeDirectory(join(root, 'devlxd'), { mode: READABLE });
   const { images, disks, logs, devices, backups, snapshots } = paths;
   for (const path of [images, disks, logs, devices, backups, snapshots, dirname(paths.database)]) {
-    await host.makeDirectory(path, { mode: PRIVATE });
+    if (!(await isLink(host, path))) await host.makeDirectory(path, { mode: PRIVATE });
+  }
+}
+
+/** Into a volume that is not mounted yet. */
+async function isLink(host: Host, path: string): Promise<boolean> {
+  try {
+    return (await host.status(path)).kind === 'link';
+  } catch (error) {
+    if (kindOf(error) === 'not_found') return false;
+    throw error;
   }
 }

@@ -31,6 +31,7 @@ import { Projects } from './projects/projects.ts';
 import type { ProxySettings } from './server/proxy.ts';
 import { architecturesOf, environmentOf, type HostFacts, readHostFacts } from './server/environment.ts';
 import { readResources } from './server/resources/resources.ts';
+import { ServerVolumes } from './server/server-volumes.ts';
 import { ServerConfig } from './server/server-config.ts';
 import { type FirstPool, setUpFirstPool } from './storage/first-pool.ts';
 import { StoragePools } from './storage/storage-pools.ts';
@@ -182,6 +183,7 @@ export async function createEngine<Instances extends InstancesPart>(
       pools,
       firstStart(database, pools, options.firstPool),
       volumes,
+      new ServerVolumes({ context, volumes, config }),
       networks,
       imagesService(images),
       instances.service,

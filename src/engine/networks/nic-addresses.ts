@@ -11,8 +11,7 @@ export function checkNicAddresses(network: NetworkRecord, device: ConfigMap): vo
     const filters = isTrue(device[`security.ipv${family}_filtering`]);
     const key = `ipv${family}.address`;
     const value = device[key] ?? '';
-    if (filters) checkFiltered(network, key, value);
-    else if (value !== '') checkServed(network, key, value);
+    if (!filters && value !== '') checkServed(network, key, value);
     // For filters alone an address may be one that the network knows nothing of.
     const isForeign = filters && !allocates(network.config, family);
     if (!['', 'none'].includes(value) && !isForeign) checkInside(network, key, value);
@@ -21,14 +20,6 @@ export function checkNicAddresses(network: NetworkRecord, device: ConfigMap): vo
 
 const isTrue = (value: string | undefined): boolean => /^(true|1|yes|on)$/i.test(value ?? '');
 const isFalse = (value: string | undefined): boolean => /^(false|0|no|off)$/i.test(value ?? '');
-
-/** Filters let nothing but known addresses through: one is chosen where DHCP can be told of it. LXD would let nothing through. */
-function checkFiltered({ name, config }: NetworkRecord, key: string, value: string): void {
-  const family = key === 'ipv4.address' ? 4 : 6;
-  if (value !== '' || allocates(config, family)) return;
-  const text = `IPv${family} filtering requires a manually specified ${key} on network "${name}" while its DHCP is off`;
-  throw new AppError('invalid', text);
-}
 
 function checkServed({ name, config }: NetworkRecord, key: string, value: string): void {
   if (key === 'ipv4.address' && isFalse(config['ipv4.dhcp'])) {

@@ -5,7 +5,7 @@ import type { NetworkAccess, NetworkedInstance } from '../context.ts';
 import type { NetworkRecord } from '../db/records.ts';
 import { expander } from '../instances/expansion.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
-import { allocate } from './allocations.ts';
+import { allocate, allocates } from './allocations.ts';
 import {
   addressesInLine,
   dnsName,
@@ -145,7 +145,9 @@ export class NicNetworks implements NetworkAccess {
     return Object.fromEntries(
       nics.map(({ network, entry, chooses }) => {
         const { ipv4 = '', ipv6 = '' } = new Map(this.#files(network)).get(fileOf(entry)) ?? {};
-        const found = [[4, ipv4] as const, [6, ipv6] as const].filter(([family]) => chooses.includes(family));
+        const found = [[4, ipv4] as const, [6, ipv6] as const]
+          .filter(([family]) => chooses.includes(family))
+          .map(([family, address]) => [family, allocates(network.config, family) ? address : 'none'] as const);
         return [entry.device, Object.fromEntries(found.map(([family, address]) => [`ipv${family}.address`, address]))];
       }),
     );

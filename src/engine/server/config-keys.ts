@@ -43,6 +43,8 @@ export const SERVER_KEYS = {
   'images.compression_algorithm': { type: 'text', default: 'gzip', check: compression },
   'images.default_architecture': { type: 'text', check: architecture },
   'images.remote_cache_expiry': { type: 'integer', default: '10' },
+  'storage.backups_volume': { type: 'text' },
+  'storage.images_volume': { type: 'text' },
 } as const satisfies Readonly<Record<string, ServerKey>>;
 
 export type ServerKeyName = keyof typeof SERVER_KEYS;

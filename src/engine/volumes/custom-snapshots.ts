@@ -7,7 +7,7 @@ import { nextSnapshotName, validateSnapshotName } from '../snapshots/names.ts';
 import { expiryOf, isDue, isExpired } from '../snapshots/schedule.ts';
 import type { Service } from '#src/lib/service.ts';
 import { type CustomVolumes, refOf, urlOf } from './custom-volumes.ts';
-import { usingInstances } from './volume-users.ts';
+import { isOfServer, usingInstances } from './volume-users.ts';
 
 const MINUTE_MS = 60_000;
 const ONE_LIMIT_MS = 3600_000;
@@ -82,6 +82,9 @@ export class CustomSnapshots implements Service {
     },
   ): Promise<void> {
     const { database, log } = this.#context;
+    if (isOfServer(this.#context, volume)) {
+      throw new AppError('invalid', 'Volumes used by LXD itself cannot have snapshots');
+    }
     const { name } = content;
     const taken = new Set(this.#volumes.snapshots(volume).map(({ hostName }) => hostName));
     const hostName = taken.has(name) ? randomUUID() : name;

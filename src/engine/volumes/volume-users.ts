@@ -1,5 +1,6 @@
 // Who uses a custom volume: instances and profiles of all projects that share it, by their disk devices.
 import type { EngineContext } from '../context.ts';
+import { DEFAULT_PROJECT } from '../db/projects.ts';
 import type { InstanceRecord, VolumeRecord } from '../db/records.ts';
 import { projectFor } from '../projects/project-for.ts';
 import { projectSuffix } from '../projects/project-url.ts';
@@ -39,5 +40,14 @@ export function usersOf(context: Context, volume: VolumeRecord): readonly string
     .listAll()
     .filter(({ project, devices }) => isShared(project) && uses(volume, devices))
     .map(({ name, project }) => `/1.0/profiles/${name}${projectSuffix(project)}`);
-  return [...instances, ...profiles];
+  return [...instances, ...profiles, ...(isOfServer(context, volume) ? ['/1.0'] : [])];
+}
+
+/** Keys of the server's configuration that name a volume, POOL/VOLUME, for its own files. */
+export const SERVER_VOLUME_KEYS = ['storage.images_volume', 'storage.backups_volume'] as const;
+export type ServerVolumeKey = (typeof SERVER_VOLUME_KEYS)[number];
+
+export function isOfServer({ database }: Context, { pool, project, name }: VolumeRecord): boolean {
+  const config = database.server.config();
+  return project === DEFAULT_PROJECT && SERVER_VOLUME_KEYS.some((key) => config[key] === `${pool}/${name}`);
 }
