@@ -18,6 +18,8 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Default "/". */
   readonly cwd?: string;
+  /** Gets all that the program says on its standard error; the result has the end of it. */
+  readonly onStderr?: (chunk: Buffer) => void;
   /** Exit codes that are not errors; default [0]. */
   readonly okExitCodes?: readonly number[];
   /** Gives the program two more descriptors: 3 to read from us, 4 to write to us. */

@@ -46,7 +46,10 @@ class Supervised {
     commandPoint(argv);
     this.child = spawnPiped(argv, options);
     startedPoint(argv);
-    this.child.stderr.on('data', (chunk: Buffer) => this.stderr.add(chunk));
+    this.child.stderr.on('data', (chunk: Buffer) => {
+      this.stderr.add(chunk);
+      options.onStderr?.(chunk);
+    });
     // A program may end without reading its input; its exit code tells what that means.
     this.child.stdin.on('error', () => {});
     this.done = this.#wait(options);

@@ -5,6 +5,7 @@ import type { Host } from '#src/host/host.ts';
 import { readMember } from '#src/host/unpack/read-member.ts';
 import { unpackArchive } from '#src/host/unpack/unpack.ts';
 import { AppError } from '#src/lib/errors.ts';
+import { parseForeignYaml } from '#src/lib/foreign-yaml.ts';
 import type { EngineContext } from '../context.ts';
 import type { VolumeNotes } from '../db/root-volumes.ts';
 import type { CreationPlan, Fill, InstanceCreation } from '../instances/creation.ts';
@@ -37,6 +38,7 @@ interface Checked {
 const MAX_INDEX_BYTES = 16 * 2 ** 20;
 const MAX_ENTRIES = 50_000_000;
 const MAX_METADATA_BYTES = 2 ** 20;
+const READ_LIMIT_MS = 60_000;
 const CONTENT = 'backup/container';
 /** In the root itself while it is filled: what is unpacked there is moved, not copied. */
 const STAGING = '.lighter-import';
@@ -236,9 +238,8 @@ async function readSmall(host: Host, path: string): Promise<string> {
 
 /** As JSON: read at every start of the instance. */
 async function metadataText(text: string): Promise<string> {
-  const { parse } = await import('yaml');
   try {
-    return `${JSON.stringify(parse(text, { maxAliasCount: 0 }))}\n`;
+    return `${JSON.stringify(await parseForeignYaml(text, { maxAliasCount: 0, limitMs: READ_LIMIT_MS }))}\n`;
   } catch (cause) {
     throw new AppError('invalid', 'metadata.yaml of the backup is not YAML', { cause });
   }

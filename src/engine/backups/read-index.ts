@@ -1,10 +1,13 @@
 // Reads what a backup says of itself. Nobody vouches for it: every field is checked before it is used.
 import { Ajv, type ValidateFunction } from 'ajv';
 import { AppError } from '#src/lib/errors.ts';
+import { parseForeignYaml } from '#src/lib/foreign-yaml.ts';
 import { ZERO_TIME } from '../db/records.ts';
 import type { VolumeNotes } from '../db/root-volumes.ts';
 import type { Unowned } from '../instances/copy.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
+
+const READ_LIMIT_MS = 60_000;
 
 export interface BackedUpInstance {
   readonly name: string;
@@ -129,9 +132,8 @@ export async function parseRecord(content: string): Promise<BackupIndex> {
 }
 
 async function parsed(content: string, file: string): Promise<unknown> {
-  const { parse } = await import('yaml');
   try {
-    return parse(content, { maxAliasCount: 0, schema: 'core' });
+    return await parseForeignYaml(content, { maxAliasCount: 0, limitMs: READ_LIMIT_MS });
   } catch (cause) {
     throw new AppError('invalid', `Backup is not valid: ${file} is not YAML`, { cause });
   }

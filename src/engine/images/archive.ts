@@ -1,7 +1,7 @@
 // Image files by their content: what packs them, and their metadata.yaml, read without trusting anything in them.
 import { open } from 'node:fs/promises';
 import type { Host } from '#src/host/host.ts';
-import { readMember as readTarMember } from '#src/host/unpack/read-member.ts';
+import { readMembers as readTarMembers } from '#src/host/unpack/read-member.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 
 interface Format {
@@ -23,6 +23,8 @@ const FORMATS: readonly Format[] = [
 ];
 const HEAD_BYTES = 262;
 const MAX_MEMBER_BYTES = 1 << 20;
+/** All templates of an image. */
+const MAX_MEMBERS_BYTES = 16 << 20;
 const READ_LIMIT_MS = 10 * 60_000;
 
 export interface ArchiveFormat {
@@ -47,26 +49,26 @@ export async function formatOf(path: string): Promise<ArchiveFormat> {
 
 /** The text of metadata.yaml in a tarball of any compression; decompressing stops where it is found. */
 export async function readMetadataText(host: Host, archive: string, signal: AbortSignal): Promise<string> {
-  const text = await readMember(host, archive, { member: 'metadata.yaml', signal });
+  const name = 'metadata.yaml';
+  const text = (await readMembers(host, archive, { members: new Set([name]), signal })).get(name) ?? '';
   if (text === '') throw new AppError('invalid', 'metadata.yaml of the image is empty');
   return text;
 }
 
-export interface MemberRequest {
-  /** Path in the archive, with or without "./" before it there. */
-  readonly member: string;
-  readonly signal: AbortSignal;
-}
-
-/** The content of one small file of a tarball; nothing of the archive is written anywhere, and no program reads it as root. */
-export async function readMember(host: Host, archive: string, { member, signal }: MemberRequest): Promise<string> {
+/** Small files of a tarball, in one go; nothing of the archive is written anywhere, and no program reads it as root. */
+export async function readMembers(
+  host: Host,
+  archive: string,
+  { members, signal }: { readonly members: ReadonlySet<string>; readonly signal: AbortSignal },
+): Promise<ReadonlyMap<string, string>> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_LIMIT_MS)]);
-  try {
-    const text = await readTarMember(host, archive, { name: member, maxBytes: MAX_MEMBER_BYTES, signal: limit });
-    if (text !== undefined) return text;
-  } catch (error) {
+  const [first = ''] = members;
+  const limits = { maxBytes: MAX_MEMBER_BYTES, maxTotalBytes: MAX_MEMBERS_BYTES, signal: limit };
+  const found = await readTarMembers(host, archive, { names: members, ...limits }).catch((error: unknown) => {
     signal.throwIfAborted();
-    throw new AppError('invalid', `Could not read ${member} in the image: ${messageOf(error)}`, { cause: error });
-  }
-  throw new AppError('invalid', `Could not read ${member} in the image: there is no such file`);
+    throw new AppError('invalid', `Could not read ${first} in the image: ${messageOf(error)}`, { cause: error });
+  });
+  const missing = [...members].find((name) => !found.has(name));
+  if (missing === undefined) return found;
+  throw new AppError('invalid', `Could not read ${missing} in the image: there is no such file`);
 }

@@ -4,6 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { requireSpace } from '#src/host/space.ts';
 import { AppError } from '#src/lib/errors.ts';
 
 /** Files of one image: the metadata and the root file system, or both in one. */
@@ -29,6 +30,8 @@ export type UploadPart = { readonly name: 'metadata' | 'rootfs' } & (
 );
 
 const PART_SUFFIX = '.part';
+/** How often it is looked whether there is room for more. */
+const LOOK_EVERY_BYTES = 64 << 20;
 
 export class ImageFiles {
   readonly #directory: string;
@@ -71,7 +74,7 @@ export class ImageFiles {
     const remove = async () => {
       for (const file of Object.values(files)) await rm(file, { force: true });
     };
-    const sum = new Sum(maxBytes);
+    const sum = new Sum(this.#directory, maxBytes);
     let isSplit = false;
     try {
       for await (const part of parts) {
@@ -113,9 +116,12 @@ export class ImageFiles {
 class Sum {
   bytes = 0;
   #hash = createHash('sha256');
+  readonly #directory: string;
   readonly #maxBytes: number;
+  #nextLook = 0;
 
-  constructor(maxBytes = Number.POSITIVE_INFINITY) {
+  constructor(directory: string, maxBytes = Number.POSITIVE_INFINITY) {
+    this.#directory = directory;
     this.#maxBytes = maxBytes;
   }
 
@@ -125,6 +131,10 @@ class Sum {
       this.bytes += chunk.length;
       if (this.bytes > this.#maxBytes) {
         throw new AppError('internal', `reached ${this.bytes} bytes, exceeding quota of ${this.#maxBytes}`);
+      }
+      if (this.bytes >= this.#nextLook) {
+        await requireSpace(this.#directory);
+        this.#nextLook = this.bytes + LOOK_EVERY_BYTES;
       }
       yield chunk;
     }

@@ -8,7 +8,7 @@ import type { EngineContext, ImageAccess, ImageMetadata, ImageSelector, UnpackRe
 import type { ImageChanges } from '../db/images.ts';
 import type { ImageRecord } from '../db/records.ts';
 import type { StoragePools } from '../storage/storage-pools.ts';
-import { formatOf, readMember, readMetadataText } from './archive.ts';
+import { formatOf, readMembers, readMetadataText } from './archive.ts';
 import type { ImageFileSet, ImageFiles, StagedImage } from './image-files.ts';
 import { parseMetadata } from './metadata.ts';
 import { created, imageRow, imageUrl, type UploadedImage } from './new-image.ts';
@@ -103,7 +103,7 @@ export class Images implements ImageAccess {
   }
 
   async metadataDirectory(fingerprint: string, signal: AbortSignal): Promise<string> {
-    const { host, locks } = this.#context;
+    const { host, locks, log } = this.#context;
     const archive = this.files.paths(fingerprint).metadata;
     const directory = `${archive}.metadata`;
     await locks.run(
@@ -113,14 +113,17 @@ export class Images implements ImageAccess {
         const { templates } = await this.metadata(fingerprint);
         const work = `${directory}.part`;
         await host.removeTree(work);
+        await using revert = new Reverter(log);
+        revert.add('files of the metadata', () => host.removeTree(work));
         await host.makeDirectory(join(work, 'templates'), { mode: 0o700 });
         await host.writeFile(join(work, 'metadata.yaml'), await readMetadataText(host, archive, signal));
         // Their names were checked with the metadata: no slash, no leading dot.
-        for (const { template } of Object.values(templates)) {
-          const content = await readMember(host, archive, { member: `templates/${template}`, signal });
-          await host.writeFile(join(work, 'templates', template), content);
+        const members = new Set(Object.values(templates).map(({ template }) => `templates/${template}`));
+        for (const [member, content] of await readMembers(host, archive, { members, signal })) {
+          await host.writeFile(join(work, member), content);
         }
         await host.rename(work, directory);
+        revert.commit();
       },
       signal,
     );

@@ -2,9 +2,12 @@
 import { constants } from 'node:fs';
 import { lstat, mkdir, lchown, open, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AppError } from '#src/lib/errors.ts';
+import { getSystemErrorMap } from 'node:util';
+import { AppError, messageOf } from '#src/lib/errors.ts';
 
 const MAX_LINKS = 40;
+/** In the system's words. */
+const REASONS: ReadonlyMap<string, string> = new Map(getSystemErrorMap().values());
 
 /**
  * The path on the host of `path` as the container would see it, with every link in it resolved inside `root`. Components that are
@@ -63,9 +66,29 @@ export interface WriteInside {
 }
 
 /** Writes a file as the container's root would: its owner, mode kept or 0644, parents made. False: left alone. */
-export async function writeInside({ root, path, content, owner, createOnly = false }: WriteInside): Promise<boolean> {
+export async function writeInside(request: WriteInside): Promise<boolean> {
+  try {
+    return await write(request);
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    // What is in the way is the container's doing.
+    const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+    const kind = /^(ENOTDIR|EISDIR|ELOOP|ENAMETOOLONG|EROFS)$/u.test(code) ? 'invalid' : 'internal';
+    const reason = REASONS.get(code) ?? messageOf(error);
+    throw new AppError(kind, `cannot write ${shortened(request.path)} of the container: ${reason}`, { cause: error });
+  }
+}
+
+function shortened(path: string): string {
+  return path.length <= 200 ? path : `${path.slice(0, 200)}…`;
+}
+
+async function write({ root, path, content, owner, createOnly = false }: WriteInside): Promise<boolean> {
   const target = await resolveInside(root, path);
-  const found = await lstat(target).catch(() => undefined);
+  const found = await lstat(target).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
   if (found && createOnly) return false;
   if (found && !found.isFile()) throw new AppError('invalid', `${path} of the container is not a regular file`);
   await makeParents(root, target, owner);

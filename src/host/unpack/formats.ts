@@ -18,12 +18,15 @@ const MAGIC: readonly (readonly [ArchiveFormat, number, string])[] = [
   ['tar', TAR_MAGIC_AT, '7573746172'],
 ];
 
+/** xz -9 needs 65 MiB; a file may ask for 4 GiB. (zstd refuses windows of more than 128 MiB by itself.) */
+const XZ_MEMORY = '--memlimit-decompress=256MiB';
+
 /** What reads the compressed stream on its standard input and writes the tar stream. */
 export const DECOMPRESSORS: Readonly<Record<Exclude<ArchiveFormat, 'tar' | 'squashfs'>, Argv>> = {
   gzip: ['gzip', '-dc'],
   bzip2: ['bzip2', '-dc'],
-  xz: ['xz', '-dc'],
-  lzma: ['xz', '-dc', '--format=lzma'],
+  xz: ['xz', '-dc', XZ_MEMORY],
+  lzma: ['xz', '-dc', '--format=lzma', XZ_MEMORY],
   zstd: ['zstd', '-dcq'],
 };
 

@@ -1,7 +1,7 @@
 // Unpacks an LXD image (lxd-engine-contract section 2.8): unified (one tar) or split (metadata tar and root file system).
 import { join } from 'node:path';
-import { parse } from 'yaml';
 import { AppError } from '#src/lib/errors.ts';
+import { parseForeignYaml } from '#src/lib/foreign-yaml.ts';
 import type { Host } from '../host.ts';
 import { unpackArchive, type UnpackOptions, type UnpackReport, type UnpackTarget } from './unpack.ts';
 
@@ -13,6 +13,7 @@ export interface ImageFiles {
 
 const METADATA_FILE = 'metadata.yaml';
 const MAX_METADATA_BYTES = 1024 * 1024;
+const READ_LIMIT_MS = 10_000;
 const PARTS = new Set([METADATA_FILE, 'rootfs', 'templates']);
 
 /** Fills the directory with metadata.yaml, rootfs/ and templates/, and with nothing else. AppError 'invalid' when the image is not fit. */
@@ -71,7 +72,7 @@ async function checkParts(host: Host, directory: string): Promise<void> {
   await requireKind(host, metadata, 'file');
   const { sizeBytes } = await host.status(metadata);
   if (sizeBytes > MAX_METADATA_BYTES) throw new AppError('invalid', `${METADATA_FILE} has ${sizeBytes} bytes`);
-  checkMetadata(await host.readFile(metadata));
+  await checkMetadata(await host.readFile(metadata));
   if (await exists(host, join(directory, 'templates'))) await checkTemplates(host, join(directory, 'templates'));
 }
 
@@ -85,15 +86,18 @@ async function checkTemplates(host: Host, directory: string): Promise<void> {
   }
 }
 
-function checkMetadata(text: string): void {
-  let metadata: unknown;
-  try {
-    metadata = parse(text);
-  } catch (error) {
+async function checkMetadata(text: string): Promise<void> {
+  const metadata = await readMetadata(text).catch((error: unknown) => {
     throw new AppError('invalid', `${METADATA_FILE} is not YAML`, { cause: error });
-  }
+  });
   if (typeof metadata !== 'object' || metadata === null)
     throw new AppError('invalid', `${METADATA_FILE} is not an object`);
+}
+
+/** JSON is YAML as well, and many times faster to read. */
+async function readMetadata(text: string): Promise<unknown> {
+  if (text.trimStart().startsWith('{')) return JSON.parse(text);
+  return await parseForeignYaml(text, { maxAliasCount: 100, limitMs: READ_LIMIT_MS });
 }
 
 /** Of the entry itself: a link that leads nowhere is there as well. */

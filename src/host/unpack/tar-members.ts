@@ -6,6 +6,7 @@ import { detectFormat } from './formats.ts';
 import { Sandbox } from './sandbox.ts';
 import { withTarStream } from './tar-stream.ts';
 
+export const TRUNCATED = 'the archive is truncated';
 const BLOCK = 512;
 const MAX_ATTRIBUTES_BYTES = 2 ** 20;
 const PIECE = 64 * 1024;
@@ -37,7 +38,7 @@ class Reader implements AsyncDisposable {
   async some(most: number): Promise<Buffer> {
     while (this.#buffer.length === 0) {
       const next = await this.#source.next();
-      if (next.done === true) throw new AppError('invalid', 'the archive is truncated');
+      if (next.done === true) throw new AppError('invalid', TRUNCATED);
       this.#buffer = next.value;
     }
     const piece = this.#buffer.subarray(0, most);

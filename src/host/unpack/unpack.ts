@@ -4,7 +4,8 @@
 // - GNU tar strips leading slashes, refuses members with "..", and replaces a link that leads out by a placeholder until the end,
 //   so that no member is written through it; unsquashfs makes directories itself and never follows a link it made;
 // - what an archive claims to contain is added up while it is listed, before it is written, holes and all, and every byte of a
-//   compressed stream is counted: bombs end at the caller's limits; so do files (RLIMIT_FSIZE) and memory (RLIMIT_AS);
+//   compressed stream is counted: bombs end at the caller's limits; so do files (RLIMIT_FSIZE) and memory (RLIMIT_AS); and none
+//   fills the file system, of which a part is always left free (space.ts);
 // - complaints of the programs are failures unless they are known to be harmless, so half an archive is never taken for a whole.
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -12,6 +13,8 @@ import { AppError, asError, kindOf } from '#src/lib/errors.ts';
 import { CommandError } from '../command-error.ts';
 import type { Argv, Host, RunOptions } from '../host.ts';
 import { type IdMapRange, NOBODYS_IDS, sameIdMap } from '../id-map.ts';
+import { SpaceWatch } from '../space.ts';
+import { Complaints, unfit } from './complaints.ts';
 import { detectFormat } from './formats.ts';
 import { ListingCounter, type UnpackLimits } from './listing.ts';
 import { Sandbox } from './sandbox.ts';
@@ -48,6 +51,8 @@ export interface UnpackReport {
 interface Work extends UnpackOptions {
   readonly host: Host;
   readonly path: string;
+  /** To watch the space there. */
+  readonly directory: string;
   readonly sandbox: Sandbox;
 }
 
@@ -92,18 +97,6 @@ const REMOVE_DEVICES: Argv = [
   '-delete',
 ];
 
-const DEVICE_REFUSED =
-  /Cannot mknod: Operation not permitted$|^create_inode: failed to create (character|block) device /;
-const HARMLESS = [
-  /^tar: Exiting with failure status due to previous errors$/,
-  /^tar: Removing leading /,
-  /^tar: .*: Warning: Cannot (acl_|setfattrat|set)/,
-  /^tar: .*(implausibly old time stamp|in the future)/,
-  /^tar: Ignoring unknown extended header/,
-  /^write_xattr: /,
-  /^\s*$/,
-];
-
 /** Unpacks a tar (plain, gzip, bzip2, xz, lzma, zstd) or squashfs file. AppError 'invalid' when it is not fit; then part may be there. */
 export async function unpackArchive(
   host: Host,
@@ -118,7 +111,7 @@ export async function unpackArchive(
   const limits = { fileBytes: options.limits.maxBytes, signal: options.signal };
   const { sandbox, ids } = await openSandbox(host, target, limits);
   using open = sandbox;
-  const work = { ...options, host, path, sandbox: open };
+  const work = { ...options, host, path, directory, sandbox: open };
   const report = await (format === 'squashfs' ? unpackSquashfs(work) : unpackTar(work, { path, format }));
   const { stdout: removed } = await open.run(REMOVE_DEVICES);
   if (!sameIdMap(ids, owners)) await host.shiftOwners(directory, { from: ids, to: owners }, options.signal);
@@ -168,10 +161,13 @@ function selection({ subtree, keepsName = false }: UnpackOptions): readonly stri
 async function unpackTar(work: Work, source: TarSource): Promise<UnpackReport> {
   const { host, sandbox, limits, signal } = work;
   const counter = new ListingCounter(limits);
+  const complaints = new Complaints();
   const stop = new AbortController();
+  using _space = new SpaceWatch(work.directory, stop);
   const tar = host.start(sandbox.command([...UNTAR, ...selection(work)]), {
     ...tarOptions(sandbox),
     signal: AbortSignal.any([signal, stop.signal]),
+    onStderr: (chunk) => complaints.add(chunk),
   });
   const listed = count(tar.stdout, counter, stop);
   const check = new TarStreamCheck(limits);
@@ -181,12 +177,12 @@ async function unpackTar(work: Work, source: TarSource): Promise<UnpackReport> {
     listed,
   ]);
   signal.throwIfAborted();
-  const complaints = done.status === 'fulfilled' ? judge(done.value.stderr) : [];
   if (stop.signal.aborted) throw stop.signal.reason;
-  if (done.status === 'rejected') throw unfit(done.reason);
+  const devicesSkipped = done.status === 'fulfilled' ? complaints.settle() : 0;
+  if (done.status === 'rejected') throw unfitFor(done.reason);
   // A tar that is content has seen the end of the archive; it need not read what comes after it.
-  if (fed.status === 'rejected' && !isBrokenPipe(fed.reason)) throw unfit(fed.reason);
-  return { entries: counter.entries, bytes: counter.bytes, devicesSkipped: complaints.length };
+  if (fed.status === 'rejected' && !isBrokenPipe(fed.reason)) throw unfitFor(fed.reason);
+  return { entries: counter.entries, bytes: counter.bytes, devicesSkipped };
 }
 
 function isBrokenPipe(error: unknown): boolean {
@@ -199,7 +195,15 @@ function tarOptions(sandbox: Sandbox): RunOptions {
   return { ...sandbox.options, okExitCodes: [0, 2] };
 }
 
-async function unpackSquashfs({ host, sandbox, path, limits, signal, subtree }: Work): Promise<UnpackReport> {
+async function unpackSquashfs({
+  host,
+  sandbox,
+  path,
+  directory,
+  limits,
+  signal,
+  subtree,
+}: Work): Promise<UnpackReport> {
   if (subtree !== undefined) throw new AppError('unsupported', 'Backups in squashfs files are not supported');
   // unsquashfs opens its file by name, so the file must be readable to nobody: it is, when seen through nobody's map.
   using image = await host.mounts.openMapped(path, sandbox.ids, { readonly: true });
@@ -212,13 +216,17 @@ async function unpackSquashfs({ host, sandbox, path, limits, signal, subtree }: 
   signal.throwIfAborted();
   if (stop.signal.aborted) throw stop.signal.reason;
   await lister.done.catch((error: unknown) => {
-    throw unfit(error);
+    throw unfitFor(error);
   });
-  const { stderr } = await sandbox.run(UNSQUASH, { ...options, okExitCodes: [0, 2] }).catch((error: unknown) => {
+  const complaints = new Complaints();
+  const onStderr = (chunk: Buffer) => complaints.add(chunk);
+  using _space = new SpaceWatch(directory, stop);
+  await sandbox.run(UNSQUASH, { ...options, onStderr, okExitCodes: [0, 2] }).catch((error: unknown) => {
     signal.throwIfAborted();
-    throw unfit(error);
+    if (stop.signal.aborted) throw stop.signal.reason;
+    throw unfitFor(error);
   });
-  return { entries: counter.entries, bytes: counter.bytes, devicesSkipped: judge(stderr).length };
+  return { entries: counter.entries, bytes: counter.bytes, devicesSkipped: complaints.settle() };
 }
 
 async function count(output: NodeJS.ReadableStream, counter: ListingCounter, stop: AbortController): Promise<void> {
@@ -229,17 +237,7 @@ async function count(output: NodeJS.ReadableStream, counter: ListingCounter, sto
   }
 }
 
-/** The complaints about device nodes. AppError 'invalid' with any other that is not harmless. */
-function judge(stderr: string): readonly string[] {
-  const lines = stderr.split('\n');
-  const serious = lines.find((line) => !DEVICE_REFUSED.test(line) && !HARMLESS.some((pattern) => pattern.test(line)));
-  if (serious !== undefined) throw new AppError('invalid', `the archive cannot be unpacked: ${serious}`);
-  return lines.filter((line) => DEVICE_REFUSED.test(line));
-}
-
-function unfit(error: unknown): unknown {
+function unfitFor(error: unknown): unknown {
   if (kindOf(error) === 'invalid' || !(error instanceof CommandError) || error.exitCode === null) return error;
-  return new AppError('invalid', `the archive cannot be unpacked: ${error.stderr.trim().split('\n')[0] ?? ''}`, {
-    cause: error,
-  });
+  return unfit(error.stderr.trim().split('\n')[0] ?? '', error);
 }

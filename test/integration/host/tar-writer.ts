@@ -1,10 +1,11 @@
 // Writes tar files that no honest tool would write.
 
 export interface Member {
-  readonly name: string;
+  /** Bytes as they are, for names that are no UTF-8. */
+  readonly name: string | Buffer;
   /** '0' file, '1' hard link, '2' link, '3' character device, '4' block device, '5' directory, '6' fifo. */
   readonly type?: string;
-  readonly data?: string;
+  readonly data?: string | Buffer;
   readonly link?: string;
   readonly mode?: number;
   readonly uid?: number;
@@ -12,6 +13,8 @@ export interface Member {
   readonly device?: readonly [number, number];
   /** A size that the data does not have. */
   readonly size?: number;
+  /** The field of the size, whatever that may mean. */
+  readonly sizeField?: Buffer;
 }
 
 const BLOCK = 512;
@@ -32,11 +35,13 @@ function header({
 }: Member): Buffer {
   const block = Buffer.alloc(BLOCK);
   const put = (text: string, at: number) => block.write(text, at, 'latin1');
-  put(name, 0);
+  if (typeof name === 'string') put(name, 0);
+  else name.copy(block, 0, 0, 100);
   put(octal(mode, 8), 100);
   put(octal(uid, 8), 108);
   put(octal(gid, 8), 116);
   put(octal(member.size ?? Buffer.byteLength(member.data ?? ''), 12), 124);
+  member.sizeField?.copy(block, 124, 0, 12);
   put(octal(0, 12), 136);
   put('        ', 148);
   put(type, 156);
@@ -49,8 +54,8 @@ function header({
   return block;
 }
 
-function padded(data: string): Buffer {
-  const bytes = Buffer.from(data);
+function padded(data: string | Buffer): Buffer {
+  const bytes = typeof data === 'string' ? Buffer.from(data) : data;
   return Buffer.concat([bytes, Buffer.alloc((BLOCK - (bytes.length % BLOCK)) % BLOCK)]);
 }
 

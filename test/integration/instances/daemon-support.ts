@@ -190,8 +190,22 @@ export class TestDaemon implements AsyncDisposable {
     }
   }
 
+  /** Bytes of memory that it holds. */
+  async residentBytes(): Promise<number> {
+    const status = await readFile(`/proc/${this.#process?.pid}/status`, 'utf8');
+    return Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]) * 1024;
+  }
+
   async #stop(name: string): Promise<void> {
     await this.operate('PUT', `/1.0/instances/${name}/state`, { action: 'stop', force: true });
+  }
+
+  /** Commands of the processes that it has started and that still run, in order. */
+  async children(): Promise<string> {
+    const { pid } = this.#process ?? {};
+    if (pid === undefined) return '';
+    const { stdout } = await run('ps', ['-o', 'args=', '--ppid', String(pid)]).catch(() => ({ stdout: '' }));
+    return stdout.split('\n').sort().join('\n');
   }
 
   /** Mounts below the daemon's directory, deepest first. */

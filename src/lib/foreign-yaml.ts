@@ -1,0 +1,62 @@
+// Reads YAML that anybody may have written. The parser's time grows with the square of some documents, so one that is not small is
+// read by a thread of its own, which is ended when it takes too long: the daemon goes on meanwhile.
+import { extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { AppError, asError } from './errors.ts';
+
+/** The worst of these takes some ten milliseconds. */
+const SMALL_CHARACTERS = 4096;
+const MEMORY_MIB = 512;
+
+export interface YamlLimits {
+  /** How many aliases may lead to one anchor. */
+  readonly maxAliasCount: number;
+  readonly limitMs: number;
+}
+
+export interface YamlJob {
+  readonly text: string;
+  readonly maxAliasCount: number;
+}
+
+export type YamlAnswer = { readonly data: unknown } | { readonly error: string };
+
+/** AppError 'invalid' for what is no YAML, or takes too long. */
+export async function parseForeignYaml(text: string, { maxAliasCount, limitMs }: YamlLimits): Promise<unknown> {
+  const job: YamlJob = { text, maxAliasCount };
+  const answer = text.length <= SMALL_CHARACTERS ? await readYaml(job) : await readOnThread(job, limitMs);
+  if ('error' in answer) throw new AppError('invalid', answer.error);
+  return answer.data;
+}
+
+/** Never rejects: what is wrong with the document is an answer. */
+export async function readYaml({ text, maxAliasCount }: YamlJob): Promise<YamlAnswer> {
+  // Loaded when it is needed: it is slow to load.
+  const { parse } = await import('yaml');
+  try {
+    return { data: parse(text, { maxAliasCount, logLevel: 'error', schema: 'core' }) };
+  } catch (error) {
+    return { error: asError(error).message };
+  }
+}
+
+async function readOnThread(workerData: YamlJob, limitMs: number): Promise<YamlAnswer> {
+  // The same extension as this file: .ts from source, .js from the built package.
+  const file = new URL(`./yaml-worker${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
+  const worker = new Worker(file, { workerData, resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB } });
+  const { promise, resolve } = Promise.withResolvers<YamlAnswer>();
+  worker.once('message', resolve);
+  worker.once('error', (error) => resolve({ error: asError(error).message }));
+  worker.once('exit', () => resolve({ error: 'the document could not be read' }));
+  const limit = setTimeout(
+    () => resolve({ error: `the document takes longer than ${limitMs / 1000} s to read` }),
+    limitMs,
+  );
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(limit);
+    await worker.terminate();
+  }
+}
