@@ -1,6 +1,7 @@
 // type=bridge: a bridge of the kernel with addresses, NAT, DHCP and DNS.
 import { rm } from 'node:fs/promises';
 import type { Host } from '#src/host/host.ts';
+import { Ovs } from '#src/host/ovs.ts';
 import { readKernelFile } from '#src/host/kernel-files.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { interfaceName } from '../common/checks.ts';
@@ -29,7 +30,6 @@ const INFO: NetworkInfo = {
 };
 
 const NFT_MS = 20_000;
-const OVS_PROGRAMS = ['/usr/bin/ovs-vsctl', '/usr/local/bin/ovs-vsctl', '/usr/sbin/ovs-vsctl'];
 
 class BridgeNetwork implements NetworkDriver {
   readonly info = INFO;
@@ -64,11 +64,7 @@ class BridgeNetwork implements NetworkDriver {
 
   async #checkDriver(host: Host, config: NetworkConfig): Promise<void> {
     if (config['bridge.driver'] !== 'openvswitch') return;
-    for (const path of OVS_PROGRAMS) {
-      if (await host.exists(path)) {
-        throw new AppError('unsupported', 'Open vSwitch bridges are not supported by this server');
-      }
-    }
+    if (await new Ovs(host).isInstalled()) return;
     throw new AppError('internal', "Open vSwitch isn't installed on this system");
   }
 

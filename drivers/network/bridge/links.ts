@@ -8,6 +8,7 @@ import type { Log } from '#src/lib/log.ts';
 import { listItems } from '../common/validate.ts';
 import type { ManagedNetwork, NetworkConfig } from '../driver.ts';
 import { addressOf, mtuOf, tunnelLink, tunnelNames } from './config-keys.ts';
+import { removeSwitch, type Switch, switchOf } from './switches.ts';
 import { enableForwarding, prepareIpv6 } from './sysctls.ts';
 import { defaultInterface, tunnelRequest } from './tunnels.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
@@ -18,6 +19,8 @@ interface Applied {
   readonly interfaces: readonly string[];
   /** Settings by name. */
   readonly tunnels: Readonly<Record<string, string>>;
+  /** The bridge is, or may be, one of Open vSwitch. */
+  readonly isOvs?: boolean;
 }
 
 const NOTHING: Applied = { routes: [], interfaces: [], tunnels: {} };
@@ -34,16 +37,21 @@ export async function bridgeUp(parts: BridgeParts, network: ManagedNetwork): Pro
   const { name, config } = network;
   const before = await readApplied(parts);
   const after: Applied = {
-    routes: [...listItems(config['ipv4.routes']), ...listItems(config['ipv6.routes'])],
+    // Where a family is off the kernel takes none of its routes.
+    routes: ([4, 6] as const).flatMap((family) => {
+      return addressOf(config, family) === undefined ? [] : listItems(config[`ipv${family}.routes`]);
+    }),
     interfaces: listItems(config['bridge.external_interfaces']),
     tunnels: tunnelsOf(config),
+    ...(config['bridge.driver'] === 'openvswitch' && { isOvs: true }),
   };
   await noteApplied(parts, together(before, after));
-  const bridge = await makeBridge(host, network);
+  const device = switchOf(host, config);
+  const bridge = await makeBridge(device, network);
   await prepareIpv6(host, name, config);
-  await setInterfaces(parts, bridge, { before: before.interfaces, after: after.interfaces });
+  await setInterfaces(parts, { bridge, device }, { before: before.interfaces, after: after.interfaces });
   await setAddresses(host, bridge, config);
-  await setTunnels(host, network, { before: before.tunnels, after: after.tunnels });
+  await setTunnels(host, { network, device }, { before: before.tunnels, after: after.tunnels });
   await host.links.change(name, { up: true });
   await setRoutes(host, name, { before: before.routes, after: after.routes });
   await enableForwarding(host, config);
@@ -53,23 +61,20 @@ export async function bridgeUp(parts: BridgeParts, network: ManagedNetwork): Pro
 /** Members leave by themselves with the bridge; tunnels are interfaces of their own. */
 export async function bridgeDown(parts: BridgeParts, name: string): Promise<void> {
   const { host } = parts;
-  const { tunnels } = await readApplied(parts);
+  const { tunnels, isOvs = false } = await readApplied(parts);
   for (const tunnel of Object.keys(tunnels)) await host.links.remove(tunnelLink(name, tunnel));
-  const bridge = await host.links.find(name);
-  if (bridge?.kind === 'bridge') await host.links.remove(name);
+  await removeSwitch(host, name, isOvs);
 }
 
-async function makeBridge(host: Host, { name, config, hwaddr: own }: ManagedNetwork): Promise<Link> {
+function makeBridge(plan: Switch, { name, config, hwaddr: own }: ManagedNetwork): Promise<Link> {
   const configured = config['bridge.hwaddr'] ?? '';
   const hwaddr = (configured === '' ? own : configured).toLowerCase();
-  const found = await host.links.find(name);
-  if (found && found.kind !== 'bridge') throw new AppError('conflict', `Network interface "${name}" already exists`);
-  if (!found) await host.links.create({ kind: 'bridge', name, hwaddr });
-  const bridge = found ?? (await host.links.find(name));
-  if (!bridge) throw new AppError('internal', `The bridge "${name}" is gone`);
-  const mtu = mtuOf(config);
-  if (bridge.mtu !== mtu || bridge.hwaddr !== hwaddr) await host.links.change(name, { mtu, hwaddr });
-  return bridge;
+  return plan.make({ name, hwaddr, mtu: mtuOf(config) });
+}
+
+interface Made {
+  readonly bridge: Link;
+  readonly device: Switch;
 }
 
 interface Change<T> {
@@ -79,26 +84,26 @@ interface Change<T> {
 
 async function setInterfaces(
   { host, log }: BridgeParts,
-  bridge: Link,
+  { bridge, device }: Made,
   { before, after }: Change<readonly string[]>,
 ): Promise<void> {
   for (const name of before.filter((one) => !after.includes(one))) {
     const link = await host.links.find(name);
-    if (link?.master === bridge.index) await host.links.change(name, { master: null });
+    if (link && (await device.isMember(bridge, link))) await device.leave(bridge.name, name);
   }
   for (const name of after) {
     const link = await host.links.find(name);
     if (!link) log.warn('an external interface of a network is missing', { network: bridge.name, interface: name });
-    else if (link.master !== bridge.index) await addMember(host, bridge, link);
+    else if (!(await device.isMember(bridge, link))) await addMember(host, { bridge, device }, link);
   }
 }
 
-async function addMember(host: Host, bridge: Link, link: Link): Promise<void> {
+async function addMember(host: Host, { bridge, device }: Made, link: Link): Promise<void> {
   const addresses = await host.links.addresses();
   if (link.master !== undefined || addresses.some(({ index, scope }) => index === link.index && scope === 'global')) {
     throw new AppError('internal', 'Only unconfigured network interfaces can be bridged');
   }
-  await host.links.change(link.name, { master: bridge.name, up: true });
+  await device.join(bridge.name, link.name);
 }
 
 /** Link-local ones are the kernel's. */
@@ -120,7 +125,7 @@ async function setRoutes(host: Host, name: string, { before, after }: Change<rea
 
 async function setTunnels(
   host: Host,
-  { name, config }: ManagedNetwork,
+  { network: { name, config }, device }: { readonly network: ManagedNetwork; readonly device: Switch },
   { before, after }: Change<Applied['tunnels']>,
 ): Promise<void> {
   for (const [tunnel, settings] of Object.entries(before)) {
@@ -130,7 +135,9 @@ async function setTunnels(
     const link = tunnelLink(name, tunnel);
     if (await host.links.find(link)) continue;
     const request = tunnelRequest(tunnel, config, { interface: await defaultInterface(host) });
-    if (request) await host.links.create({ ...request, name: link, mtu: mtuOf(config), master: name, up: true });
+    if (!request) continue;
+    await host.links.create({ ...request, name: link, mtu: mtuOf(config) });
+    await device.join(name, link);
   }
 }
 
@@ -149,6 +156,7 @@ function together(before: Applied, after: Applied): Applied {
     routes: [...new Set([...before.routes, ...after.routes])],
     interfaces: [...new Set([...before.interfaces, ...after.interfaces])],
     tunnels: { ...after.tunnels, ...before.tunnels },
+    ...((before.isOvs === true || after.isOvs === true) && { isOvs: true }),
   };
 }
 

@@ -46,7 +46,7 @@ export function checkVlans(config: NicConfig): void {
   }
 }
 
-function taggedIds(config: NicConfig): readonly number[] {
+export function taggedIds(config: NicConfig): readonly number[] {
   return listOption(config, 'vlan.tagged').flatMap((range) => {
     const [first = 0, last = first] = range.split('-').map(Number);
     return Array.from({ length: last - first + 1 }, (_, index) => first + index);
