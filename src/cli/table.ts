@@ -52,9 +52,15 @@ function csvCell(text: string): string {
 
 type Row = readonly string[];
 
+/** What an image or an instance says of itself must not steer the terminal of whoever looks at a table. */
+function printable(text: string): string {
+  // oxlint-disable-next-line no-control-regex -- these are what is looked for
+  return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/gu, '\ufffd');
+}
+
 /** A row of cells of several lines each as rows of cells of one line. */
 function linesOf(row: Row): readonly Row[] {
-  const cells = row.map((cell) => cell.split('\n'));
+  const cells = row.map((cell) => printable(cell).split('\n'));
   const height = Math.max(1, ...cells.map((lines) => lines.length));
   return Array.from({ length: height }, (_line, index) => cells.map((lines) => lines[index] ?? ''));
 }

@@ -14,8 +14,9 @@ import { peerCredentials } from '#src/host/peer-credentials.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import { createDevlxd, requireGuest } from './devlxd-routes.ts';
+import { GuestConnections } from './guest-connections.ts';
 
-/** An instance may not keep the daemon busy: so many connections at a time in all. */
+/** So many connections at a time in all. */
 const MAX_CONNECTIONS = 4096;
 const HEADERS_MS = 10_000;
 /** Of events that a listener does not take. */
@@ -29,6 +30,7 @@ export class DevlxdServer implements Service {
   readonly #sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 1024 });
   /** Who connected: looked up once, while the process is still there. */
   readonly #keys = new WeakMap<Duplex, DevlxdGuest['record'] | undefined>();
+  readonly #connections = new GuestConnections();
   #server: Server | undefined;
 
   constructor(engine: Engine<InstancesOfEngine>) {
@@ -48,7 +50,7 @@ export class DevlxdServer implements Service {
       this.#app.routing(request, response);
     });
     server.maxConnections = MAX_CONNECTIONS;
-    server.on('connection', (socket) => this.#keys.set(socket, this.#identify(socket)));
+    server.on('connection', (socket) => this.#receive(socket));
     server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).listen(path, () => resolve());
@@ -66,6 +68,12 @@ export class DevlxdServer implements Service {
     this.#server?.closeAllConnections();
     await closed;
     await this.#app.close();
+  }
+
+  #receive(socket: Socket): void {
+    const guest = this.#identify(socket);
+    this.#keys.set(socket, guest);
+    if (!this.#connections.admit(guest?.id, socket)) socket.destroy();
   }
 
   #identify(socket: Socket): DevlxdGuest['record'] | undefined {
