@@ -19,6 +19,8 @@ export interface StorageInfo {
 export interface PoolUsage {
   readonly totalBytes: number;
   readonly usedBytes: number;
+  /** Absent: what is not used. */
+  readonly availableBytes?: number;
   readonly inodesTotal: number;
   readonly inodesUsed: number;
 }

@@ -19,6 +19,8 @@ export interface ApiOptions {
   readonly config: Pick<ServerConfig, 'text' | 'flag'>;
   /** Why nothing but reading is served now; undefined: everything is. */
   readonly closedBecause?: () => string | undefined;
+  /** What clients are told of an error of ours; default its message. */
+  readonly explain?: (error: unknown) => Promise<string>;
 }
 
 /** Paths of names: long ones reach the handler, which knows why they are wrong. */
@@ -26,7 +28,8 @@ const MAX_PARAM_LENGTH = 4096;
 /** Of the path, before the query: no file system takes one. */
 const HAS_NUL = /^[^?]*%00/u;
 
-export function createApi({ log, callerOf, projectExists, config, closedBecause }: ApiOptions): ApiApp {
+export function createApi(options: ApiOptions): ApiApp {
+  const { log, callerOf, projectExists, config, closedBecause } = options;
   const app: ApiApp = fastify({
     exposeHeadRoutes: false,
     forceCloseConnections: true,
@@ -37,7 +40,7 @@ export function createApi({ log, callerOf, projectExists, config, closedBecause 
   app.addHook('onRoute', ({ url }) => paths.add(url));
   useValidation(app);
   useBodies(app);
-  useErrorEnvelope(app, log);
+  useErrorEnvelope(app, log, options.explain);
   useCors(app, config);
   app.decorateRequest('projectExists', projectExists);
   useCallers(app, callerOf);

@@ -174,7 +174,8 @@ function createServer(engine: Engine<InstancesOfEngine>, { log, ends, socketGid 
   const closedBecause = () => (ends.signal.aborted ? 'LXD is shutting down' : undefined);
   const { projects } = engine.context.database;
   const projectExists = (name: string) => projects.find(name) !== undefined;
-  const app = createApi({ log, callerOf, projectExists, config, closedBecause });
+  const explain = (error: unknown) => engine.shortages.explain(error);
+  const app = createApi({ log, callerOf, projectExists, config, closedBecause, explain });
   const upgrades = new Upgrades({ callerOf, log });
   registerRoutes(app, { engine, upgrades, instanceRoutes, shutdown: (how) => ends.shutDown(how) });
   const server = new HttpServer({

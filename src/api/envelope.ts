@@ -87,12 +87,17 @@ export function sendError(reply: FastifyReply, code: number, message: string): F
     .send(errorBody(code, message));
 }
 
-export function useErrorEnvelope(app: ApiApp, log: Log): void {
+/** `explain` tells clients of an error of ours; it never rejects. */
+export function useErrorEnvelope(
+  app: ApiApp,
+  log: Log,
+  explain: (error: unknown) => Promise<string> = async (error) => messageOf(error),
+): void {
   app.setErrorHandler(async (error, request, reply) => {
     const code = statusOf(error);
     const expected = error instanceof AppError && error.kind !== 'internal';
     if (code >= 500 && !expected) log.error('request failed', { method: request.method, url: request.url, error });
-    return sendError(reply, code, messageOf(error));
+    return sendError(reply, code, code >= 500 ? await explain(error) : messageOf(error));
   });
 }
 

@@ -34,6 +34,7 @@ import { readResources } from './server/resources/resources.ts';
 import { ServerVolumes } from './server/server-volumes.ts';
 import { ServerConfig } from './server/server-config.ts';
 import { type FirstPool, setUpFirstPool } from './storage/first-pool.ts';
+import { Shortages } from './storage/shortages.ts';
 import { StoragePools } from './storage/storage-pools.ts';
 import type { InstancesPart } from './types.ts';
 import { InstanceRecords } from './recovery/instance-records.ts';
@@ -76,6 +77,7 @@ export interface Engine<Instances extends InstancesPart = InstancesPart> {
   readonly volumeSnapshots: CustomSnapshots;
   readonly volumeBackups: VolumeBackups;
   readonly volumeMigrations: VolumeMigrations;
+  readonly shortages: Shortages;
   readonly recovery: Recovery;
   readonly images: Images;
   readonly publisher: ImagePublisher;
@@ -109,13 +111,14 @@ export async function createEngine<Instances extends InstancesPart>(
   const facts = await readHostFacts(host, root, options.runtimeVersion);
   const serverCertificate = await loadServerCertificate(host, root, facts.hostname);
   const database = openDatabase(paths.database);
-  const operations = createOperations({ events, log });
+  const operations = createOperations({ events, log, explain: (error) => shortages.explain(error) });
   const locks = new KeyedLock();
   const gate = new ProjectGate(database);
   const config = new ServerConfig({ database, events }, options.proxies);
   const base = { paths, host, log, database, locks, operations, events, gate, config };
   const defaultIdMap = await options.defaultIdMap();
   const pools = new StoragePools({ context: base, modules: storageModules, defaultIdMap });
+  const shortages = new Shortages({ host, log, pools, root });
   const files = new ImageFiles(paths.images);
   const images = new Images({ context: base, pools, files, unpack: options.unpack });
   const downloads = new ImageDownloads({
@@ -144,6 +147,7 @@ export async function createEngine<Instances extends InstancesPart>(
     profiles: new Profiles(base, instances),
     projects: projectsWith(base, volumes, networks),
     pools,
+    shortages,
     volumes,
     volumeSnapshots,
     volumeBackups,

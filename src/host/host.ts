@@ -64,6 +64,8 @@ export interface DeviceNode {
 export interface FileSystemUsage {
   readonly totalBytes: number;
   readonly usedBytes: number;
+  /** For those who are not root; file systems keep some for themselves. */
+  readonly availableBytes: number;
   readonly inodesTotal: number;
   readonly inodesUsed: number;
 }

@@ -60,6 +60,17 @@ function kindOfFileError(cause: unknown): ErrorKind {
   return hasCode(cause, 'EEXIST', 'ENOTEMPTY') ? 'conflict' : 'internal';
 }
 
+/** The first directory that was made. With parents, Node's own says ENOENT where a file system is read-only. */
+async function makeIn(path: string, fresh: boolean): Promise<string | undefined> {
+  try {
+    return await mkdir(path, { recursive: !fresh });
+  } catch (error) {
+    if (fresh || !hasCode(error, 'ENOENT')) throw error;
+    await mkdir(path);
+    return path;
+  }
+}
+
 async function translated<T>(what: string, path: string, work: Promise<T>): Promise<T> {
   try {
     return await work;
@@ -118,7 +129,7 @@ export class LinuxHost implements Host {
 
   async makeDirectory(path: string, options: { readonly mode?: number; readonly fresh?: boolean } = {}): Promise<void> {
     const { mode, fresh = false } = options;
-    const made = await translated('make directory', path, mkdir(path, { recursive: !fresh }));
+    const made = await translated('make directory', path, makeIn(path, fresh));
     // mkdir's own mode is cut by the umask and would go to the parents, too.
     if (mode !== undefined && (fresh || made !== undefined))
       await translated('set the mode of', path, chmod(path, mode));
@@ -159,8 +170,8 @@ export class LinuxHost implements Host {
   }
 
   async usage(path: string): Promise<FileSystemUsage> {
-    const { bsize, blocks, bfree, files, ffree } = await translated('measure', path, statfs(path));
-    const used = { usedBytes: (blocks - bfree) * bsize, inodesUsed: files - ffree };
+    const { bsize, blocks, bfree, bavail, files, ffree } = await translated('measure', path, statfs(path));
+    const used = { usedBytes: (blocks - bfree) * bsize, availableBytes: bavail * bsize, inodesUsed: files - ffree };
     return { totalBytes: blocks * bsize, inodesTotal: files, ...used };
   }
 

@@ -91,6 +91,14 @@ export class LinuxMounts implements Mounts {
     }
   }
 
+  /** The table is in the order of mounting: of several on one place the last one is seen. */
+  async isReadonly(path: string): Promise<boolean> {
+    const table = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
+    const around = table.filter(({ target }) => target === '/' || path === target || path.startsWith(`${target}/`));
+    const nearest = Math.max(...around.map(({ target }) => target.length));
+    return around.findLast(({ target }) => target.length === nearest)?.isReadonly ?? false;
+  }
+
   async mountsUnder(path: string): Promise<readonly string[]> {
     const table = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
     const inside = table

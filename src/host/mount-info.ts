@@ -4,6 +4,8 @@ export interface MountEntry {
   readonly target: string;
   readonly type: string;
   readonly source: string;
+  /** Of the mount, or of the whole file system. */
+  readonly isReadonly: boolean;
 }
 
 /** The kernel writes space, tab, newline and backslash as octal. */
@@ -14,10 +16,11 @@ function decode(text: string): string {
 export function parseMountInfo(text: string): readonly MountEntry[] {
   return text.split('\n').flatMap((line) => {
     const [left, right] = line.split(' - ');
-    const target = left?.split(' ')[4];
-    const [type, source] = right?.split(' ') ?? [];
+    const [, , , , target, options = ''] = left?.split(' ') ?? [];
+    const [type, source, own = ''] = right?.split(' ') ?? [];
+    const isReadonly = [options, own].some((list) => list.split(',').includes('ro'));
     return target === undefined || type === undefined
       ? []
-      : { target: decode(target), type, source: decode(source ?? '') };
+      : { target: decode(target), type, source: decode(source ?? ''), isReadonly };
   });
 }

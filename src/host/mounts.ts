@@ -69,6 +69,8 @@ export interface Mounts {
   unmount(target: string): Promise<void>;
   /** Whether `path` itself is where something is mounted; absent is false. */
   isMountPoint(path: string): Promise<boolean>;
+  /** Whether the file system that the path lies on cannot be written. */
+  isReadonly(path: string): Promise<boolean>;
   /** Mount points at or under a path, deepest first. */
   mountsUnder(path: string): Promise<readonly string[]>;
   /** Whether the file system of this directory can be mounted through an id map. */

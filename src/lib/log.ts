@@ -1,5 +1,8 @@
 // Structured logging: the interface that everything takes, and the winston logger behind it.
 import winston from 'winston';
+import { LogSink } from './log-sink.ts';
+
+const STDERR = 2;
 
 export type LogFields = Readonly<Record<string, unknown>>;
 
@@ -33,15 +36,10 @@ const errorsAsData = winston.format((info) => {
 });
 
 export function createLog({ level, file }: LogOptions): AdjustableLog {
-  const levels = Object.keys(winston.config.npm.levels);
   return winston.createLogger({
     level,
     format: winston.format.combine(errorsAsData(), winston.format.timestamp(), winston.format.json()),
-    transports: [
-      file === undefined
-        ? new winston.transports.Console({ stderrLevels: levels })
-        : new winston.transports.File({ filename: file }),
-    ],
+    transports: [new winston.transports.Stream({ stream: new LogSink(file ?? STDERR), eol: '\n' })],
   });
 }
 

@@ -177,7 +177,7 @@ export class FakeHost implements Host {
   }
 
   usage(): Promise<FileSystemUsage> {
-    return Promise.resolve({ totalBytes: 1000, usedBytes: 400, inodesTotal: 100, inodesUsed: 40 });
+    return Promise.resolve({ totalBytes: 1000, usedBytes: 400, availableBytes: 600, inodesTotal: 100, inodesUsed: 40 });
   }
 
   async shiftOwners(path: string, { from, to }: OwnerShift, signal: AbortSignal): Promise<void> {

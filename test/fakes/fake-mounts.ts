@@ -50,6 +50,10 @@ export class FakeMounts implements Mounts {
     return Promise.resolve(this.table.has(path));
   }
 
+  async isReadonly(): Promise<boolean> {
+    return false;
+  }
+
   mountsUnder(path: string): Promise<readonly string[]> {
     const inside = [...this.table.keys()].filter((target) => target === path || target.startsWith(`${path}/`));
     return Promise.resolve(inside.sort((a, b) => b.split('/').length - a.split('/').length));

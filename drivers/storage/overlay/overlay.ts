@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { Argv } from '#src/host/host.ts';
 import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
+import { AppError } from '#src/lib/errors.ts';
 import { planShift } from '#src/host/shift-plan.ts';
 import type { MountedRoot, StorageContext, StorageInfo } from '../driver.ts';
 import { COPY_LIMIT_MS, type NewTree, type TreeMount } from '../common/tree-driver.ts';
@@ -79,9 +80,18 @@ export class OverlayDriver extends VolumeTreeDriver {
     const mount = async (lower: string): Promise<void> => {
       // redirect_dir: renaming a directory of the image is a rename, not EXDEV.
       const data = `lowerdir=${lower},upperdir=${upper},workdir=${join(path, 'work')},redirect_dir=on`;
-      await this.host.mounts.mount({ source: 'overlay', target: join(path, 'rootfs'), type: 'overlay', data });
+      const target = join(path, 'rootfs');
+      await this.host.mounts.mount({ source: 'overlay', target, type: 'overlay', data });
+      if (await this.host.mounts.isReadonly(target)) await this.#refuseReadonly(path, target);
     };
     await this.#layers.with(layer, mount, signal);
+  }
+
+  /** overlayfs mounts without a word for reading alone when it cannot make its work directory. */
+  async #refuseReadonly(path: string, target: string): Promise<never> {
+    await this.host.mounts.unmount(target);
+    const why = (await this.host.mounts.isReadonly(path)) ? 'Read-only file system' : 'No space left on device';
+    throw new AppError('internal', `cannot mount the root in ${path} for writing: ${why}`);
   }
 
   /** The map of an instance changed: what it wrote is copied, re-owned, and put in place by the record, in one step. */

@@ -55,7 +55,8 @@ export class Sqlite implements Disposable {
       this.#database.exec('COMMIT');
       return result;
     } catch (error) {
-      this.#database.exec('ROLLBACK');
+      // A commit on a full disk has undone itself.
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
       throw error;
     } finally {
       this.#inTransaction = false;

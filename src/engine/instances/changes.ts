@@ -21,7 +21,7 @@ import type { InstanceContent } from './requests.ts';
 import { eraseSnapshot, type InstanceSnapshots } from './snapshots.ts';
 import type { Supervisor } from './supervisor.ts';
 import { linkRoots } from './root-links.ts';
-import { endTransition, noteTransition } from './transition.ts';
+import { endTransition, noteRemoval, noteTransition } from './transition.ts';
 import { parseBoolean } from './values.ts';
 
 const UNDO_LIMIT_MS = 120_000;
@@ -211,7 +211,7 @@ export class InstanceChanges {
     refuseLent(this.#parts, record);
     await this.#parts.supervisor.sessions.dismiss(record.id);
     const paths = instancePaths(context.paths, record);
-    await noteTransition(context.host, paths, { kind: 'delete', pool: record.pool });
+    await noteRemoval(context, paths, { kind: 'delete', pool: record.pool });
     try {
       await eraseInstance(context, record, signal);
     } catch (error) {

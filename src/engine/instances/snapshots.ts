@@ -18,7 +18,7 @@ import { linkSnapshotRoot } from './root-links.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
 import { whileStill } from './still.ts';
 import type { Supervisor } from './supervisor.ts';
-import { endTransition, noteTransition } from './transition.ts';
+import { endTransition, noteRemoval, noteTransition } from './transition.ts';
 
 const UNDO_LIMIT_MS = 120_000;
 
@@ -246,7 +246,7 @@ export class InstanceSnapshots {
     const { context } = this.#parts;
     const paths = instancePaths(context.paths, record);
     const { name } = snapshot;
-    await noteTransition(context.host, paths, { kind: 'snapshot-delete', pool: record.pool, snapshot: name });
+    await noteRemoval(context, paths, { kind: 'snapshot-delete', pool: record.pool, snapshot: name });
     try {
       await eraseSnapshot(context, { record, snapshot }, signal);
     } finally {

@@ -1,6 +1,8 @@
 // A note on disk about a step that spans the pool and the database, so that a daemon that was killed in it can settle it.
 import { rm } from 'node:fs/promises';
 import type { Host } from '#src/host/host.ts';
+import type { Log } from '#src/lib/log.ts';
+import { shortageIn } from '#src/lib/shortage.ts';
 import type { ConfigMap } from '../types.ts';
 import type { InstancePaths } from './instance-paths.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
@@ -54,6 +56,20 @@ const HOME_MODE = 0o100;
 export async function noteTransition(host: Host, paths: InstancePaths, transition: Transition): Promise<void> {
   await host.makeDirectory(paths.home, { mode: HOME_MODE });
   await host.writeFile(paths.transition, JSON.stringify(transition), { mode: 0o600 });
+}
+
+/** For a step that makes room: on a full disk it goes on without its note, and can be asked for again when it was cut off. */
+export async function noteRemoval(
+  { host, log }: { readonly host: Host; readonly log: Log },
+  paths: InstancePaths,
+  transition: Transition,
+): Promise<void> {
+  try {
+    await noteTransition(host, paths, transition);
+  } catch (error) {
+    if (shortageIn(error) !== 'full') throw error;
+    log.warn('no space for the note of a removal', { path: paths.transition, error });
+  }
 }
 
 export async function endTransition(paths: InstancePaths): Promise<void> {

@@ -46,6 +46,8 @@ export interface OperationRegistryOptions {
   readonly events: EventHub;
   readonly log: Log;
   readonly keepMs?: number;
+  /** What clients are told of an error; default its message. Never rejects. */
+  readonly explain?: (error: unknown) => Promise<string>;
 }
 
 /** All operations of this process. Nothing of them outlives it: what they left half-done is cleaned at start. */
@@ -54,9 +56,16 @@ export class OperationRegistry implements Operations {
   readonly #events: EventHub;
   readonly #log: Log;
   readonly #keepMs: number;
+  readonly #explain: (error: unknown) => Promise<string>;
 
-  constructor({ events, log, keepMs = KEEP_MS }: OperationRegistryOptions) {
+  constructor({
+    events,
+    log,
+    keepMs = KEEP_MS,
+    explain = async (error) => messageOf(error),
+  }: OperationRegistryOptions) {
     this.#events = events;
+    this.#explain = explain;
     this.#log = log;
     this.#keepMs = keepMs;
   }
@@ -164,7 +173,7 @@ export class OperationRegistry implements Operations {
       await work({ id, signal: controller.signal, setMetadata });
       this.#end(entry, controller.signal.aborted && spec.class === 'token' ? 'Cancelled' : 'Success');
     } catch (error) {
-      entry.error = messageOf(error);
+      entry.error = await this.#explain(error);
       this.#log.debug('operation failed', { id, description: spec.description, error });
       this.#end(entry, entry.status === 'Cancelling' ? 'Cancelled' : 'Failure');
     }

@@ -252,7 +252,7 @@ export class StoragePools implements PoolAccess, Service {
 
   /** LXD's records always say where the pool is. */
   #withSource({ name, driver, config }: NewPool): ConfigMap {
-    return this.#isDirectory(driver) && !config['source'] ? { ...config, source: this.#poolPath(name) } : config;
+    return this.#isDirectory(driver) && !config['source'] ? { ...config, source: this.path(name) } : config;
   }
 
   /** Pools of such drivers lie at their own path by default; those of others are made on files. */
@@ -282,7 +282,7 @@ export class StoragePools implements PoolAccess, Service {
 
   #driverOf({ name, driver, config }: NewPool): StorageDriver {
     const { host, log, paths } = this.#context;
-    const poolPath = this.#poolPath(name);
+    const poolPath = this.path(name);
     const given = this.#given(name, driver, config);
     const disksPath = paths.disks;
     const defaultIdMap = this.#defaultIdMap;
@@ -294,7 +294,7 @@ export class StoragePools implements PoolAccess, Service {
 
   /** A record made by us names the default place; the driver knows its default by the absence of the key. */
   #given(name: string, driver: string, config: ConfigMap): Record<string, string> {
-    const isDefault = this.#isDirectory(driver) && config['source'] === this.#poolPath(name);
+    const isDefault = this.#isDirectory(driver) && config['source'] === this.path(name);
     return Object.fromEntries(Object.entries(config).filter(([key]) => key !== 'source' || !isDefault));
   }
 
@@ -308,7 +308,8 @@ export class StoragePools implements PoolAccess, Service {
     return /^(?:user|volume|rsync)\./u.test(key) || this.#module(driver).changeableKeys?.includes(key) === true;
   }
 
-  #poolPath(name: string): string {
+  /** Where it is mounted or lies. */
+  path(name: string): string {
     return join(this.#context.paths.storagePools, name);
   }
 

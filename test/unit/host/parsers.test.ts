@@ -14,13 +14,13 @@ describe('the mount table', () => {
   it('is read with its escapes and optional fields', () => {
     const table = [
       '36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue',
-      '40 36 0:33 / /plain rw - overlay overlay rw,lowerdir=/a - b',
+      '40 36 0:33 / /plain rw - overlay overlay ro,lowerdir=/a - b',
       '',
     ].join('\n');
 
     expect(parseMountInfo(table)).toEqual([
-      { target: '/mnt 2', type: 'ext3', source: '/dev/root' },
-      { target: '/plain', type: 'overlay', source: 'overlay' },
+      { target: '/mnt 2', type: 'ext3', source: '/dev/root', isReadonly: false },
+      { target: '/plain', type: 'overlay', source: 'overlay', isReadonly: true },
     ]);
   });
 });

@@ -203,7 +203,7 @@ export class FaultMachine implements AsyncDisposable {
 
   async #pool(): Promise<string[]> {
     if (this.driver === 'zfs') {
-      const names = ['list', '-H', '-t', 'all', '-o', 'name,origin,mounted,quota', '-r'];
+      const names = ['list', '-H', '-t', 'all', '-o', 'name,origin,quota', '-r'];
       const { stdout } = await run('zpool', ['list', '-H', '-o', 'name']);
       const ours = stdout.split('\n').filter((name) => name.startsWith(this.zpool));
       const lists = await Promise.all(ours.map((name) => run('zfs', [...names, name])));
@@ -216,7 +216,10 @@ export class FaultMachine implements AsyncDisposable {
 
   async #mounts(): Promise<string[]> {
     const mounts = await this.daemon.mounts();
-    return mounts.map((path) => `mount ${path}`);
+    // zfs keeps a new root mounted until the daemon starts again.
+    return mounts
+      .filter((path) => this.driver !== 'zfs' || !/\/containers\/c\d$/u.test(path))
+      .map((path) => `mount ${path}`);
   }
 
   async #loops(): Promise<string[]> {
