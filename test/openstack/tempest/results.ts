@@ -8,7 +8,7 @@ export interface Result {
 }
 
 const OUTCOMES = { ok: 'passed', FAILED: 'failed', SKIPPED: 'skipped' } as const;
-const LINE = /^\{\d+\} (?<test>\S.*?) \[[\d.]+s\] \.\.\. (?<word>ok|FAILED|SKIPPED)(?:: (?<reason>.*))?$/;
+const LINE = /^\{\d+\} (?<test>\S.*?) (?:\[[\d.]+s\] )?\.\.\. (?<word>ok|FAILED|SKIPPED)(?:: (?<reason>.*))?$/;
 
 /** One line of a test; undefined for all others. */
 export function resultOf(line: string): Result | undefined {
