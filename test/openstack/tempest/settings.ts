@@ -24,7 +24,6 @@ export const TEMPEST_FLAVOR = FLAVOR;
 const COMPUTE_FEATURES = {
   change_password: true,
   cold_migration: true,
-  config_drive: true,
   console_output: true,
   disk_config: true,
   enable_instance_password: true,
@@ -42,6 +41,8 @@ const COMPUTE_FEATURES = {
   suspend: true,
   volume_multiattach: true,
   attach_encrypted_volume: false,
+  // it is a folder of the guest; Tempest looks for a block device that it can mount
+  config_drive: false,
   ide_bus: false,
   live_migration: false,
   rdp_console: false,
@@ -94,7 +95,7 @@ export function tempestConfiguration(facts: Facts): string {
       // what Nova calls the first volume of a server whose image names no bus
       volume_device_name: 'sdb',
     },
-    'compute-feature-enabled': { ...COMPUTE_FEATURES, swap_volume: false },
+    'compute-feature-enabled': COMPUTE_FEATURES,
     network: { shared_physical_network: true, project_networks_reachable: true, endpoint_type: 'public' },
     'network-feature-enabled': { ipv6: false, floating_ips: false, port_security: true, qos_placement: false },
     image: { region: REGION },
