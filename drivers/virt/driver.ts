@@ -16,6 +16,12 @@ export interface VirtInfo {
   readonly diskFormats: readonly string[];
 }
 
+export interface HostCpu {
+  readonly id: number;
+  /** NUMA node. */
+  readonly node: number;
+}
+
 /** What the host has, as ComputeNode and Placement want it. */
 export interface HostFacts {
   readonly hypervisorHostname: string;
@@ -24,6 +30,8 @@ export interface HostFacts {
   /** Debian-style machine name: x86_64, aarch64 … */
   readonly architecture: string;
   readonly vcpus: number;
+  /** Those that are online. */
+  readonly cpus: readonly HostCpu[];
   readonly memoryMib: number;
   readonly memoryUsedMib: number;
   readonly diskGib: number;
@@ -76,6 +84,8 @@ export interface SpawnImage {
 
 export interface SpawnFlavor {
   readonly vcpus: number;
+  /** Processors of the host that it runs on and on no others; null: any so many. */
+  readonly cpuIds: readonly number[] | null;
   readonly memoryMib: number;
   readonly rootGib: number;
   /** The sizes of the disks beside the root, each its own; they come and go with the guest, and are not in its images. */

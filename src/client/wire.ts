@@ -64,7 +64,13 @@ export interface Resources {
 export interface CpuSocket {
   readonly name?: string;
   readonly vendor?: string;
-  readonly cores: readonly { readonly threads: readonly { readonly id: number; readonly online: boolean }[] }[];
+  readonly cores: readonly { readonly threads: readonly CpuThread[] }[];
+}
+
+export interface CpuThread {
+  readonly id: number;
+  readonly online: boolean;
+  readonly numa_node?: number;
 }
 
 export interface Operation {

@@ -25,6 +25,8 @@ export interface ResourceTracker {
   readonly computeNodeUuid: string;
   /** Sets host, launched_on, node, compute_id on the instance, saves it, counts it, writes the ComputeNode when changed. */
   instanceClaim(context: RequestContext, instance: NovaObject<'Instance'>): Promise<Claim>;
+  /** Processors of this host that the instance is to run on, once it is claimed; null: any so many. */
+  cpusFor(uuid: string, vcpus: number): readonly number[] | null;
   /**
    * A move claim: fills in the destination of the migration (this host), gives the instance its migration context, saves
    * both, and counts the new flavor beside the instance's own.

@@ -121,7 +121,7 @@ describeWith({ root: true, commands: ['lxc-start', 'mmdebstrap', 'tar'] }, 'clou
       hostname: 'cloudy',
       projectId: 'project',
       userId: 'user',
-      flavor: { vcpus: 2, memoryMib: 1024, rootGib: 4, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
+      flavor: { vcpus: 2, memoryMib: 1024, rootGib: 4, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
       image: {
         id: image,
         cacheKey: image,

@@ -47,6 +47,10 @@ export class FakeTracker implements ResourceTracker {
     };
   }
 
+  cpusFor(): null {
+    return null;
+  }
+
   async resizeClaim(
     context: RequestContext,
     instance: NovaObject<'Instance'>,

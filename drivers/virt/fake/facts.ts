@@ -18,6 +18,7 @@ export function fakeFacts(options: Required<FakeOptions>, flavors: readonly Spaw
     hypervisorVersion: 1_000_000,
     architecture: 'x86_64',
     vcpus,
+    cpus: Array.from({ length: vcpus }, (_cpu, id) => ({ id, node: 0 })),
     memoryMib,
     memoryUsedMib: flavors.reduce((sum, flavor) => sum + flavor.memoryMib, 0),
     diskGib,

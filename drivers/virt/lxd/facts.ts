@@ -21,6 +21,7 @@ export function hostFacts({ nodeName, server, resources, pool, uptime }: FactSou
     hypervisorVersion: versionNumber(server.environment?.server_version ?? ''),
     architecture: resources.cpu.architecture,
     vcpus: resources.cpu.total,
+    cpus: cpusOf(resources),
     memoryMib: Math.floor(resources.memory.total / MIB),
     memoryUsedMib: Math.ceil(resources.memory.used / MIB),
     diskGib: Math.floor(pool.space.total / GIB),
@@ -34,6 +35,11 @@ export function hostFacts({ nodeName, server, resources, pool, uptime }: FactSou
 export function versionNumber(version: string): number {
   const [major = 0, minor = 0, patch = 0] = version.split(/[^0-9]+/).map(Number);
   return major * 1_000_000 + minor * 1_000 + patch;
+}
+
+function cpusOf({ cpu }: Resources): HostFacts['cpus'] {
+  const threads = cpu.sockets.flatMap(({ cores }) => cores.flatMap((core) => core.threads));
+  return threads.filter(({ online }) => online).map(({ id, numa_node: node = 0 }) => ({ id, node }));
 }
 
 function cpuInfo({ cpu }: Resources): string {

@@ -35,9 +35,10 @@ export function instanceBody(spec: GuestSpec, nics: readonly SpawnNic[], options
 
 /** What of a flavor is configuration. */
 export function flavorConfig(flavor: SpawnFlavor, policy: FlavorPolicy): StringMap {
-  const { vcpus, memoryMib } = flavor;
+  const { vcpus, cpuIds, memoryMib } = flavor;
   return {
-    'limits.cpu': String(vcpus),
+    // a single number would be how many
+    'limits.cpu': cpuIds === null ? String(vcpus) : cpuIds.map((id) => `${id}-${id}`).join(','),
     'limits.memory': `${memoryMib}MiB`,
     ...flavorSettings(flavor, policy).config,
   };

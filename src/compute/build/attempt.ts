@@ -128,10 +128,10 @@ export class BuildAttempt {
    * nothing of the guest runs before Nova has `spawning` and the interfaces are there.
    */
   async #assemble(watch: EventWatch): Promise<readonly Vif[]> {
-    const { virt, config, glance } = this.#services;
+    const { virt, glance } = this.#services;
     const wishes = readWishes(this.#request.requestedNetworks);
     const image = await spawnImage(glance, this.#context, this.#request.image, this.#signal);
-    const spec = spawnSpec(this.#instance, image, config.build, this.#request.blockDevices);
+    const spec = spawnSpec(this.#instance, image, this.#services, this.#request.blockDevices);
     const entered = this.#guard('other', this.#enterNetworking());
     // ports are made while Nova is told so, and bound when it knows
     const network = this.#guard('network', this.#network(wishes, entered));

@@ -9,6 +9,7 @@ import { readWishes } from '../network/request.ts';
 import { volumesAmong } from '../volumes/block-devices.ts';
 import { blanksAmong, ephemeralsAmong, isSwap } from '../volumes/ephemerals.ts';
 import type { BuildRequest } from './request.ts';
+import { topologyComplaint } from '../resources/pinning.ts';
 
 type Demand = (request: BuildRequest, info: VirtInfo) => boolean;
 
@@ -52,7 +53,7 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
   ],
   ['An emulated TPM is not supported on this host.', demands('tpm_model', isSet)],
   ['An emulated TPM is not supported on this host.', demands('tpm_version', isSet)],
-  ['Dedicated CPUs are not supported on this host.', demands('cpu_policy', (value) => value === 'dedicated')],
+  ['Real time is not supported on this host.', demands('cpu_realtime', isTrue)],
   ['UEFI firmware is not supported on this host.', demands('firmware_type', (value) => value === 'uefi')],
 ];
 
@@ -60,7 +61,10 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
 export function refuseUnsupported(request: BuildRequest, virt: Pick<VirtDriver, 'info' | 'checkFlavor'>): void {
   const [reason] = REFUSALS.find(([, isDemanded]) => isDemanded(request, virt.info)) ?? [];
   const flavor = request.instance.find('flavor');
-  const complaint = reason ?? (flavor && flavorComplaint(flavor, virt)?.message);
+  const complaint =
+    reason ??
+    topologyComplaint(request.instance.find('numa_topology')) ??
+    (flavor && flavorComplaint(flavor, virt)?.message);
   if (complaint === undefined) return;
   throw novaException('BuildAbortException', { instance_uuid: request.instance.get('uuid'), reason: complaint });
 }

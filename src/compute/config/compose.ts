@@ -19,6 +19,7 @@ import {
 import type * as Config from './config.ts';
 import type { Options } from './options.ts';
 import { SectionReader } from './read.ts';
+import { parseCpuSet } from '../resources/cpu-sets.ts';
 
 /** SERVICE_VERSION of each release (contract section 7.1). */
 const RELEASE_SERVICE_VERSION: Readonly<Record<string, number>> = {
@@ -176,6 +177,7 @@ function resources(options: Options, main: SectionReader): Config.ResourcesConfi
     reservedHostMemoryMib: main.number('reserved_host_memory_mb'),
     reservedHostDiskMib: main.number('reserved_host_disk_mb'),
     reservedHostCpus: main.number('reserved_host_cpus'),
+    cpuSets: { dedicated: cpuSet(compute, 'cpu_dedicated_set'), shared: cpuSet(compute, 'cpu_shared_set') },
     cpuAllocationRatio: ratio('cpu_allocation_ratio'),
     ramAllocationRatio: ratio('ram_allocation_ratio'),
     diskAllocationRatio: ratio('disk_allocation_ratio'),
@@ -188,6 +190,14 @@ function resources(options: Options, main: SectionReader): Config.ResourcesConfi
     imageTypeExcludeList: compute.strings('image_type_exclude_list'),
     consecutiveBuildServiceDisableThreshold: compute.number('consecutive_build_service_disable_threshold'),
   };
+}
+
+function cpuSet(compute: SectionReader, name: string): readonly number[] | null {
+  const text = compute.optionalString(name);
+  if (text === undefined || text.trim() === '') return null;
+  const ids = parseCpuSet(text);
+  if (!ids) compute.complain(name, `${text} is no list of CPUs such as 4-15,^8`);
+  return ids ?? null;
 }
 
 function build(options: Options, main: SectionReader): Config.BuildConfig {

@@ -1,6 +1,7 @@
 // What the compute service is configured with: nova's own options (contract section 9), typed, units in names.
 import type { RabbitOptions } from '#src/messaging/options.ts';
 import type { ServiceSettings } from '#src/openstack/settings.ts';
+import type { CpuSets } from '../resources/cpu-sets.ts';
 
 export interface MessagingConfig {
   readonly transportUrl: string;
@@ -40,6 +41,8 @@ export interface ResourcesConfig {
   readonly reservedHostMemoryMib: number;
   readonly reservedHostDiskMib: number;
   readonly reservedHostCpus: number;
+  /** cpu_dedicated_set and cpu_shared_set. */
+  readonly cpuSets: CpuSets;
   /** null: what Placement has, else the initial ratio. */
   readonly cpuAllocationRatio: number | null;
   readonly ramAllocationRatio: number | null;

@@ -18,6 +18,7 @@ import { instanceName } from './instance-name.ts';
 import { type RebuildWish, replaced } from './rebuild-operations.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
+import { wantsPins } from '../resources/pinning.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Wish = RebuildWish & { readonly image: SpawnImage };
@@ -62,6 +63,8 @@ export class Evacuation {
   async #claim(context: RequestContext, { instance, migration }: MoveRecords): Promise<void> {
     const { tracker, virt } = this.#services;
     if (!virt.info.capabilities.has('supports_evacuate')) throw novaException('InstanceEvacuateNotSupported', {});
+    // its pins are of the host that is gone, and moves find no others yet
+    if (wantsPins(instance, instance.get('flavor'))) throw novaException('InstanceEvacuateNotSupported', {});
     await tracker.resizeClaim(context, instance, { migration, flavor: instance.get('flavor') });
   }
 
@@ -116,7 +119,7 @@ export class Evacuation {
       wired: (limit: AbortSignal) => plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, limit),
     };
     // ephemeral disks are made anew: those of the dead host are out of reach
-    await virt.spawn(spawnSpec(instance, image, config.build, blockDevices), hooks, signal);
+    await virt.spawn(spawnSpec(instance, image, this.#services, blockDevices), hooks, signal);
   }
 
   /** The instance is this host's. Safe to repeat. */

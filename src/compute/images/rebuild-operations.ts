@@ -134,7 +134,7 @@ export class RebuildOperations {
   }
 
   async #makeAnew(context: RequestContext, instance: Instance, wish: Wish, signal: AbortSignal): Promise<void> {
-    const { virt, conductor, config } = this.#services;
+    const { virt, conductor } = this.#services;
     const { networks, plugger, volumes } = this.#tools;
     const { rebuildBlockDeviceMapping: mapping, rebuildSpawning: spawning } = TASK_STATES;
     const { image, adminPassword, blockDevices } = wish;
@@ -155,7 +155,7 @@ export class RebuildOperations {
         guest: (limit: AbortSignal) =>
           guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       };
-      await virt.spawn(spawnSpec(instance, image, config.build, blockDevices), hooks, signal);
+      await virt.spawn(spawnSpec(instance, image, this.#services, blockDevices), hooks, signal);
     } catch (error) {
       await plugger.unplug(vifs);
       throw asImageError(error, image.id);

@@ -4,17 +4,18 @@ import type { GuestSpec, SpawnFlavor, SpawnImage, SpawnSpec } from '#drivers/vir
 import { instanceName } from './instance-name.ts';
 import type { BlockDevice } from '../volumes/block-devices.ts';
 import { ephemeralSizes } from '../volumes/ephemerals.ts';
+import type { ComputeServices } from '../types.ts';
 
-type Naming = { readonly instanceNameTemplate: string };
+type Services = Pick<ComputeServices, 'tracker'> & { readonly config: Pick<ComputeServices['config'], 'build'> };
 
 /** `blockDevices`: by which its ephemeral disks are divided; absent: it has none, whatever its flavor. */
 export function spawnSpec(
   instance: NovaObject<'Instance'>,
   image: SpawnImage,
-  naming: Naming,
+  services: Services,
   blockDevices?: readonly BlockDevice[],
 ): SpawnSpec {
-  const { imageId: _id, flavor, ...guest } = guestSpec(instance, instance.get('flavor'), naming);
+  const { imageId: _id, flavor, ...guest } = guestSpec(instance, instance.get('flavor'), services);
   const ephemeralsGib = blockDevices ? ephemeralSizes(instance.get('flavor'), blockDevices) : [];
   return { ...guest, flavor: { ...flavor, ephemeralsGib }, image };
 }
@@ -23,9 +24,9 @@ export function spawnSpec(
 export function guestSpec(
   instance: NovaObject<'Instance'>,
   flavor: NovaObject<'Flavor'>,
-  { instanceNameTemplate }: Naming,
+  { config, tracker }: Services,
 ): GuestSpec {
-  const name = instanceName(instance, instanceNameTemplate);
+  const name = instanceName(instance, config.build.instanceNameTemplate);
   return {
     uuid: instance.get('uuid'),
     name,
@@ -33,7 +34,7 @@ export function guestSpec(
     hostname: instance.find('hostname') ?? name,
     projectId: instance.find('project_id') ?? '',
     userId: instance.find('user_id') ?? '',
-    flavor: spawnFlavor(flavor),
+    flavor: { ...spawnFlavor(flavor), cpuIds: tracker.cpusFor(instance.get('uuid'), flavor.get('vcpus')) },
     imageId: instance.find('image_ref') ?? '',
   };
 }
@@ -41,6 +42,7 @@ export function guestSpec(
 export function spawnFlavor(flavor: NovaObject<'Flavor'>, ephemeralsGib: readonly number[] = []): SpawnFlavor {
   return {
     vcpus: flavor.get('vcpus'),
+    cpuIds: null,
     memoryMib: flavor.get('memory_mb'),
     rootGib: flavor.get('root_gb'),
     ephemeralsGib,

@@ -80,7 +80,7 @@ export class UnshelveOperations {
     };
     try {
       const devices = await blockDevicesOf({ conductor, context }, instance.get('uuid'));
-      await virt.spawn(spawnSpec(instance, image, config.build, devices), hooks, signal);
+      await virt.spawn(spawnSpec(instance, image, this.#services, devices), hooks, signal);
     } catch (error) {
       await plugger.unplug(cachedVifs(instance));
       throw asImageError(error, image.id);

@@ -75,7 +75,7 @@ export class RescueOperations {
     { image, vifs, password }: RescueWish & { readonly image: SpawnImage; readonly vifs: readonly Vif[] },
     signal: AbortSignal,
   ): Promise<void> {
-    const { virt, config, log } = this.#services;
+    const { virt, log } = this.#services;
     const { plugger } = this.#tools;
     // Whether there is a config drive is the instance's affair.
     const told = { image: { properties: {} }, files: [], adminPassword: password, blockDevices: null };
@@ -84,7 +84,7 @@ export class RescueOperations {
       guest: (limit: AbortSignal) =>
         guestData({ services: this.#services, context, signal: limit }, instance, told, vifs),
     };
-    await virt.rescue(spawnSpec(instance, image, config.build), hooks, signal);
+    await virt.rescue(spawnSpec(instance, image, this.#services), hooks, signal);
     if (password === null || password === '') return;
     const user = image.properties['os_admin_user'] ?? 'root';
     const uuid = instance.get('uuid');

@@ -188,7 +188,8 @@ export class EndResize {
     await this.#tools.networks.bindHere(context, instance, signal);
     const vifs = await this.#tools.networks.refresh(context, instance, { signal });
     const disks = await readEphemeralSizes({ conductor, context }, uuid, flavor);
-    await virt.resize(uuid, spawnFlavor(flavor, disks), signal);
+    const cpuIds = tracker.cpusFor(uuid, flavor.get('vcpus'));
+    await virt.resize(uuid, { ...spawnFlavor(flavor, disks), cpuIds }, signal);
     if (!wasOff) await this.#power.powerOn(context, instance, vifs, signal);
     else if (isBetweenHosts({ migration })) await this.#tools.volumes.present(context, instance, signal);
     await dropClaim(this.#services, context, instance);

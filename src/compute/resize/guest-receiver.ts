@@ -50,11 +50,11 @@ export class GuestReceiver {
   }
 
   async #fetch(instance: Instance, ticket: unknown, signal: AbortSignal): Promise<string> {
-    const { config, virt, log } = this.#services;
+    const { virt, log } = this.#services;
     const flavor = instance.find('new_flavor') ?? instance.get('flavor');
     const uuid = instance.get('uuid');
     const since = performance.now();
-    await virt.moves.receive(guestSpec(instance, flavor, config.build), ticket, signal);
+    await virt.moves.receive(guestSpec(instance, flavor, this.#services), ticket, signal);
     log.info('instance arrived from another host', { instance: uuid, ms: Math.round(performance.now() - since) });
     return RECEIVED;
   }

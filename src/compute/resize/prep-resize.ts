@@ -15,6 +15,7 @@ import type { ComputeServices } from '../types.ts';
 import { findNode } from '../records.ts';
 import { castStep } from './cast-step.ts';
 import { dropClaim, type Move, orError, Refusal, takeBackAllocation } from './failing.ts';
+import { wantsPins } from '../resources/pinning.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
 
@@ -63,6 +64,9 @@ export class PrepResize {
       throw new Refusal(novaException('UnableToMigrateToSelf', params));
     }
     refuseSmallerDisk(instance, flavor);
+    if (wantsPins(instance, flavor) || wantsPins(instance, instance.get('flavor'))) {
+      throw new Refusal(novaException('ResizeError', { reason: 'Servers with dedicated CPUs cannot be moved.' }));
+    }
     const complaint = flavorComplaint(flavor, virt);
     if (complaint) throw new Refusal(novaException('ResizeError', { reason: complaint.message }));
     const metadata = { ...instance.get('system_metadata'), old_vm_state: instance.get('vm_state') };

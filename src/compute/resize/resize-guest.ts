@@ -206,12 +206,13 @@ export class ResizeGuest {
     { flavor, isMove }: { readonly flavor: NovaObject<'Flavor'>; readonly isMove: boolean },
     signal: AbortSignal,
   ): Promise<void> {
-    const { virt, conductor } = this.#services;
+    const { virt, conductor, tracker } = this.#services;
     const uuid = instance.get('uuid');
     try {
       if (isMove) await virt.moves.adopt(uuid, signal);
       const disks = await readEphemeralSizes({ conductor, context }, uuid, flavor);
-      await virt.resize(uuid, spawnFlavor(flavor, disks), signal);
+      const cpuIds = tracker.cpusFor(uuid, flavor.get('vcpus'));
+      await virt.resize(uuid, { ...spawnFlavor(flavor, disks), cpuIds }, signal);
     } catch (cause) {
       if (!isMove) throw cause;
       throw novaException('MigrationError', { reason: 'the copied instance could not be set up' }, { cause });

@@ -8,6 +8,8 @@ import type { Conductor } from '#src/nova/types.ts';
 import type { HostFacts } from '#drivers/virt/driver.ts';
 import type { ResourcesConfig } from '../config/config.ts';
 import type { HostUsage } from './usage.ts';
+import { sharedCpus } from './cpu-sets.ts';
+import { numaTopology } from './numa-topology.ts';
 
 export type ComputeNode = NovaObject<'ComputeNode'>;
 
@@ -23,6 +25,8 @@ export interface NodeContents {
   readonly usage: HostUsage;
   readonly serviceId: number | undefined;
   readonly hypervisorType: string;
+  /** Processors that are some guest's alone. */
+  readonly pinnedCpus: ReadonlySet<number>;
 }
 
 /** Undefined when there is none; a deleted one is found too, and comes back to life. */
@@ -67,7 +71,7 @@ export async function createComputeNode(
 /** Every field that the compute sets, from the driver's facts and the tracker's sums. */
 export function nodeFields(
   { host, hostIp }: NodeIdentity,
-  { facts, usage, serviceId, hypervisorType }: NodeContents,
+  { facts, usage, serviceId, hypervisorType, pinnedCpus }: NodeContents,
   config: ResourcesConfig,
 ): Partial<ObjectFields['ComputeNode']> {
   return {
@@ -78,13 +82,13 @@ export function nodeFields(
     hypervisor_type: hypervisorType,
     hypervisor_version: facts.hypervisorVersion,
     cpu_info: facts.cpuInfo,
-    vcpus: facts.vcpus,
+    vcpus: offeredCpus(facts, config),
     memory_mb: facts.memoryMib,
     local_gb: facts.diskGib,
     supported_hv_specs: [
       unchanged(createObject('HVSpec', { arch: facts.architecture, hv_type: hypervisorType, vm_mode: 'exe' })),
     ],
-    numa_topology: null,
+    numa_topology: numaTopology(facts, config.cpuSets, pinnedCpus),
     metrics: '[]',
     pci_device_pools: unchanged(createObject('PciDevicePoolList', { objects: [] })),
     cpu_allocation_ratio: config.cpuAllocationRatio ?? config.initialCpuAllocationRatio,
@@ -92,6 +96,11 @@ export function nodeFields(
     disk_allocation_ratio: config.diskAllocationRatio ?? config.initialDiskAllocationRatio,
     ...usageFields(facts, usage),
   };
+}
+
+function offeredCpus(facts: HostFacts, { cpuSets }: ResourcesConfig): number {
+  if (cpuSets.dedicated === null && cpuSets.shared === null) return facts.vcpus;
+  return sharedCpus(cpuSets, facts).length + (cpuSets.dedicated ?? []).length;
 }
 
 /** So that an equal object in the record does not look different. */

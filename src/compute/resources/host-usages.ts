@@ -16,8 +16,9 @@ export interface HostUsages {
   readonly migrationUuids: ReadonlySet<string>;
 }
 
-export async function readHostUsages(asking: Asking, place: Place): Promise<HostUsages> {
-  const instances = await instancesOfNode(asking, place, ['flavor']);
+/** `more`: attributes of instances beside the flavor. */
+export async function readHostUsages(asking: Asking, place: Place, more: readonly string[] = []): Promise<HostUsages> {
+  const instances = await instancesOfNode(asking, place, ['flavor', ...more]);
   const usages = new Map<string, InstanceUsage>();
   const byUuid = new Map(instances.map((instance) => [instance.get('uuid'), instance]));
   for (const instance of instances) {

@@ -2,6 +2,7 @@
 import type { Inventory } from '#src/openstack/types.ts';
 import type { HostFacts } from '#drivers/virt/driver.ts';
 import type { ResourcesConfig } from '../config/config.ts';
+import { sharedCpus } from './cpu-sets.ts';
 
 export type Inventories = Readonly<Record<string, Inventory>>;
 
@@ -17,11 +18,16 @@ interface Amount {
 export function wantedInventories(facts: HostFacts, config: ResourcesConfig, present: Inventories): Inventories {
   const amounts: Readonly<Record<string, Amount>> = {
     VCPU: {
-      total: facts.vcpus,
+      total:
+        config.cpuSets.dedicated === null && config.cpuSets.shared === null
+          ? facts.vcpus
+          : sharedCpus(config.cpuSets, facts).length,
       reserved: config.reservedHostCpus,
       fixedRatio: config.cpuAllocationRatio,
       initialRatio: config.initialCpuAllocationRatio,
     },
+    // one guest each
+    PCPU: { total: config.cpuSets.dedicated?.length ?? 0, reserved: 0, fixedRatio: 1, initialRatio: 1 },
     MEMORY_MB: {
       total: facts.memoryMib,
       reserved: config.reservedHostMemoryMib,

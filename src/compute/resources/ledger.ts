@@ -24,6 +24,11 @@ export class UsageLedger {
     return (this.#entries.get(uuid)?.usage ?? null) !== null;
   }
 
+  /** Undefined when it takes nothing. */
+  get(uuid: string): InstanceUsage | undefined {
+    return this.#entries.get(uuid)?.usage ?? undefined;
+  }
+
   /** To be called before the database is read. */
   beginReading(): number {
     return this.#clock;

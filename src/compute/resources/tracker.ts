@@ -9,7 +9,7 @@ import type { Conductor } from '#src/nova/types.ts';
 import type { Placement } from '#src/openstack/types.ts';
 import type { HostFacts, VirtDriver } from '#drivers/virt/driver.ts';
 import type { ResourcesConfig } from '../config/config.ts';
-import { type Asking, findService, type Instance } from '../records.ts';
+import { type Asking, findInstance, findService, type Instance } from '../records.ts';
 import type { Claim, ResourceTracker } from '../types.ts';
 import {
   assignFields,
@@ -29,6 +29,8 @@ import { ProviderReport } from './provider-report.ts';
 import { wantedTraits } from './traits.ts';
 import { migrationContext } from './migration-context.ts';
 import { flavorUsage, hostUsage, moveKey, usageOf } from './usage.ts';
+import { checkCpuSets, shareOf } from './cpu-sets.ts';
+import { pin, unpin, wantsPins } from './pinning.ts';
 
 export interface TrackerOptions {
   readonly config: ResourcesConfig;
@@ -50,6 +52,8 @@ export class HostResourceTracker implements ResourceTracker {
   readonly #save: Coalesced;
   #node: ComputeNode | undefined;
   #facts: HostFacts | undefined;
+  /** Chosen for claims that Nova does not know of yet: a reading of its records would lose them. */
+  readonly #claiming = new Map<string, readonly number[]>();
   #failedBuilds = 0;
   #isDisabled = false;
   #serviceId: number | undefined;
@@ -75,19 +79,32 @@ export class HostResourceTracker implements ResourceTracker {
   async instanceClaim(context: RequestContext, instance: Instance): Promise<Claim> {
     const { host } = this.#options.identity;
     this.#present();
+    await this.#loadTopology(context, instance);
     instance.set('host', host).set('launched_on', host).set('node', this.nodeName);
     instance.set('compute_id', this.computeNodeId);
     const uuid = instance.get('uuid');
-    this.#ledger.set(uuid, usageOf(instance));
+    // together: nobody else's claim comes between
+    pin(instance, this.#freeCpus(), this.#knownFacts());
+    const usage = usageOf(instance);
+    this.#claiming.set(uuid, usage?.pins ?? []);
+    this.#ledger.set(uuid, usage);
     try {
       // side by side: neither needs the other, and each is a round trip to the conductor
       await Promise.all([this.#options.conductor.save(context, instance), this.#saveSoon()]);
+      this.#ledger.set(uuid, usage);
     } catch (error) {
       this.#ledger.set(uuid, undefined);
       await this.#saveSoon();
       throw error;
+    } finally {
+      this.#claiming.delete(uuid);
     }
     return { abort: () => this.#abortClaim(context, instance) };
+  }
+
+  cpusFor(uuid: string, vcpus: number): readonly number[] | null {
+    const pins = this.#ledger.get(uuid)?.pins ?? [];
+    return pins.length > 0 ? pins : shareOf(this.#options.config.cpuSets, uuid, vcpus);
   }
 
   async resizeClaim(
@@ -121,7 +138,8 @@ export class HostResourceTracker implements ResourceTracker {
 
   async updateUsage(_context: RequestContext, instance: Instance): Promise<void> {
     const isOurs = instance.get('host') === this.#options.identity.host && instance.get('node') === this.nodeName;
-    const usage = isOurs ? usageOf(instance) : undefined;
+    const pins = this.#ledger.get(instance.get('uuid'))?.pins;
+    const usage = isOurs ? usageOf(instance, pins) : undefined;
     this.#ledger.set(instance.get('uuid'), usage);
     if (!usage) this.#ledger.set(moveKey(instance.get('uuid')), undefined);
     await this.#saveSoon();
@@ -158,8 +176,13 @@ export class HostResourceTracker implements ResourceTracker {
     const asking = { conductor, context };
     this.#facts = await virt.hostFacts(signal);
     this.#checkName(this.#facts);
+    checkCpuSets(this.#options.config.cpuSets, this.#facts);
     const begunAt = this.#ledger.beginReading();
-    const { usages, migrationUuids } = await readHostUsages(asking, { host: identity.host, node: this.nodeName });
+    const { usages, migrationUuids } = await readHostUsages(
+      asking,
+      { host: identity.host, node: this.nodeName },
+      this.#options.config.cpuSets.dedicated === null ? [] : ['numa_topology'],
+    );
     this.#ledger.replace(usages, begunAt);
     this.#node ??= await this.#findOrCreate(context);
     this.#isDisabled = (await findService(asking, identity.host))?.get('disabled') ?? false;
@@ -209,9 +232,32 @@ export class HostResourceTracker implements ResourceTracker {
     const usage = hostUsage(this.#ledger.usages(), config, this.#failedBuilds);
     const hypervisorType = virt.info.hypervisorType;
     return {
-      ...nodeFields(identity, { facts, usage, serviceId: this.#serviceId, hypervisorType }, config),
+      ...nodeFields(
+        identity,
+        { facts, usage, serviceId: this.#serviceId, hypervisorType, pinnedCpus: this.#pinnedCpus() },
+        config,
+      ),
       ...usageFields(facts, usage),
     };
+  }
+
+  /** Messages of an unshelving have none. */
+  async #loadTopology(context: RequestContext, instance: Instance): Promise<void> {
+    const flavor = instance.find('flavor');
+    if (instance.has('numa_topology') || !flavor || !wantsPins(instance, flavor)) return;
+    const asking = { conductor: this.#options.conductor, context: context.elevated() };
+    const found = await findInstance(asking, instance.get('uuid'), ['numa_topology']);
+    instance.load('numa_topology', found?.find('numa_topology') ?? null);
+  }
+
+  #pinnedCpus(): ReadonlySet<number> {
+    const counted = this.#ledger.usages().flatMap(({ pins = [] }) => pins);
+    return new Set([...counted, ...[...this.#claiming.values()].flat()]);
+  }
+
+  #freeCpus(): readonly number[] {
+    const pinned = this.#pinnedCpus();
+    return (this.#options.config.cpuSets.dedicated ?? []).filter((id) => !pinned.has(id));
   }
 
   async #reportProvider(signal?: AbortSignal): Promise<void> {
@@ -234,6 +280,7 @@ export class HostResourceTracker implements ResourceTracker {
 
   async #abortClaim(context: RequestContext, instance: Instance): Promise<void> {
     this.#ledger.set(instance.get('uuid'), undefined);
+    unpin(instance);
     instance.set('host', null).set('node', null).set('compute_id', null);
     await this.#options.conductor.save(context, instance);
     await this.#saveSoon();

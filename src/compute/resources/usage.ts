@@ -2,12 +2,15 @@
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import type { ResourcesConfig } from '../config/config.ts';
+import { pinsOf } from './pinning.ts';
 
 /** The share of one instance. */
 export interface InstanceUsage {
   readonly memoryMib: number;
   readonly vcpus: number;
   readonly diskGib: number;
+  /** Processors of the host that are its alone. */
+  readonly pins?: readonly number[];
   /** Absent for the room kept for an instance that is on its way to or from another host. */
   readonly state?: {
     readonly vm: string;
@@ -26,14 +29,18 @@ export interface HostUsage {
   readonly stats: Readonly<Record<string, string>>;
 }
 
-/** Undefined: the instance takes nothing (any more). */
-export function usageOf(instance: NovaObject<'Instance'>): InstanceUsage | undefined {
+/** Undefined: the instance takes nothing (any more). `knownPins`: of one whose topology is not at hand. */
+export function usageOf(
+  instance: NovaObject<'Instance'>,
+  knownPins: readonly number[] = [],
+): InstanceUsage | undefined {
   const vm = instance.get('vm_state') ?? '';
   const task = instance.get('task_state');
   if (vm === VM_STATES.deleted) return undefined;
   if (vm === VM_STATES.shelvedOffloaded && task !== TASK_STATES.spawning) return undefined;
   return {
     ...sizesOf(instance),
+    pins: instance.has('numa_topology') ? pinsOf(instance) : knownPins,
     state: {
       vm,
       task,

@@ -80,7 +80,7 @@ async function bringUp(harness: ComputeHarness, { args }: Received): Promise<voi
       hostname: data.hostname,
       projectId: data.project_id,
       userId: data.user_id,
-      flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
+      flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
       image: {
         id: 'i',
         cacheKey: 'i',

@@ -106,7 +106,7 @@ describe('a hundred simulated hosts in one process', () => {
 });
 
 function specOf(row: Json): SpawnSpec {
-  const flavor = { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} };
+  const flavor = { vcpus: 1, memoryMib: 64, rootGib: 1, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} };
   const image = { id: 'i', cacheKey: 'i', name: 'i', diskFormat: 'raw', containerFormat: 'bare', sizeBytes: null };
   return {
     uuid: row['uuid'],

@@ -72,7 +72,7 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
         hostname: 'web-1',
         projectId: 'project',
         userId: 'user',
-        flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
+        flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
         image,
       };
     };
@@ -403,7 +403,15 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
 
       await expect(under.driver.powerOn(uuid, [], signal())).rejects.toMatchObject(absent);
       await expect(under.driver.powerOff(uuid, { graceSeconds: 0 }, signal())).rejects.toMatchObject(absent);
-      const flavor = { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} };
+      const flavor = {
+        vcpus: 1,
+        memoryMib: 64,
+        rootGib: 1,
+        cpuIds: null,
+        ephemeralsGib: [],
+        swapMib: 0,
+        extraSpecs: {},
+      };
       await expect(under.driver.resize(uuid, flavor, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.softReboot(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.pause(uuid, signal())).rejects.toMatchObject(absent);

@@ -46,7 +46,7 @@ function suite(name: EngineName): void {
       hostname: 'disk-1',
       projectId: 'project',
       userId: 'user',
-      flavor: { vcpus: 1, memoryMib: 512, rootGib: 2, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
+      flavor: { vcpus: 1, memoryMib: 512, rootGib: 2, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
       image: {
         id: randomUUID(),
         cacheKey: randomUUID(),

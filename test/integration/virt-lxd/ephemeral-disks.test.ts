@@ -34,7 +34,7 @@ function suite(name: EngineName): void {
       hostname: 'disks',
       projectId: 'project',
       userId: 'user',
-      flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralsGib, swapMib: 0, extraSpecs: {} },
+      flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, cpuIds: null, ephemeralsGib, swapMib: 0, extraSpecs: {} },
       image: {
         id: 'image',
         cacheKey: 'image',

@@ -73,7 +73,7 @@ function images(name: EngineName): void {
         hostname: 'image-1',
         projectId: 'project',
         userId: 'user',
-        flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
+        flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
         image: {
           id: randomUUID(),
           cacheKey: randomUUID(),

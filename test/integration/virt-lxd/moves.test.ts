@@ -92,7 +92,15 @@ for (const [from, to, commands] of [
           hostname: 'web',
           projectId: 'project',
           userId: 'user',
-          flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralsGib: [1], swapMib: 0, extraSpecs: {} },
+          flavor: {
+            vcpus: 1,
+            memoryMib: 128,
+            rootGib: 1,
+            cpuIds: null,
+            ephemeralsGib: [1],
+            swapMib: 0,
+            extraSpecs: {},
+          },
           image: {
             id: 'glance-id',
             cacheKey: 'root',

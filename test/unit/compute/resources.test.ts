@@ -87,7 +87,7 @@ describe('usage', () => {
   it('counts flavor, reserved amounts and states, and truncates swap to GiB', () => {
     const config = testConfig('reserved_host_memory_mb = 100\nreserved_host_disk_mb = 2048').resources;
     const usages = [instance('a', { task_state: 'image_snapshot' }), instance('b', { vm_state: 'active' })]
-      .map(usageOf)
+      .map((one) => usageOf(one))
       .filter((usage) => usage !== undefined);
 
     const usage = hostUsage(usages, config, 3);

@@ -60,6 +60,7 @@ function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
       vcpus: 2,
       memoryMib: 512,
       rootGib: 10,
+      cpuIds: null,
       ephemeralsGib: [],
       swapMib: 0,
       extraSpecs: {},

@@ -48,7 +48,7 @@ function specOf(ephemeralsGib: readonly number[]): SpawnSpec {
     hostname: 'web',
     projectId: 'project',
     userId: 'user',
-    flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib, swapMib: 0, extraSpecs: {} },
+    flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, cpuIds: null, ephemeralsGib, swapMib: 0, extraSpecs: {} },
     image: { ...image, properties: {}, open: async () => Readable.from([ROOT]) },
   };
 }

@@ -12,6 +12,7 @@ const flavorOf = (extraSpecs: Readonly<Record<string, string>>, vcpus = 2) => ({
   vcpus,
   memoryMib: 512,
   rootGib: 10,
+  cpuIds: null,
   ephemeralsGib: [],
   swapMib: 0,
   extraSpecs,
@@ -97,6 +98,12 @@ describe('the root disk', () => {
   ])('with %j is refused', (specs, complaint) => {
     expect(() => settings(specs)).toThrow(complaint);
   });
+});
+
+it('keeps a guest to processors of its own', () => {
+  const flavor = { ...flavorOf({}), cpuIds: [2, 5] };
+
+  expect(withFlavor({ 'limits.cpu': '2' }, flavor, STRICT)).toMatchObject({ 'limits.cpu': '2-2,5-5' });
 });
 
 it('leaves what it does not know to others', () => {

@@ -38,7 +38,7 @@ function specOf(): SpawnSpec {
     hostname: 'web-1',
     projectId: 'project-id',
     userId: 'user-id',
-    flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
+    flavor: { vcpus: 1, memoryMib: 64, rootGib: 1, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
     image: {
       id: 'glance-id',
       cacheKey: 'sha512:abc',
