@@ -54,8 +54,16 @@ export class Dnsmasq {
     const running = this.#find(network.name);
     if (wanted && running && isSame(running.argv, wanted) && (await this.#read(files.raw)) === raw) return;
     await this.stop(network.name, signal);
+    await this.#forget(files, wanted ?? []);
     await host.writeFile(files.raw, raw, { mode: 0o644 });
     if (wanted) await this.#start(wanted, signal);
+  }
+
+  /** What nobody writes any more: leases where nothing is given out, the note of a server that is none. */
+  async #forget({ leases, pid }: DnsmasqFiles, wanted: readonly string[]): Promise<void> {
+    const { host } = this.#context;
+    if (!wanted.some((word) => word.startsWith('--dhcp-leasefile='))) await host.removeTree(leases);
+    if (wanted.length === 0) await host.removeTree(pid);
   }
 
   /** It goes into the background when it serves. */

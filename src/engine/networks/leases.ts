@@ -52,7 +52,8 @@ function nicsOf(database: EngineDatabase, { network, project }: LeaseQuery): rea
       Object.entries(expandedDevices)
         .filter(([, device]) => usesNetwork(device, network.name))
         .map(([device, config]) => {
-          const hwaddr = config['hwaddr'] ?? local[`volatile.${device}.hwaddr`] ?? '';
+          const { hwaddr: said = '' } = config;
+          const hwaddr = said === '' ? (local[`volatile.${device}.hwaddr`] ?? '') : said;
           return { instance: name, config, hwaddr: hwaddr.toLowerCase() };
         }),
     );

@@ -185,7 +185,8 @@ export class NicNetworks implements NetworkAccess {
       const network = options['type'] === 'nic' ? this.#networkOf(project, options) : undefined;
       if (!network) return [];
       const address = (key: string): string => (options[key] === 'none' ? '' : (options[key] ?? ''));
-      const hwaddr = (options['hwaddr'] ?? config[`volatile.${device}.hwaddr`] ?? '').toLowerCase();
+      const { hwaddr: said = '' } = options; // empty: none is said
+      const hwaddr = (said === '' ? (config[`volatile.${device}.hwaddr`] ?? '') : said).toLowerCase();
       const { vlan = '' } = options;
       const addresses = { ipv4: address('ipv4.address'), ipv6: address('ipv6.address') };
       const chooses = ([4, 6] as const).filter((family) => {
@@ -227,7 +228,9 @@ export class NicNetworks implements NetworkAccess {
     // One after the other: each makes the files what is known when its turn comes.
     await this.#context.locks.run(`dhcp-hosts/${network.name}`, async () => {
       const named = ['', 'managed'].includes(network.config['dns.mode'] ?? '');
-      const files = this.#entries.files(network.name, prefix).flatMap(([file, entry]) => {
+      const isServed = allocates(network.config, 4) || allocates(network.config, 6);
+      const known = isServed ? this.#entries.files(network.name, prefix) : [];
+      const files = known.flatMap(([file, entry]) => {
         const line = entryLine(entry, named);
         return line === undefined ? [] : [[file, line] as const];
       });

@@ -162,8 +162,12 @@ describeWith({ root: true, commands }, 'instances on managed networks', () => {
     await addressOf('lease');
     expect(file()).toContain(device.hwaddr);
     await daemon.operate('PUT', '/1.0/instances/lease/state', { action: 'stop', force: true });
-    await daemon.operate('DELETE', '/1.0/instances/lease');
+    // An empty one is none: the card has one of its own.
+    const empty = { devices: { eth0: { ...device, hwaddr: '' } } };
+    expect((await daemon.call('PATCH', '/1.0/instances/lease', empty)).error).toBe('');
+    expect(hostLine('lease.eth0')).toBe(`${await hwaddrOf()},lease`);
     await gone(device.hwaddr);
+    await daemon.operate('DELETE', '/1.0/instances/lease');
   });
 
   it('are given an address where a filter needs one, and keep it while the daemon is away', async () => {
