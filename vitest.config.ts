@@ -1,7 +1,11 @@
 import { defineConfig } from 'vitest/config';
+import { timeFactor } from './test/time-factor.ts';
 
 /** Unit and contract tests run side by side; integration tests use real tools, one file at a time. */
 const common = { pool: 'forks', testTimeout: 10_000 } as const;
+
+/** Of machines that are slow: LIGHTERVISOR_TIME_FACTOR. */
+const factor = timeFactor();
 
 /** Half the time of these tests was loading the same modules in a process per file. What they share, `clean-worker` watches. */
 const shared = { ...common, isolate: false, maxWorkers: '100%', setupFiles: ['test/clean-worker.ts'] } as const;
@@ -20,8 +24,8 @@ export default defineConfig({
           include: ['test/integration/**/*.test.ts'],
           globalSetup: ['test/integration/zfs-fuse.ts'],
           fileParallelism: false,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: 120_000 * factor,
+          hookTimeout: 120_000 * factor,
         },
       },
       {

@@ -16,6 +16,7 @@ const tasks = {
   integration: 'scripts/integration.ts',
   faults: 'scripts/faults.ts',
   'cloud-init': 'scripts/cloud-init.ts',
+  kernel: 'scripts/kernel.ts',
   fix: 'scripts/fix.ts',
   generate: 'scripts/generate.ts',
   bench: 'test/bench/bench.ts',

@@ -24,6 +24,14 @@ interface Report {
   readonly numTodoTests: number;
 }
 
+/** Of a run that wrote its report to `file` and ended with `code`. */
+export function countsOf(file: string, code: number): Counts {
+  if (!existsSync(file)) return { ...NONE, failed: 1 };
+  const report = JSON.parse(readFileSync(file, 'utf8')) as Report;
+  const failed = Math.max(report.numFailedTests, code === 0 ? 0 : 1);
+  return { passed: report.numPassedTests, failed, skipped: report.numPendingTests + report.numTodoTests };
+}
+
 /** A run that ends badly without a failed test (a suite that could not start, a crash) counts as one failure. */
 export async function runVitest(
   projects: readonly string[],
@@ -46,10 +54,7 @@ export async function runVitest(
       ],
       env,
     });
-    if (!existsSync(file)) return { ...NONE, failed: 1 };
-    const report = JSON.parse(readFileSync(file, 'utf8')) as Report;
-    const failed = Math.max(report.numFailedTests, code === 0 ? 0 : 1);
-    return { passed: report.numPassedTests, failed, skipped: report.numPendingTests + report.numTodoTests };
+    return countsOf(file, code);
   } finally {
     rmSync(scratch, { recursive: true });
   }

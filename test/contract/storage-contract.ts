@@ -5,6 +5,7 @@ import { kindOf } from '#src/lib/errors.ts';
 import type { Host } from '#src/host/host.ts';
 import type { IdMapRange } from '#src/host/id-map.ts';
 import type { StorageDriver, Unpack } from '#drivers/storage/driver.ts';
+import { timeFactor } from '#test/time-factor.ts';
 
 export interface TestPool extends AsyncDisposable {
   readonly host: Host;
@@ -20,7 +21,7 @@ export const FINGERPRINT = 'f'.repeat(64);
 export const OTHER_FINGERPRINT = 'e'.repeat(64);
 export const MAP: IdMapRange = { uidBase: 100_000, gidBase: 100_000, size: 65_536 };
 
-export const signal = (): AbortSignal => AbortSignal.timeout(100_000);
+export const signal = (): AbortSignal => AbortSignal.timeout(100_000 * timeFactor());
 
 /** A small image, made through the port so that it works on the fake machine as well. */
 export function smallImage(host: Host): Unpack {

@@ -1,5 +1,6 @@
 // Guards of the integration tests: being root with the tools installed is not consent.
-import { accessSync, constants } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe, it } from 'vitest';
 
@@ -7,11 +8,28 @@ export interface Needs {
   readonly root?: boolean;
   /** Programs that must be in PATH. */
   readonly commands?: readonly string[];
+  /** Programs that a machine may be without: then these are skipped, wherever they are wanted. */
+  readonly extras?: readonly string[];
+  /** The same of the kernel; with REQUIRE_KERNEL=1, on a machine whose kernel was chosen for the tests, it is a failure. */
+  readonly deviceMapper?: boolean;
 }
 
-function missing({ root = false, commands = [] }: Needs): string[] {
-  const lacks = commands.filter((command) => !isInPath(command));
-  return root && process.getuid?.() !== 0 ? ['root', ...lacks] : lacks;
+const isSet = (name: string): boolean => process.env[name] === '1';
+
+function hasDeviceMapper(): boolean {
+  spawnSync('modprobe', ['dm_thin_pool'], { stdio: 'ignore' });
+  return readFileSync('/proc/misc', 'utf8').includes('device-mapper');
+}
+
+/** What it can do without is only told. */
+function missing({ root = false, commands = [], extras = [], deviceMapper = false }: Needs) {
+  const kernel = deviceMapper && !hasDeviceMapper() ? ['device mapper in the kernel'] : [];
+  const [needed, optional] = isSet('REQUIRE_KERNEL') ? [kernel, []] : [[], kernel];
+  const isAbsent = (command: string): boolean => !isInPath(command);
+  return {
+    needed: [...(root && process.getuid?.() !== 0 ? ['root'] : []), ...needed, ...commands.filter(isAbsent)],
+    optional: [...optional, ...extras.filter(isAbsent)],
+  };
 }
 
 function isInPath(command: string): boolean {
@@ -27,15 +45,17 @@ function isInPath(command: string): boolean {
 
 /** Runs only with INTEGRATION=1 and everything there; with REQUIRE_INTEGRATION=1 what is missing is a failure. */
 export function describeWith(needs: Needs, name: string, suite: () => void): void {
-  const lacks = missing(needs);
-  const wanted = process.env['INTEGRATION'] === '1';
-  if (wanted && lacks.length > 0 && process.env['REQUIRE_INTEGRATION'] === '1') {
+  if (!isSet('INTEGRATION')) return void describe.skip(name, suite);
+  const { needed, optional } = missing(needs);
+  if (optional.length === 0 && needed.length > 0 && isSet('REQUIRE_INTEGRATION')) {
     describe(name, () => {
       it('has what it needs', () => {
-        throw new Error(`missing: ${lacks.join(', ')}`);
+        throw new Error(`missing: ${needed.join(', ')}`);
       });
     });
     return;
   }
-  describe.skipIf(!wanted || lacks.length > 0)(name, suite);
+  const lacks = [...needed, ...optional];
+  const why = lacks.length > 0 ? ` (without ${lacks.join(', ')})` : '';
+  describe.skipIf(lacks.length > 0)(`${name}${why}`, suite);
 }

@@ -1,5 +1,6 @@
 // Pools on the real machine: in a directory of their own, on a loop file system, or on zfs.
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { poll } from '#src/lib/wait.ts';
 import type { Host } from '#src/host/host.ts';
@@ -55,7 +56,7 @@ function realPool({ kind, folder, config = {}, host = new LinuxHost(), sourceIsP
     driver: create(),
     poolPath,
     restarted: create,
-    xattrs: !isZfs,
+    xattrs: !isZfs || existsSync('/sys/module/zfs'),
     async remains() {
       const mounts = await host.mounts.mountsUnder(poolPath);
       const files = [...(await host.list(poolPath)), ...(await host.list(disksPath))];

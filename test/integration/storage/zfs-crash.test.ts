@@ -10,27 +10,11 @@ import { storageDrivers } from '#drivers/storage/registry.ts';
 import type { StorageDriver } from '#drivers/storage/driver.ts';
 import { signal } from '#test/contract/storage-contract.ts';
 import { describeWith } from '#test/integration/support.ts';
+import { dying } from './dying-host.ts';
 
 const ZPOOL = `t${randomUUID().slice(0, 8)}`;
 const V = { kind: 'custom', name: 'v' } as const;
 const W = { kind: 'custom', name: 'w' } as const;
-
-/** Nothing happens any more from the first command on that matches. */
-function dying(host: LinuxHost, at: RegExp): { readonly host: Host; readonly died: Promise<void> } {
-  const { promise: died, resolve } = Promise.withResolvers<void>();
-  const forever = Promise.withResolvers<never>().promise;
-  const run: Host['run'] = (argv, options) => {
-    if (!at.test(argv.join(' '))) return host.run(argv, options);
-    resolve();
-    return forever;
-  };
-  const get = (target: LinuxHost, name: string | symbol): unknown => {
-    if (name === 'run') return run;
-    const value: unknown = Reflect.get(target, name);
-    return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-  };
-  return { host: new Proxy(host, { get }), died };
-}
 
 describeWith({ root: true, commands: ['zpool', 'zfs'] }, 'zfs and a daemon that is killed', () => {
   const host = new LinuxHost();

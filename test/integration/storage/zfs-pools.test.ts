@@ -8,6 +8,7 @@ import { storageDrivers } from '#drivers/storage/registry.ts';
 import type { StorageDriver } from '#drivers/storage/driver.ts';
 import { signal } from '#test/contract/storage-contract.ts';
 import { describeWith } from '#test/integration/support.ts';
+import { timeFactor } from '#test/time-factor.ts';
 
 const ZPOOL = `t${randomUUID().slice(0, 8)}`;
 
@@ -79,29 +80,33 @@ describeWith({ root: true, commands: ['zpool', 'zfs'] }, 'zfs pools on what is t
     await driver.deletePool(signal());
   });
 
-  it('grow with their file, also when they are used meanwhile', async () => {
-    const name = `${ZPOOL}g`;
-    const sized = (size: string): StorageDriver => on({ size, 'zfs.pool_name': name });
-    const total = async (): Promise<number> => (await sized('').poolUsage(signal())).totalBytes;
-    await sized('128MiB').createPool(signal());
-    try {
-      const before = await total();
+  it(
+    'grow with their file, also when they are used meanwhile',
+    async () => {
+      const name = `${ZPOOL}g`;
+      const sized = (size: string): StorageDriver => on({ size, 'zfs.pool_name': name });
+      const total = async (): Promise<number> => (await sized('').poolUsage(signal())).totalBytes;
+      await sized('128MiB').createPool(signal());
+      try {
+        const before = await total();
 
-      await sized('256MiB').changePool?.({ size: '128MiB' }, signal());
+        await sized('256MiB').changePool?.({ size: '128MiB' }, signal());
 
-      expect(await total()).toBeGreaterThan(before * 1.5);
-      expect(await sized('').recordedConfig?.(signal())).toMatchObject({ size: String(256 << 20) });
-      await expect(sized('200MiB').changePool?.({ size: '256MiB' }, signal())).rejects.toThrow('cannot be reduced');
-      const volume = { kind: 'custom', name: 'v', idMap: null } as const;
-      await sized('').createVolume(volume, signal());
-      await sized('').mountVolume(volume, null, signal());
-      await sized('384MiB').changePool?.({ size: '256MiB' }, signal());
-      await sized('').deleteVolume(volume, signal());
-      await host.run(['zpool', 'export', name]);
-      await sized('384MiB').openPool(signal());
-      expect(await total()).toBeGreaterThan(before * 2.3);
-    } finally {
-      await sized('').deletePool(signal());
-    }
-  }, 120_000);
+        expect(await total()).toBeGreaterThan(before * 1.5);
+        expect(await sized('').recordedConfig?.(signal())).toMatchObject({ size: String(256 << 20) });
+        await expect(sized('200MiB').changePool?.({ size: '256MiB' }, signal())).rejects.toThrow('cannot be reduced');
+        const volume = { kind: 'custom', name: 'v', idMap: null } as const;
+        await sized('').createVolume(volume, signal());
+        await sized('').mountVolume(volume, null, signal());
+        await sized('384MiB').changePool?.({ size: '256MiB' }, signal());
+        await sized('').deleteVolume(volume, signal());
+        await host.run(['zpool', 'export', name]);
+        await sized('384MiB').openPool(signal());
+        expect(await total()).toBeGreaterThan(before * 2.3);
+      } finally {
+        await sized('').deletePool(signal());
+      }
+    },
+    120_000 * timeFactor(),
+  );
 });

@@ -1,0 +1,20 @@
+// A machine on which a daemon is killed between two commands.
+import type { Host } from '#src/host/host.ts';
+import type { LinuxHost } from '#src/host/linux-host.ts';
+
+/** Nothing happens any more from the first command on that matches. */
+export function dying(host: LinuxHost, at: RegExp): { readonly host: Host; readonly died: Promise<void> } {
+  const { promise: died, resolve } = Promise.withResolvers<void>();
+  const forever = Promise.withResolvers<never>().promise;
+  const run: Host['run'] = (argv, options) => {
+    if (!at.test(argv.join(' '))) return host.run(argv, options);
+    resolve();
+    return forever;
+  };
+  const get = (target: LinuxHost, name: string | symbol): unknown => {
+    if (name === 'run') return run;
+    const value: unknown = Reflect.get(target, name);
+    return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+  };
+  return { host: new Proxy(host, { get }), died };
+}
