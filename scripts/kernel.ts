@@ -6,12 +6,12 @@ import { join, sep } from 'node:path';
 import { ROOT, runTool } from './tool.ts';
 import { closingLine, type Counts, countsOf, NONE } from './vitest-run.ts';
 
-const FILES = ['zfs', 'zfs-pools', 'zfs-crash', 'lvm', 'lvm-pools', 'lvm-crash'].map(
+const FILES = ['zfs', 'zfs-pools', 'zfs-crash', 'lvm', 'lvm-pools', 'lvm-crash', 'runtime'].map(
   (name) => `test/integration/storage/${name}.test.ts`,
 );
 /** An emulated machine is slow. */
 const DEFAULT_FACTOR = '4';
-const DEFAULT_LIMIT_SECONDS = '7200';
+const DEFAULT_LIMIT_SECONDS = '14400';
 
 const HELP = `LIGHTERVISOR_KERNEL_LAB is not set: the path of a program that runs a command on another kernel.
 It is called as

@@ -305,6 +305,8 @@ export interface StorageModule {
   readonly volumeKeys?: Readonly<Record<string, (value: string) => void>>;
   /** Keys that can be changed later, besides volume.* ones. */
   readonly changeableKeys?: readonly string[];
+  /** What this host lacks for pools of the driver, in words, with what to do about it; empty: nothing. Absent: it needs nothing. */
+  missing?(host: Host): Promise<readonly string[]>;
   /** AppError 'invalid' for what the configuration of a pool cannot be. */
   checkConfig?(config: Readonly<Record<string, string>>): void;
   create(context: StorageContext): StorageDriver;

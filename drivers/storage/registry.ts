@@ -2,7 +2,8 @@
 import { btrfs } from './btrfs/module.ts';
 import { dir } from './dir/module.ts';
 import type { StorageModule } from './driver.ts';
+import { lvm } from './lvm/module.ts';
 import { overlay } from './overlay/module.ts';
 import { zfs } from './zfs/module.ts';
 
-export const storageDrivers = { btrfs, dir, overlay, zfs } as const satisfies Record<string, StorageModule>;
+export const storageDrivers = { btrfs, dir, lvm, overlay, zfs } as const satisfies Record<string, StorageModule>;

@@ -29,7 +29,7 @@ import { Profiles } from './profiles/profiles.ts';
 import { ProjectGate } from './projects/project-gate.ts';
 import { Projects } from './projects/projects.ts';
 import type { ProxySettings } from './server/proxy.ts';
-import { architecturesOf, environmentOf, type HostFacts, readHostFacts } from './server/environment.ts';
+import { architecturesOf, environmentOf, type HostFacts, readHostFacts, usableDrivers } from './server/environment.ts';
 import { readResources } from './server/resources/resources.ts';
 import { ServerVolumes } from './server/server-volumes.ts';
 import { ServerConfig } from './server/server-config.ts';
@@ -109,6 +109,7 @@ export async function createEngine<Instances extends InstancesPart>(
   const paths = enginePaths(root);
   await makeDirectories(host, paths.root);
   const facts = await readHostFacts(host, root, options.runtimeVersion);
+  const drivers = await usableDrivers(host, storageModules);
   const serverCertificate = await loadServerCertificate(host, root, facts.hostname);
   const database = openDatabase(paths.database);
   const operations = createOperations({ events, log, explain: (error) => shortages.explain(error) });
@@ -170,7 +171,7 @@ export async function createEngine<Instances extends InstancesPart>(
         facts,
         certificate: serverCertificate,
         pools,
-        modules: storageModules,
+        drivers,
         listenAddress,
         version,
       });

@@ -4,6 +4,7 @@ import { silentLog } from '#src/lib/log.ts';
 import { storageDrivers } from '#drivers/storage/registry.ts';
 import { withCopies } from '#test/fakes/copies.ts';
 import { FakeHost } from '#test/fakes/fake-host.ts';
+import { FakeLvm } from '#test/fakes/fake-lvm.ts';
 import { FakeZfs } from '#test/fakes/fake-zfs.ts';
 import { MAP, storageContract, type TestPool } from './storage-contract.ts';
 
@@ -20,7 +21,8 @@ function fakePool(kind: keyof typeof storageDrivers, options: { mappable: boolea
   return () => {
     const host = withCopies(new FakeHost());
     const zfs = new FakeZfs(host);
-    withFileSystems(host);
+    const lvm = kind === 'lvm' ? new FakeLvm(host) : undefined;
+    if (kind === 'btrfs') withFileSystems(host);
     host.mounts.mappable = options.mappable;
     const poolPath = '/pools/p';
     const context = { host, log: silentLog, pool: 'p', poolPath, disksPath: '/disks', config: {}, defaultIdMap: MAP };
@@ -35,6 +37,8 @@ function fakePool(kind: keyof typeof storageDrivers, options: { mappable: boolea
           ...[...host.files.keys()].filter((path) => path.startsWith('/pools/p') || path.endsWith('.img')),
           ...host.mounts.table.keys(),
           ...zfs.datasets.keys(),
+          ...(lvm?.volumes.keys() ?? []),
+          ...(lvm?.loops.keys() ?? []),
         ]),
       async [Symbol.asyncDispose]() {},
     });
@@ -47,6 +51,8 @@ describe('dir where the kernel maps ids', () => storageContract(fakePool('dir', 
 describe('dir where it does not', () => storageContract(fakePool('dir', { mappable: false })));
 describe('btrfs where the kernel maps ids', () => storageContract(fakePool('btrfs', { mappable: true })));
 describe('btrfs where it does not', () => storageContract(fakePool('btrfs', { mappable: false })));
+describe('lvm where the kernel maps ids', () => storageContract(fakePool('lvm', { mappable: true })));
+describe('lvm where it does not', () => storageContract(fakePool('lvm', { mappable: false })));
 describe('zfs', () => storageContract(fakePool('zfs', { mappable: false })));
 
 describe('the registry', () => {

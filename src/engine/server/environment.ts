@@ -70,6 +70,18 @@ async function isInstalled(host: Host, program: string): Promise<boolean> {
   return false;
 }
 
+/** Drivers of which this host has all that they need. */
+export async function usableDrivers(
+  host: Host,
+  modules: Readonly<Record<string, StorageModule>>,
+): Promise<readonly string[]> {
+  const usable: string[] = [];
+  for (const [name, module] of Object.entries(modules)) {
+    if (((await module.missing?.(host)) ?? []).length === 0) usable.push(name);
+  }
+  return usable;
+}
+
 /** What this host can run, its own first. */
 export function architecturesOf({ architecture }: Pick<HostFacts, 'architecture'>): readonly string[] {
   return PERSONALITIES[architecture] ?? [architecture];
@@ -79,7 +91,8 @@ export interface EnvironmentSources {
   readonly facts: HostFacts;
   readonly certificate: Pick<ServerCertificate, 'certificate' | 'fingerprint'>;
   readonly pools: Pick<StoragePools, 'list'>;
-  readonly modules: Readonly<Record<string, StorageModule>>;
+  /** Names of the storage drivers that this host can run. */
+  readonly drivers: readonly string[];
   readonly listenAddress: () => ListenAddress | undefined;
   readonly version: string;
 }
@@ -88,7 +101,7 @@ export function environmentOf({
   facts,
   certificate,
   pools,
-  modules,
+  drivers,
   listenAddress,
   version,
 }: EnvironmentSources): object {
@@ -116,7 +129,7 @@ export function environmentOf({
     server_version: API_LEVEL,
     storage: used.join(' | '),
     storage_version: used.map(() => version).join(' | '),
-    storage_supported_drivers: Object.keys(modules).map((name) => ({ Name: name, Version: version, Remote: false })),
+    storage_supported_drivers: drivers.map((name) => ({ Name: name, Version: version, Remote: false })),
   };
 }
 

@@ -30,6 +30,7 @@ export async function examineKernel(host: Host, stateFolder: string): Promise<re
     idMaps(host, stateFolder),
     seccomp(host),
     appArmor(host),
+    deviceMapper(host),
   ]);
   return [finding('version', 'ok', release.trim()), ...rest];
 }
@@ -71,6 +72,13 @@ async function seccomp(host: Host): Promise<Finding> {
 async function appArmor(host: Host): Promise<Finding> {
   const enabled = (await readIfPresent(host, '/sys/module/apparmor/parameters/enabled'))?.trim();
   return finding('AppArmor', 'ok', enabled === 'Y' ? 'on' : 'off (containers are confined by their user namespace)');
+}
+
+async function deviceMapper(host: Host): Promise<Finding> {
+  const devices = (await readIfPresent(host, '/proc/misc')) ?? '';
+  if (/\sdevice-mapper$/mu.test(devices)) return finding('device mapper', 'ok', 'yes');
+  const advice = 'modprobe dm_thin_pool, or a kernel that has it: needed for pools of the driver lvm';
+  return finding('device mapper', 'note', 'not in the running kernel', advice);
 }
 
 export async function examineCgroups(host: Host): Promise<readonly Finding[]> {

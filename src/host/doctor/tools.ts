@@ -25,6 +25,8 @@ const TOOLS: readonly Tool[] = [
   { program: 'setfattr', package: 'attr', feature: 'tests of file systems for attributes' },
   { program: 'btrfs', package: 'btrfs-progs', feature: 'pools of the driver btrfs' },
   { program: 'zfs', package: 'zfsutils-linux', feature: 'pools of the driver zfs' },
+  { program: 'lvcreate', package: 'lvm2', feature: 'pools of the driver lvm' },
+  { program: 'thin_check', package: 'thin-provisioning-tools', feature: 'pools of the driver lvm' },
 ];
 
 const FOLDERS = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];

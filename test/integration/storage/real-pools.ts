@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { Lvm } from '#src/host/lvm.ts';
 import { poll } from '#src/lib/wait.ts';
 import type { Host } from '#src/host/host.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
@@ -46,11 +47,14 @@ function realPool({ kind, folder, config = {}, host = new LinuxHost(), sourceIsP
   const pool = `t${randomUUID().slice(0, 8)}`;
   const poolPath = join(folder, pool);
   const disksPath = join(folder, `${pool}-disks`);
+  const file = join(disksPath, `${pool}.img`);
   const source = sourceIsPoolPath ? { source: poolPath } : {};
-  const settings = { ...config, ...source, ...(kind === 'zfs' ? { 'zfs.pool_name': pool } : {}) };
+  const names = { zfs: { 'zfs.pool_name': pool }, lvm: { 'lvm.vg_name': pool } } as const;
+  const settings = { ...config, ...source, ...(kind === 'zfs' || kind === 'lvm' ? names[kind] : {}) };
   const context = { host, log: silentLog, pool, poolPath, disksPath, config: settings, defaultIdMap: MAP };
   const create = () => storageDrivers[kind].create(context);
   const isZfs = kind === 'zfs';
+  const isLvm = kind === 'lvm';
   return {
     host,
     driver: create(),
@@ -61,15 +65,18 @@ function realPool({ kind, folder, config = {}, host = new LinuxHost(), sourceIsP
       const mounts = await host.mounts.mountsUnder(poolPath);
       const files = [...(await host.list(poolPath)), ...(await host.list(disksPath))];
       const pools = isZfs ? (await host.run(['zpool', 'list', '-H', '-o', 'name'])).stdout.split('\n') : [];
-      return [...mounts, ...files, ...pools.filter((name) => name === pool)];
+      const group = isLvm ? await new Lvm(host).group(pool, signal()) : undefined;
+      return [...mounts, ...files, ...pools.filter((name) => name === pool), ...(group?.devices ?? [])];
     },
     async reboot() {
       await unmountAll(host, poolPath);
       if (isZfs) await patiently(() => host.run(['zpool', 'export', pool]));
+      if (isLvm) await stopGroup(host, pool, file);
     },
     async [Symbol.asyncDispose]() {
       await unmountAll(host, poolPath);
       if (isZfs) await destroyPool(host, pool);
+      if (isLvm) await destroyGroup(host, pool, file);
       await unmountAll(host, poolPath);
       await host.btrfs.remove(poolPath);
       await host.removeTree(poolPath);
@@ -89,6 +96,25 @@ async function destroyPool(host: Host, pool: string): Promise<void> {
     200,
     AbortSignal.timeout(30_000),
   );
+}
+
+/** As after a boot: nothing active, its file attached nowhere. */
+async function stopGroup(host: Host, name: string, file: string): Promise<void> {
+  await new Lvm(host).deactivateGroup(name, signal());
+  await detach(host, file);
+}
+
+async function destroyGroup(host: Host, name: string, file: string): Promise<void> {
+  const lvm = new Lvm(host);
+  if (await lvm.group(name, signal())) await patiently(() => lvm.removeGroup(name, signal()));
+  await detach(host, file);
+}
+
+async function detach(host: Host, file: string): Promise<void> {
+  const { stdout } = await host.run(['losetup', '--noheadings', '--output', 'NAME', '-j', file]);
+  for (const device of stdout.split('\n').filter((line) => line.trim() !== '')) {
+    await host.run(['losetup', '-d', device.trim()]);
+  }
 }
 
 async function patiently(work: () => Promise<unknown>): Promise<void> {
@@ -155,17 +181,29 @@ export async function zfsMachine(): Promise<Machine> {
   };
 }
 
+/** Pools of the lvm driver on files of their own; at the end all their loop devices must be gone. */
+export async function lvmMachine(host: Host = new LinuxHost()): Promise<Machine> {
+  const folder = await temporary(host);
+  const config = { size: '512MiB', 'volume.size': '64MiB' };
+  return {
+    newPool: () => Promise.resolve(realPool({ kind: 'lvm', folder, host, config })),
+    [Symbol.asyncDispose]: () => removeWithoutLoops(host, folder),
+  };
+}
+
+async function removeWithoutLoops(host: Host, folder: string): Promise<void> {
+  await patiently(async () => {
+    const { stdout } = await host.run(['losetup', '-a']);
+    if (stdout.includes(folder)) throw new Error(`a loop device is left: ${stdout}`);
+  });
+  await host.removeTree(folder);
+}
+
 /** Pools of the btrfs driver on files of their own; at the end all their loop devices must be gone. */
 export async function btrfsMachine(host: Host = new LinuxHost()): Promise<Machine> {
   const folder = await temporary(host);
   return {
     newPool: () => Promise.resolve(realPool({ kind: 'btrfs', folder, host, config: { size: '512MiB' } })),
-    async [Symbol.asyncDispose]() {
-      await patiently(async () => {
-        const { stdout } = await host.run(['losetup', '-a']);
-        if (stdout.includes(folder)) throw new Error(`a loop device is left: ${stdout}`);
-      });
-      await host.removeTree(folder);
-    },
+    [Symbol.asyncDispose]: () => removeWithoutLoops(host, folder),
   };
 }

@@ -24,10 +24,14 @@ beforeEach(() => {
   files.set('/proc/self/mountinfo', '30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n');
   files.set('/sys/fs/cgroup/cgroup.controllers', 'cpuset cpu io memory pids\n');
   files.set('/proc/filesystems', 'nodev\toverlay\n\tbtrfs\nnodev\tzfs\n');
+  files.set('/proc/misc', '229 fuse\n236 device-mapper\n');
   files.set('/etc/subuid', 'root:1000000:131072\n');
   files.set('/etc/subgid', 'root:1000000:131072\n');
   for (const [path, value] of Object.entries(SYSCTLS)) files.set(`/proc/sys/${path}`, value);
-  const tools = 'lxc-start newuidmap ip tar rsync xz zstd unsquashfs dnsmasq nft tc setfattr btrfs zfs criu'.split(' ');
+  const tools =
+    'lxc-start newuidmap ip tar rsync xz zstd unsquashfs dnsmasq nft tc setfattr btrfs zfs lvcreate thin_check criu'.split(
+      ' ',
+    );
   for (const tool of tools) files.set(`/usr/bin/${tool}`, '');
 });
 
@@ -77,6 +81,8 @@ describe('lighter doctor', () => {
     ['/etc/subuid', 'root:1000000:1000\n', '/etc/subuid', 'bad'],
     ['/etc/subuid', undefined, '/etc/subuid', 'ok'],
     ['/proc/filesystems', '\tbtrfs\nnodev\tzfs\n', 'overlay', 'note'],
+    ['/proc/misc', '229 fuse\n', 'device mapper', 'note'],
+    ['/usr/bin/lvcreate', undefined, 'lvcreate', 'note'],
   ])('with %s as %j: %s is %s', async (path, content, what, state) => {
     if (content === undefined) terminal.host.files.delete(path);
     else terminal.host.files.set(path, content);

@@ -1,6 +1,7 @@
 // What GET /1.0 says of the host is what the host has.
 import { beforeEach, describe, expect, it } from 'vitest';
-import { environmentOf, readHostFacts } from '#src/engine/server/environment.ts';
+import { environmentOf, readHostFacts, usableDrivers } from '#src/engine/server/environment.ts';
+import { storageDrivers } from '#drivers/storage/registry.ts';
 import { FakeHost } from '../../fakes/fake-host.ts';
 
 let host: FakeHost;
@@ -15,7 +16,7 @@ async function environment(): Promise<object> {
     facts: await readHostFacts(host, '/state', async () => '5.0.2'),
     certificate: { certificate: 'PEM', fingerprint: 'ab' },
     pools: { list: () => [] },
-    modules: {},
+    drivers: ['dir'],
     listenAddress: () => undefined,
     version: '0',
   });
@@ -37,5 +38,16 @@ describe('the environment', () => {
     host.mounts.mappable = mappable;
 
     expect(await environment()).toMatchObject({ kernel_features: { idmapped_mounts: String(mappable) } });
+  });
+
+  it('names the storage drivers that this host can run', async () => {
+    const modules = {
+      dir: storageDrivers.dir,
+      lvm: { ...storageDrivers.lvm, missing: async () => ['the device mapper in the kernel'] },
+      zfs: { ...storageDrivers.zfs, missing: async () => [] },
+    };
+
+    expect(await usableDrivers(host, modules)).toEqual(['dir', 'zfs']);
+    expect(await environment()).toMatchObject({ storage_supported_drivers: [{ Name: 'dir', Remote: false }] });
   });
 });

@@ -169,6 +169,7 @@ it('can be made on the real host without touching it', () => {
   expect(Object.values(storageDrivers).map((module) => module.create(context).info.name)).toEqual([
     'btrfs',
     'dir',
+    'lvm',
     'overlay',
     'zfs',
   ]);
