@@ -6,7 +6,7 @@ import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { StorageContext } from '../driver.ts';
 import { checkName, FOLDERS } from '../common/layout.ts';
-import { makeLoopFile, sizeText } from '../common/loop-file.ts';
+import { discardLoopFile, makeLoopFile, sizeText } from '../common/loop-file.ts';
 import { parseSizeBytes } from '../common/size.ts';
 import { parseSource, type Source } from './source.ts';
 
@@ -105,7 +105,7 @@ export class BtrfsPool {
     if (source.kind === 'path') return this.#discardPath(source.path, empty, signal);
     await this.#host.mounts.unmount(poolPath);
     await this.#removeMountPoint();
-    if (source.kind === 'file') return this.#host.removeTree(source.path);
+    if (source.kind === 'file') return discardLoopFile(this.#host, source.path);
     const device = source.kind === 'device' ? source.path : await this.#deviceOf(source.uuid, signal);
     // check() found nothing on it, so what is on it now is ours.
     if (device !== '') await this.#wipe(device);

@@ -1,6 +1,7 @@
 // Files that pools are made on: where they lie, and how big they are.
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
+import { unfinishedName } from '#src/host/unfinished.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { StorageContext } from '../driver.ts';
 import { checkName } from './layout.ts';
@@ -27,6 +28,12 @@ export async function makeLoopFile(
   await host.writeFile(path, '', { mode: 0o600 });
   await host.run(['truncate', '-s', String(bytes), path], { signal });
   revert.commit();
+}
+
+/** With what a killed process had begun to write. Absent is success. */
+export async function discardLoopFile(host: StorageContext['host'], path: string): Promise<void> {
+  await host.removeTree(join(dirname(path), unfinishedName(basename(path))));
+  await host.removeTree(path);
 }
 
 /** LXD's (contract section 3.4): a fifth of what is free, at least 5 GiB, at most 30. */

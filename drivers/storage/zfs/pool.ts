@@ -7,7 +7,7 @@ import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { PoolUsage, StorageContext } from '../driver.ts';
 import { checkName, FOLDERS } from '../common/layout.ts';
-import { loopFilePath, makeLoopFile, sizeText } from '../common/loop-file.ts';
+import { discardLoopFile, loopFilePath, makeLoopFile, sizeText } from '../common/loop-file.ts';
 import { parseSizeBytes } from '../common/size.ts';
 import { type Flavour, findFlavour } from './flavour.ts';
 import { DatasetNames, PARENTS, PROPERTY } from './names.ts';
@@ -86,6 +86,7 @@ export class ZfsPool {
     const isThere = await this.#zfs.exists(root, signal);
     // Of a pool in use by others nothing is touched that has no mark of ours.
     if (isThere || this.#source.kind === 'file') await this.#remove(signal);
+    if (this.#source.kind === 'file') await discardLoopFile(this.#host, this.#source.path);
     await this.#host.removeTree(this.#context.poolPath);
   }
 
