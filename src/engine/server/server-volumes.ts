@@ -1,8 +1,9 @@
 // storage.images_volume and storage.backups_volume: the server's images and backups in custom volumes, as LXD has them: the directory is then
 // a link to where the volume is mounted. The link changes in one step, when everything is there; what it leads to is the truth.
-import { readdirSync, readlinkSync, renameSync, symlinkSync } from 'node:fs';
-import { lstat, mkdir, readdir, readlink, rm } from 'node:fs/promises';
+import { readdirSync } from 'node:fs';
+import { lstat, mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { exchangeNow } from '#src/host/kernel.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import type { EngineContext } from '../context.ts';
@@ -55,6 +56,7 @@ export class ServerVolumes implements Service {
 
   async #open(key: ServerVolumeKey, signal: AbortSignal): Promise<void> {
     const { database, log } = this.#parts.context;
+    await rm(asideOf(this.#directory(key)), { recursive: true, force: true });
     const linked = await this.#linked(key);
     const said = database.server.config()[key] ?? '';
     const found = linked === undefined ? '' : `${linked.pool}/${linked.name}`;
@@ -140,26 +142,21 @@ export class ServerVolumes implements Service {
   async #moveTo(key: ServerVolumeKey, volumePath: string | undefined, signal: AbortSignal): Promise<void> {
     const { host } = this.#parts.context;
     const directory = this.#directory(key);
-    const target = volumePath ?? `${directory}.new`;
-    const old = `${directory}.old`;
-    await rm(old, { recursive: true, force: true });
-    if (volumePath === undefined) {
-      await rm(target, { recursive: true, force: true });
-      await mkdir(target, { mode: PRIVATE });
-    }
+    const aside = asideOf(directory);
+    await rm(aside, { recursive: true, force: true });
+    if (volumePath === undefined) await mkdir(aside, { mode: PRIVATE });
+    else await symlink(volumePath, aside);
+    const target = volumePath ?? aside;
     try {
       await this.#copied(directory, target, signal);
-      const isLink = volumePath !== undefined;
       // Nothing waits from the last look until here.
-      renameSync(directory, old);
-      if (isLink) symlinkSync(target, directory);
-      else renameSync(target, directory);
+      exchangeNow(directory, aside);
     } catch (error) {
       for (const entry of contentOf(await host.list(target))) await rm(join(target, entry), { recursive: true });
-      if (volumePath === undefined) await rm(target, { recursive: true, force: true });
+      await rm(aside, { recursive: true, force: true });
       throw error;
     }
-    await emptied(old);
+    await emptied(aside);
   }
 
   /** With what has come while the rest was copied. AppError 'conflict' while something is being written. */
@@ -180,6 +177,11 @@ export class ServerVolumes implements Service {
   }
 }
 
+/** What is to take the directory's place, and then what was there; whatever a killed daemon left there is not needed any more. */
+function asideOf(directory: string): string {
+  return `${directory}.new`;
+}
+
 function contentOf(names: readonly string[]): readonly string[] {
   return names.filter((name) => !OWN_ENTRIES.has(name));
 }
@@ -192,7 +194,7 @@ function filesBelow(directory: string): readonly string[] {
 /** What the directory was: a link, whose volume is left empty, or a directory. */
 async function emptied(old: string): Promise<void> {
   if ((await lstat(old)).isSymbolicLink()) {
-    const target = readlinkSync(old);
+    const target = await readlink(old);
     for (const entry of contentOf(await readdir(target))) await rm(join(target, entry), { recursive: true });
   }
   await rm(old, { recursive: true });
