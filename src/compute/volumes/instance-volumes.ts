@@ -17,7 +17,7 @@ import {
   keptConnection,
   volumesAmong,
 } from './block-devices.ts';
-import { isDeviceName } from './device-names.ts';
+import { chooseDeviceName, isDeviceName } from './device-names.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -77,16 +77,27 @@ export class InstanceVolumes {
   /**
    * All volumes that the instance is to have on this host, connected, whatever there was before: those that are connected from here
    * still are, those that were only reserved are connected anew. One whose attachment is gone belongs to somebody else by now, and
-   * is not the instance's any more.
+   * is not the instance's any more. One that was attached while the instance was nowhere gets its name now.
    */
   async present(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<readonly GuestVolume[]> {
-    const devices = await this.of(context, instance.get('uuid'));
+    const devices = volumesAmong(await this.#named(context, instance));
     const found: (GuestVolume | undefined)[] = [];
     await inParallel([...devices.entries()], AT_ONCE, async ([index, device]) => {
       if ((device.find('volume_id') ?? null) === null || (device.find('attachment_id') ?? null) === null) return;
       found[index] = await this.#presentOne(context, instance, device, signal);
     });
     return found.filter((volume) => volume !== undefined);
+  }
+
+  async #named(context: RequestContext, instance: Instance): Promise<readonly BlockDevice[]> {
+    const { conductor } = this.#services;
+    const devices = await blockDevicesOf({ conductor, context: context.elevated() }, instance.get('uuid'));
+    for (const device of volumesAmong(devices)) {
+      if ((device.find('device_name') ?? null) !== null) continue;
+      device.set('device_name', chooseDeviceName(instance, devices, null));
+      await conductor.save(context, device);
+    }
+    return devices;
   }
 
   async #presentOne(

@@ -348,6 +348,24 @@ describe('a volume of an instance', () => {
     expect(guestOf(harness, instance)?.volumes).toMatchObject([{ volumeId, guestPath: '/dev/sdb' }]);
     expect(harness.plane.blockDevices).toHaveLength(1);
   });
+
+  it('gets its name when the instance comes back, if it was attached while that was nowhere', async () => {
+    await using harness = new ComputeHarness();
+    const { instance, volumeId } = await withVolume(harness);
+    harness.glance.addQueued('snap');
+    Object.assign(harness.row(instance), { task_state: 'shelving' });
+    const args = { image_id: 'snap', clean_shutdown: false };
+    await harness.send('shelve_instance', { instance: stored(harness, instance), ...args });
+    const row = harness.plane.blockDevices[0]?.['nova_object.data'] ?? harness.plane.blockDevices[0];
+    Object.assign(row as Json, { device_name: null });
+    Object.assign(harness.row(instance), { task_state: 'unshelving' });
+    const image = { ...buildArgs(instance)['image'], id: 'snap' };
+
+    await harness.send('unshelve_instance', { instance: stored(harness, instance), image, node: 'fake1' });
+
+    expect(guestOf(harness, instance)?.volumes).toMatchObject([{ volumeId, guestPath: '/dev/sdb' }]);
+    expect(JSON.stringify(harness.plane.blockDevices)).toContain('/dev/sdb');
+  });
 });
 
 function volumeDevice(instance: Json, fields: Json): Json {
