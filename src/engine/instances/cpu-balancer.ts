@@ -14,7 +14,7 @@ const ONLINE = '/sys/devices/system/cpu/online';
 const PID_LIMIT_MS = 10_000;
 
 export interface CpuBalancerParts {
-  readonly host: Host;
+  readonly host: Pick<Host, 'readFile'>;
   readonly log: Log;
   readonly runtime: RuntimeDriver;
   readonly supervisor: Supervisor;
@@ -61,7 +61,7 @@ export class CpuBalancer {
   /** AppError 'conflict' when the container does not take the CPUs of its new limit; it has then kept those that it had. */
   async setLimit(life: Life, limit: string | undefined): Promise<void> {
     life.cpuLimit = limit;
-    await this.#run();
+    await this.#runs.run();
     const cause = this.#failures.get(life);
     if (cause === undefined) return;
     throw new AppError('conflict', `The CPUs of ${life.key.name} cannot be changed: ${messageOf(cause)}`, { cause });

@@ -72,8 +72,7 @@ export class ServerVolumes implements Service {
   /** The volume that the directory leads to; undefined: it is one itself. */
   async #linked(key: ServerVolumeKey): Promise<VolumeRecord | undefined> {
     const directory = this.#directory(key);
-    const status = await lstat(directory).catch(() => undefined);
-    if (!status?.isSymbolicLink()) return undefined;
+    if (!(await lstat(directory)).isSymbolicLink()) return undefined;
     const target = resolve(directory, await readlink(directory));
     const found = this.#parts.context.database.volumes.list().find((volume) => target === this.#place(volume));
     if (found) return found;
