@@ -1,4 +1,4 @@
-// npm run bench [-- engine|peers|compute]: ratios against the stock peers, measured in one run on this machine. The compute's
+// npm run bench [-- engine|peers [lxd|incus]|compute]: ratios against the stock peers, measured in one run on this machine. The compute's
 // part needs a running lab (npm run up).
 import { Processes } from '../openstack/lab/processes.ts';
 import { defaultPaths } from '../openstack/lab/settings.ts';
@@ -14,7 +14,7 @@ if (wanted === 'all' || wanted === 'engine') {
   say('engine …');
   rows.push(...(await benchEngine()));
 }
-if (wanted === 'all' || wanted === 'peers') printPeers(await benchPeers());
+if (wanted === 'all' || wanted === 'peers') printPeers(await benchPeers(process.argv.slice(3)));
 if (wanted === 'all' || wanted === 'compute') {
   if (new Processes(defaultPaths()).pid('nova-compute-lxd') === undefined) {
     console.error('the compute is measured on a running lab: npm run up, then again');

@@ -122,14 +122,18 @@ async function measure(name: PeerName, scratch: string, image: string): Promise<
   return results;
 }
 
-export async function benchPeers(): Promise<readonly PeerResult[]> {
+/** @param chosen some of those that are installed; none: all. `lighterd` always takes part. */
+export async function benchPeers(chosen: readonly string[] = []): Promise<readonly PeerResult[]> {
   const scratch = mkdtempSync(join(tmpdir(), 'lighter-peers-'));
   await run(['chmod', '711', scratch]);
   const results: PeerResult[] = [];
   using _limits = raisedLimits();
   try {
     const image = await debianImage(scratch);
-    for (const name of await installedPeers()) results.push(...(await measure(name, scratch, image)));
+    for (const name of await installedPeers()) {
+      if (name !== 'lighterd' && chosen.length > 0 && !chosen.includes(name)) continue;
+      results.push(...(await measure(name, scratch, image)));
+    }
   } finally {
     await unmountBelow(scratch);
     rmSync(scratch, { recursive: true, force: true });
