@@ -1,12 +1,11 @@
 // Processes: the only module that starts any. A process that was started is gone before its promise settles.
-import { type ChildProcess, spawn, type StdioOptions } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { type Duplex, PassThrough, type Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { AppError, asError } from '#src/lib/errors.ts';
 import { CommandError } from './command-error.ts';
 import { commandPoint, startedPoint } from './faults.ts';
 import type { Argv, RunningCommand, RunOptions, RunResult } from './host.ts';
+import { type Spawned, spawnProgram } from './spawn.ts';
 
 const DEFAULT_TIMEOUT_MS = 60_000;
 const MAX_STDOUT_BYTES = 256 * 1024 * 1024;
@@ -16,7 +15,6 @@ const PIPES_GRACE_MS = 2000;
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 type StartOptions = Omit<RunOptions, 'input'>;
-type Piped = ChildProcess & { readonly stdin: Writable; readonly stdout: Readable; readonly stderr: Readable };
 
 /** Collects the end of a stream (stderr), so that what a program said last is kept. */
 class Tail {
@@ -34,7 +32,7 @@ class Tail {
 
 /** One process and what ends it early. */
 class Supervised {
-  readonly child: Piped;
+  readonly child: Spawned;
   readonly stderr = new Tail();
   readonly done: Promise<Omit<RunResult, 'stdout'>>;
   readonly #argv: Argv;
@@ -44,7 +42,7 @@ class Supervised {
     this.#argv = argv;
     options.signal?.throwIfAborted();
     commandPoint(argv);
-    this.child = spawnPiped(argv, options);
+    this.child = spawnWith(argv, options);
     startedPoint(argv);
     this.child.stderr.on('data', (chunk: Buffer) => {
       this.stderr.add(chunk);
@@ -72,11 +70,11 @@ class Supervised {
     const timer = Number.isFinite(timeoutMs)
       ? setTimeout(() => this.kill(new AppError('unavailable', `timed out after ${timeoutMs} ms`)), timeoutMs)
       : undefined;
-    this.child.on('error', (error) => {
-      this.#cause ??= error; // may come before the process is gone, so 'close' is awaited all the same
-    });
     try {
-      const exitCode = await closed(this.child);
+      const exitCode = await closed(this.child).catch((error: unknown) => {
+        this.#cause ??= asError(error);
+        return null;
+      });
       const stderr = this.stderr.text;
       if (this.#cause) throw new CommandError(this.#argv, { exitCode: null, stderr, cause: this.#cause });
       if (exitCode === null || !okExitCodes.includes(exitCode))
@@ -89,15 +87,10 @@ class Supervised {
   }
 }
 
-function spawnPiped(argv: Argv, { env, cwd = '/', inputFile, withRelay = false }: StartOptions): Piped {
-  const [program, ...args] = argv;
+function spawnWith(argv: Argv, { env, cwd = '/', inputFile, withRelay = false }: StartOptions): Spawned {
   const input = inputFile === undefined ? undefined : openSync(inputFile, 'r');
   try {
-    // A process group of its own: killing it takes the children of the program along.
-    const more = withRelay ? (['pipe', 'pipe'] as const) : [];
-    const stdio: StdioOptions = [input ?? 'pipe', 'pipe', 'pipe', ...more];
-    const child = spawn(program, args, { cwd, detached: true, stdio, env: { PATH, LC_ALL: 'C.UTF-8', ...env } });
-    return Object.assign(child, { stdin: child.stdin ?? new PassThrough().end() }) as ChildProcess as Piped;
+    return spawnProgram({ argv, cwd, input, withRelay, env: { PATH, LC_ALL: 'C.UTF-8', ...env } });
   } catch (error) {
     throw new CommandError(argv, { exitCode: null, stderr: '', cause: error });
   } finally {
@@ -105,46 +98,41 @@ function spawnPiped(argv: Argv, { env, cwd = '/', inputFile, withRelay = false }
   }
 }
 
-function killGroup(child: ChildProcess): void {
-  if (child.pid === undefined) return;
+/** The program leads a process group: its children go along. */
+function killGroup({ pid }: Spawned): void {
+  if (pid === undefined) return;
   try {
-    process.kill(-child.pid, 'SIGKILL');
+    process.kill(-pid, 'SIGKILL');
   } catch {
-    child.kill('SIGKILL'); // the group is gone, or was not made yet; false when the process is gone as well
+    // the group is gone
   }
 }
 
-function closed(child: ChildProcess): Promise<number | null> {
+/** Resolves when the program has ended and all that it said has been read; rejects when it was not started. */
+async function closed({ exit, stdout, stderr }: Spawned): Promise<number | null> {
+  const read = Promise.all([over(stdout), over(stderr)]);
+  const exitCode = await exit;
+  const grace = setTimeout(() => {
+    stdout.destroy();
+    stderr.destroy();
+  }, PIPES_GRACE_MS);
+  await read;
+  clearTimeout(grace);
+  return exitCode;
+}
+
+function over(stream: Spawned['stdout']): Promise<void> {
   return new Promise((resolve) => {
-    let grace: NodeJS.Timeout | undefined;
-    child.on('exit', () => {
-      grace = setTimeout(() => {
-        child.stdout?.destroy();
-        child.stderr?.destroy();
-      }, PIPES_GRACE_MS);
-    });
-    child.on('close', (code) => {
-      clearTimeout(grace);
-      resolve(code);
-    });
+    stream.once('close', () => resolve());
   });
 }
 
 export function launch(argv: Argv, options: StartOptions): RunningCommand {
   const { child, done } = new Supervised(argv, options);
-  // A program that could not be started has no pid; `done` says why.
-  const [, , , input, output] = child.stdio;
-  const relay = input && output ? { relay: relayOf(input as Duplex, output as Duplex) } : {};
-  return { pid: child.pid ?? -1, stdin: child.stdin, stdout: child.stdout, ...relay, done };
-}
-
-/** Both are sockets, of which one direction each is used; the other one must not keep them open. */
-function relayOf(input: Duplex, output: Duplex): NonNullable<RunningCommand['relay']> {
-  input.resume();
-  output.end();
+  const { pid = -1, stdin, stdout, relay } = child;
   // As with standard input: the program's end tells what a broken pipe means.
-  input.on('error', () => {});
-  return { input, output };
+  relay?.input.on('error', () => {});
+  return { pid, stdin, stdout, ...(relay ? { relay } : {}), done };
 }
 
 export async function runToEnd(argv: Argv, { input, ...options }: RunOptions): Promise<RunResult> {
