@@ -21,4 +21,6 @@ export const DEVICE_EXTENSIONS: readonly string[] = [
   'instance_nic_routed_neighbor_probe',
   // A disk device with a pool and the source `container/NAME`: the root of a stopped instance in another one.
   'lighter_disk_instance_root',
+  // `lighter.sysfs.block`: unless it is false, an instance's /sys/block lists the block devices that it was given.
+  'lighter_sysfs_block',
 ];

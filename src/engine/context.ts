@@ -135,6 +135,7 @@ export function enginePaths(root: string): EnginePaths {
     containers: join(root, 'containers'),
     logs: join(root, 'logs'),
     devices: join(root, 'devices'),
+    blocks: join(root, 'blocks'),
     backups: join(root, 'backups'),
     snapshots: join(root, 'snapshots'),
   };

@@ -12,7 +12,7 @@ const READABLE = 0o755;
 
 export async function makeDirectories(host: Host, root: string): Promise<void> {
   const paths = enginePaths(root);
-  const passable = [root, paths.storagePools, paths.containers, join(root, 'networks')];
+  const passable = [root, paths.storagePools, paths.containers, paths.blocks, join(root, 'networks')];
   for (const path of passable) await host.makeDirectory(path, { mode: PASSABLE });
   await host.makeDirectory(join(root, 'devlxd'), { mode: READABLE });
   const { images, disks, logs, devices, backups, snapshots } = paths;

@@ -120,6 +120,8 @@ export interface EnginePaths {
   readonly containers: string;
   readonly logs: string;
   readonly devices: string;
+  /** Of instances, what they see in /sys/block. */
+  readonly blocks: string;
   readonly backups: string;
   readonly snapshots: string;
 }

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import type { Host } from '#src/host/host.ts';
 import { hostIds } from '#src/host/id-map.ts';
 import type { RuntimeMount } from '../../runtime/driver.ts';
-import type { Device, StartedDevice } from '../driver.ts';
+import type { Device, DeviceOwner, StartedDevice } from '../driver.ts';
 import { octalMode, type OptionChecks, textOf, userId } from './options.ts';
 import { type DevicePlaces, type Place, relative } from './places.ts';
 
@@ -54,18 +54,31 @@ export async function makeNodes(
   return madeNodes(places, device);
 }
 
-/** What makeNodes() made and is still there. A path inside shows the device that had it first: cards share nodes, for one. */
+/** What makeNodes() made and is still there. */
 export async function madeNodes(places: DevicePlaces, device: Device): Promise<StartedDevice> {
   const mounts: RuntimeMount[] = [];
   const rules: string[] = [];
-  const all = await places.all(device.owner, 'unix');
-  for (const place of all.filter((one) => one.device === device.device)) {
-    const node = await nodeAt(place.path);
-    if (!node || (await isTaken(place, all))) continue;
+  for (const { place, node } of await shown(places, device.owner, ({ device: name }) => name === device.device)) {
     mounts.push({ source: place.path, target: place.part, type: 'none', options: ['bind', 'create=file'] });
     rules.push(`${node.kind === 'char' ? 'c' : 'b'} ${node.major}:${node.minor} rwm`);
   }
   return { mounts, rules };
+}
+
+/** Of all devices of an instance, as it sees them: paths are relative to its root. */
+export async function shownNodes(places: DevicePlaces, owner: DeviceOwner): Promise<readonly Node[]> {
+  return (await shown(places, owner, () => true)).map(({ place, node }) => ({ ...node, path: place.part }));
+}
+
+/** A path inside shows the device that had it first: cards share nodes, for one. */
+async function shown(places: DevicePlaces, owner: DeviceOwner, isWanted: (place: Place) => boolean) {
+  const all = await places.all(owner, 'unix');
+  const found: { readonly place: Place; readonly node: Omit<Node, 'path'> }[] = [];
+  for (const place of all.filter((one) => isWanted(one))) {
+    const node = await nodeAt(place.path);
+    if (node && !(await isTaken(place, all))) found.push({ place, node });
+  }
+  return found;
 }
 
 async function isTaken({ path, device, part }: Place, all: readonly Place[]): Promise<boolean> {

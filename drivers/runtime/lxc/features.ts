@@ -1,5 +1,6 @@
 // What the host offers to containers: cgroups, AppArmor, and the files of it that they may see.
 import type { Host } from '#src/host/host.ts';
+import type { Log } from '#src/lib/log.ts';
 import type { RuntimeMount } from '../driver.ts';
 import { probeSwapAccounting, readCgroupLayout } from './cgroups.ts';
 import type { HostFeatures } from './config.ts';
@@ -20,19 +21,23 @@ const CANDIDATES: readonly (readonly [path: string, options: readonly string[]])
 ];
 const LXCFS = '/var/lib/lxcfs';
 
-export async function readHostFeatures(host: Host): Promise<HostFeatures> {
+export async function readHostFeatures(host: Host, log: Pick<Log, 'warn'>): Promise<HostFeatures> {
   const cgroups = await probeSwapAccounting(host, await readCgroupLayout(host));
   const apparmor = await host.readFile('/sys/module/apparmor/parameters/enabled').catch(() => 'N');
   const present: RuntimeMount[] = [];
   for (const [path, options] of CANDIDATES) {
     if (await host.exists(path)) present.push({ source: path, target: path.slice(1), type: 'none', options });
   }
-  return { cgroups, apparmor: apparmor.trim() === 'Y', extraMounts: [...present, ...(await lxcfsMounts(host))] };
+  return { cgroups, apparmor: apparmor.trim() === 'Y', extraMounts: [...present, ...(await lxcfsMounts(host, log))] };
 }
 
 /** lxcfs shows a container its own limits in /proc; only where it runs. */
-async function lxcfsMounts(host: Host): Promise<RuntimeMount[]> {
-  const files = await host.list(`${LXCFS}/proc`);
+async function lxcfsMounts(host: Host, log: Pick<Log, 'warn'>): Promise<RuntimeMount[]> {
+  const files = await host.list(`${LXCFS}/proc`).catch((error: unknown) => {
+    // it was killed, and its mount is still there: no reason for containers not to start
+    log.warn('lxcfs does not answer; containers see the processors and the memory of the host', { error });
+    return [];
+  });
   const mounts = files.map((file) => ({
     source: `${LXCFS}/proc/${file}`,
     target: `proc/${file}`,

@@ -284,7 +284,7 @@ class LxcRuntime implements RuntimeDriver {
   }
 
   #readFeatures(): Promise<HostFeatures> {
-    this.#features ??= readHostFeatures(this.#context.host);
+    this.#features ??= readHostFeatures(this.#context.host, this.#context.log);
     return this.#features;
   }
 }

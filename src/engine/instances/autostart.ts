@@ -128,7 +128,8 @@ async function startOne(parts: AutostartParts, record: InstanceRecord, signal: A
       warnings.resolve(WARNING, entityUrl);
       return;
     }
-    if (signal.aborted) return;
+    // it is the next daemon's: all that was to be started has not been
+    signal.throwIfAborted();
     context.log.warn('autostart failed', { instance: record.name, tries, error: failure });
     if (tries >= START_TRIES) {
       warnings.raise({ type: WARNING, entityUrl, project: record.project, message: failure, severity: 'low' });

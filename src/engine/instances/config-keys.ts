@@ -121,6 +121,8 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'cloud-init.user-data': any,
   'cloud-init.vendor-data': any,
   'cluster.evacuate': oneOf('auto', 'migrate', 'live-migrate', 'stop'),
+  // ours: whether an instance has a view of /sys/block of its own
+  'lighter.sysfs.block': boolean,
   'limits.cpu': cpu,
   'limits.cpu.allowance': (value) => void parseCpuAllowance(value),
   'limits.cpu.priority': priority,

@@ -98,6 +98,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     host,
     log,
     devicesPath: paths.devices,
+    blocksPath: paths.blocks,
     changed: (key, device) => void refreshDevice({ context, supervisor, live }, key, device),
   });
   const cpus = new CpuBalancer({ host, log, runtime, supervisor });

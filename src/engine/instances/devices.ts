@@ -1,6 +1,7 @@
 // Devices of instances other than nics and the root disk: their start and stop by the device drivers, and their coming and going
 // while the container runs.
 import type { Device, DeviceDriver, DeviceOwner, StartedDevice } from '#drivers/devices/driver.ts';
+import { BlockView } from '#drivers/devices/common/block-view.ts';
 import { DevicePlaces } from '#drivers/devices/common/places.ts';
 import type { RunningContainer, RuntimeDriver, RuntimeMount } from '#drivers/runtime/driver.ts';
 import type { Host } from '#src/host/host.ts';
@@ -20,6 +21,7 @@ export interface DeviceParts {
   readonly host: Host;
   readonly log: Log;
   readonly devicesPath: string;
+  readonly blocksPath: string;
   /** Something came or went where a device is looked for. */
   readonly changed: (key: InstanceKey, device: string) => void;
 }
@@ -29,11 +31,13 @@ const UNDO_LIMIT_MS = 30_000;
 export class InstanceDevices {
   readonly #parts: DeviceParts;
   readonly #places: DevicePlaces;
+  readonly #blocks: BlockView;
   readonly #watch = new DeviceWatch();
 
   constructor(parts: DeviceParts) {
     this.#parts = parts;
     this.#places = new DevicePlaces(parts);
+    this.#blocks = new BlockView(parts);
   }
 
   /** Prepares the host for a container that is about to start; what it did is on `revert`. */
@@ -50,6 +54,17 @@ export class InstanceDevices {
       started.push(await this.#startOne(device, revert, signal));
     }
     return { mounts: started.flatMap(({ mounts }) => mounts), rules: started.flatMap(({ rules }) => rules) };
+  }
+
+  /** A view of its own of the host's block devices, for a container whose devices have been started. */
+  async showBlocks(owner: DeviceOwner, revert: Reverter): Promise<readonly RuntimeMount[]> {
+    revert.add('view of block devices', () => this.#blocks.close(owner.hostName));
+    return this.#blocks.open(owner);
+  }
+
+  /** What a daemon that was killed while a device came or went did not get to. */
+  resumeBlocks(owner: DeviceOwner): Promise<void> {
+    return this.#blocks.update(owner);
   }
 
   /** Devices that may come and go: what is reported of them goes to the handler of changes. */
@@ -121,6 +136,7 @@ export class InstanceDevices {
   async #plugWatched(device: Device, running: RunningContainer, signal: AbortSignal): Promise<void> {
     const { runtime, log } = this.#parts;
     await using revert = new Reverter(log);
+    revert.add('view of block devices', () => this.#blocks.update(device.owner));
     const started = await this.#startOne(device, revert, signal);
     const undo = (): AbortSignal => AbortSignal.timeout(UNDO_LIMIT_MS);
     await failing('Failed to start', device, async () => {
@@ -133,6 +149,7 @@ export class InstanceDevices {
         await runtime.attachMount(running, mount, signal);
       }
       await this.#driver(device).attach?.(device, running.initPid, signal);
+      await this.#blocks.update(device.owner);
     });
     revert.commit();
   }
@@ -159,6 +176,7 @@ export class InstanceDevices {
         await runtime.setDeviceRule(running, rule, false, signal);
       }
       await driver.stop(device);
+      await this.#blocks.update(device.owner);
     });
   }
 
@@ -177,8 +195,9 @@ export class InstanceDevices {
   }
 
   /** What is left on the host of a container that does not run. */
-  sweep(instance: string): Promise<void> {
-    return this.#places.sweep(instance);
+  async sweep(instance: string): Promise<void> {
+    await this.#blocks.close(instance);
+    await this.#places.sweep(instance);
   }
 
   /** Nothing is noticed any more. */

@@ -26,6 +26,7 @@ import { runtimeSpec } from './spec.ts';
 import { startDigest } from './start-digest.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { diskThrottlesOf } from './throttles.ts';
+import { parseBoolean } from './values.ts';
 import { applyTemplates, type TemplateTrigger } from './templates.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
 
@@ -110,6 +111,7 @@ export class InstanceLifecycle {
     const expanded = expander(context.database)(record);
     const owner = deviceOwner(record, this.runningIdMap(record.config), expanded.devices);
     devices.watch(owner, expanded.devices);
+    await devices.resumeBlocks(owner);
     if (!devices.needAttaching(expanded.devices)) return;
     const pid = await runtime.initPid(container, signal);
     if (pid === undefined) return;
@@ -160,7 +162,10 @@ export class InstanceLifecycle {
     const started = await nics.start({ ...record, devices: expanded.devices }, remember, revert, signal);
     const owner = deviceOwner(record, idMap, expanded.devices);
     const made = await devices.start(owner, expanded.devices, revert, signal);
-    const own = wantsDevlxd(expanded.config) ? [devlxdMount(context.paths)] : [];
+    const own = [
+      ...(wantsDevlxd(expanded.config) ? [devlxdMount(context.paths)] : []),
+      ...(parseBoolean(expanded.config['lighter.sysfs.block'], true) ? await devices.showBlocks(owner, revert) : []),
+    ];
     const spec = runtimeSpec({
       record,
       config: expanded.config,

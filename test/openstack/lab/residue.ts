@@ -44,7 +44,7 @@ function list(path: string): readonly string[] {
 
 function instanceFolders({ engine, engineFolder, data }: LabPaths): readonly string[] {
   // LXD and Incus keep the logs of those that are gone
-  const kinds = ['containers', 'devices', 'shmounts', ...(engine === 'lighterd' ? ['logs'] : [])];
+  const kinds = ['containers', 'devices', 'blocks', 'shmounts', ...(engine === 'lighterd' ? ['logs'] : [])];
   const pools = list(join(engineFolder, 'storage-pools')).flatMap((pool) =>
     ['containers', 'containers-snapshots'].flatMap((kind) => list(join(pool, kind))),
   );

@@ -1,0 +1,133 @@
+// What a container sees of the host's block devices in /sys: those that it was given, by the names that it has for them. Three
+// directories of links are mounted over the three lists of sysfs. Links lead into sysfs itself, so that sizes and all else are the
+// kernel's. It is a view, no wall: /sys/devices still has everything.
+import { readlink, rm, symlink, unlink } from 'node:fs/promises';
+import { basename } from 'node:path';
+import type { Host } from '#src/host/host.ts';
+import type { RuntimeMount } from '../../runtime/driver.ts';
+import type { DeviceContext, DeviceOwner } from '../driver.ts';
+import { type Node, shownNodes } from './nodes.ts';
+import { DevicePlaces } from './places.ts';
+
+/** The lists in sysfs, and how deep they lie in it. */
+const LISTS = { block: 'block', class: 'class/block', numbers: 'dev/block' } as const;
+const OPTIONS = ['bind', 'ro', 'nosuid', 'nodev', 'noexec', 'optional'];
+
+/** Of a list: name of a link → where it leads. */
+type Links = ReadonlyMap<string, string>;
+type View = Readonly<Record<keyof typeof LISTS, Links>>;
+
+interface BlockDevice {
+  readonly name: string;
+  /** "7:0". */
+  readonly numbers: string;
+  /** Below /sys: "devices/virtual/block/loop0". */
+  readonly path: string;
+}
+
+export interface BlockViewContext extends Pick<DeviceContext, 'host' | 'devicesPath'> {
+  /** $LIGHTER_DIR/blocks: a directory per instance. */
+  readonly blocksPath: string;
+}
+
+export class BlockView {
+  readonly #host: Host;
+  readonly #places: DevicePlaces;
+  readonly #root: string;
+
+  constructor(context: BlockViewContext) {
+    this.#host = context.host;
+    this.#places = new DevicePlaces(context);
+    this.#root = context.blocksPath;
+  }
+
+  /** For a container that is about to start, with its devices made. */
+  async open(owner: DeviceOwner): Promise<readonly RuntimeMount[]> {
+    const lists = Object.keys(LISTS).map((list) => this.#directory(owner, list));
+    await Promise.all(lists.map((directory) => this.#host.makeDirectory(directory, { mode: 0o755 })));
+    await this.#fill(owner);
+    return Object.entries(LISTS).map(([list, target]) => {
+      return { source: this.#directory(owner, list), target: `sys/${target}`, type: 'none', options: OPTIONS };
+    });
+  }
+
+  /** Makes it what the container has now. Without open() it sees the host's, and nothing is done. Idempotent. */
+  async update(owner: DeviceOwner): Promise<void> {
+    if (await this.#host.exists(this.#viewOf(owner.hostName))) await this.#fill(owner);
+  }
+
+  async #fill(owner: DeviceOwner): Promise<void> {
+    const view = viewOf(await this.#blockDevices(owner));
+    const lists = ['block', 'class', 'numbers'] as const;
+    await Promise.all(lists.map((list) => this.#follow(this.#directory(owner, list), view[list])));
+  }
+
+  /** Undoes open(). Idempotent. */
+  async close(hostName: string): Promise<void> {
+    // nothing is ever mounted in it on the host
+    await rm(this.#viewOf(hostName), { recursive: true, force: true });
+  }
+
+  async #blockDevices(owner: DeviceOwner): Promise<readonly BlockDevice[]> {
+    const nodes = (await shownNodes(this.#places, owner)).filter(({ kind }) => kind === 'block');
+    const found = await Promise.all(
+      nodes.map(async (node) => {
+        const numbers = `${node.major}:${node.minor}`;
+        const path = await this.#pathOf(numbers);
+        return path === undefined ? [] : [{ name: nameOf(node, path), numbers, path }];
+      }),
+    );
+    return found.flat();
+  }
+
+  /** undefined: there is no such device now. */
+  async #pathOf(numbers: string): Promise<string | undefined> {
+    const link = await linkAt(`/sys/dev/block/${numbers}`);
+    return link?.startsWith('../../devices/') ? link.slice('../../'.length) : undefined;
+  }
+
+  async #follow(directory: string, wanted: Links): Promise<void> {
+    const present = new Map<string, string>();
+    for (const name of await this.#host.list(directory))
+      present.set(name, (await linkAt(`${directory}/${name}`)) ?? '');
+    for (const [name, target] of present) if (wanted.get(name) !== target) await unlink(`${directory}/${name}`);
+    for (const [name, target] of wanted) {
+      if (present.get(name) !== target) await symlink(target, `${directory}/${name}`);
+    }
+  }
+
+  #viewOf(hostName: string): string {
+    return `${this.#root}/${hostName}`;
+  }
+
+  #directory(owner: DeviceOwner, list: string): string {
+    return `${this.#viewOf(owner.hostName)}/${list}`;
+  }
+}
+
+/** As the kernel names what lies in a folder of /dev; what lies elsewhere has the kernel's own name. */
+function nameOf({ path: inside }: Node, path: string): string {
+  const name = inside.startsWith('dev/') ? inside.slice('dev/'.length).replaceAll('/', '!') : '';
+  return ['', '.', '..'].includes(name) ? basename(path) : name;
+}
+
+function viewOf(devices: readonly BlockDevice[]): View {
+  const block = new Map<string, string>();
+  const numbers = new Map<string, string>();
+  for (const device of devices) {
+    if (block.has(device.name)) continue; // a kernel's name that is another's path
+    block.set(device.name, device.path);
+    // by number it has the same name, not the kernel's
+    if (!numbers.has(device.numbers)) numbers.set(device.numbers, `../../block/${device.name}`);
+  }
+  const from = (up: string): Links => new Map([...block].map(([name, path]) => [name, `${up}${path}`]));
+  return { block: from('../'), class: from('../../'), numbers };
+}
+
+/** undefined: no link, or nothing. */
+function linkAt(path: string): Promise<string | undefined> {
+  return readlink(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'EINVAL') return undefined;
+    throw error;
+  });
+}
