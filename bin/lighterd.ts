@@ -1,11 +1,12 @@
 // Start-up of the engine's daemon: options, environment, signals, exit code.
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runDaemon } from '#src/api/daemon.ts';
 import { proxyFromEnvironment } from '#src/engine/server/proxy.ts';
 import { armFaults, faultStep, reportFault } from '#src/host/faults.ts';
+import { commandMark, endLeftovers } from '#src/host/leftovers.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { releaseUnusedPages } from '#src/host/resident-pages.ts';
 import { messageOf } from '#src/lib/errors.ts';
@@ -79,7 +80,11 @@ async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
     releaseUnusedPages().catch((error: unknown) => log.warn('could not give memory back', { error }));
   };
   const proxies = proxyFromEnvironment(process.env);
-  const daemon = { root, host: new LinuxHost(), log, version, proxies, firstPoolDriver: storage, onReady };
+  mkdirSync(root, { recursive: true });
+  const mark = commandMark(root);
+  const host = new LinuxHost({ commandMark: mark });
+  const seeOff = () => endLeftovers(mark, log);
+  const daemon = { root, host, seeOff, log, version, proxies, firstPoolDriver: storage, onReady };
   await runDaemon({ ...daemon, hostDown: hostDown.signal, ...(group !== undefined && { group }) }, end.signal);
 }
 

@@ -31,6 +31,8 @@ export interface DaemonOptions {
   /** $LIGHTER_DIR. */
   readonly root: string;
   readonly host: Host;
+  /** Called first, with the directory locked: sees off what a killed daemon left running. */
+  readonly seeOff: () => Promise<void>;
   readonly log: Log;
   readonly version: string;
   readonly proxies?: ProxySettings;
@@ -58,6 +60,7 @@ export async function runDaemon(options: DaemonOptions, until: AbortSignal): Pro
   const databases = dirname(enginePaths(root).database);
   await host.makeDirectory(databases, { mode: 0o700 });
   using _lock = lockDirectory(join(databases, 'lock'));
+  await options.seeOff();
   const events = createEvents();
   const log = publishing(options.log, events);
   const engine = await createEngine({ ...engineOptions(options, log), events, ...(firstPool && { firstPool }) });

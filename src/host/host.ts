@@ -24,6 +24,8 @@ export interface RunOptions {
   readonly okExitCodes?: readonly number[];
   /** Gives the program two more descriptors: 3 to read from us, 4 to write to us. */
   readonly withRelay?: boolean;
+  /** What it leaves in the background is to stay; all else of a daemon that was killed is ended by the next one. */
+  readonly lasting?: boolean;
 }
 
 export interface RunResult {

@@ -35,6 +35,7 @@ import { exchange, makeNode } from './kernel.ts';
 import { LinuxLinks } from './linux-links.ts';
 import { LinuxPorts } from './linux-ports.ts';
 import { LinuxMounts } from './linux-mounts.ts';
+import { markedBy } from './leftovers.ts';
 import type { Links } from './links.ts';
 import type { Ports } from './ports.ts';
 import type { Mounts } from './mounts.ts';
@@ -79,19 +80,34 @@ async function translated<T>(what: string, path: string, work: Promise<T>): Prom
   }
 }
 
+export interface LinuxHostOptions {
+  /** By which the next daemon knows commands that outlive this one; see leftovers.ts. */
+  readonly commandMark?: string;
+}
+
 export class LinuxHost implements Host {
+  readonly #mark: string | undefined;
   readonly btrfs: Btrfs = new LinuxBtrfs();
   readonly links: Links = new LinuxLinks((argv, options) => this.run(argv, options));
   readonly ports: Ports = new LinuxPorts(this.links);
   readonly mounts: Mounts = new LinuxMounts(this);
   readonly projectQuotas: ProjectQuotas = new LinuxProjectQuotas();
 
+  constructor({ commandMark }: LinuxHostOptions = {}) {
+    this.#mark = commandMark;
+  }
+
   run(argv: Argv, options: RunOptions = {}): Promise<RunResult> {
-    return runToEnd(argv, options);
+    return runToEnd(argv, this.#marked(options));
   }
 
   start(argv: Argv, options: Omit<RunOptions, 'input'> = {}): RunningCommand {
-    return launch(argv, options);
+    return launch(argv, this.#marked(options));
+  }
+
+  #marked(options: RunOptions): RunOptions {
+    if (this.#mark === undefined) return options;
+    return { ...options, env: { ...options.env, ...markedBy(this.#mark, { lasting: options.lasting === true }) } };
   }
 
   readFile(path: string): Promise<string> {

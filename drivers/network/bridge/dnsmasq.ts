@@ -69,7 +69,7 @@ export class Dnsmasq {
   /** It goes into the background when it serves. */
   async #start(wanted: readonly string[], signal: AbortSignal): Promise<void> {
     try {
-      await this.#context.host.run([PROGRAM, ...wanted], { signal, timeoutMs: START_MS });
+      await this.#context.host.run([PROGRAM, ...wanted], { signal, timeoutMs: START_MS, lasting: true });
     } catch (cause) {
       if (!(cause instanceof CommandError)) throw cause;
       const { exitCode, stderr } = cause;

@@ -105,6 +105,7 @@ class LxcRuntime implements RuntimeDriver {
       await host.run([LXC_START, '-d', '-n', name, '-P', containersPath, '-f', configPath], {
         signal,
         timeoutMs: START_LIMIT_MS,
+        lasting: true,
         env: { PATH: config.includes('lxc.hook.') ? PATH_FOR_HOOKS : PATH_WITHOUT_SHADOW },
       });
     } catch (cause) {

@@ -1,0 +1,93 @@
+// Commands go on when the daemon that started them is killed. Each has a mark in its environment, which its children inherit, so that the
+// next daemon on the same directory finds them and sees them off before it looks at what they work on.
+import { readdirSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+import type { Log } from '#src/lib/log.ts';
+import { sleep } from '#src/lib/wait.ts';
+import { readKernelFile } from './kernel-files.ts';
+import { type ProcessLife, processLife } from './process-life.ts';
+import { sendSignal } from './signal.ts';
+
+const MARK = 'LIGHTER_COMMAND';
+/** Of commands that leave something in the background which is to stay. */
+const LASTING_MARK = 'LIGHTER_STARTER';
+/** A step of theirs is whole or not there, and what they do is done elsewhere: by the kernel, or zfs-fuse. They are soon ready. */
+const TRANSACTIONS = /^(?:zfs|zpool|lvm|(?:lv|vg|pv)[a-z]+|dmsetup)$/u;
+/** They serve the whole host, whoever's command started them. */
+const HOST_DAEMONS = new Set(['dmeventd', 'lvmpolld']);
+/** Its parent waits for the container, and is no longer called so once that is in the background. */
+const STARTERS = new Set(['lxc-start']);
+const FINISH_MS = 10_000;
+const LIMIT_MS = 30_000;
+const LOOK_MS = 20;
+
+/** What is still running of a killed daemon. */
+interface Leftover extends ProcessLife {
+  readonly program: string;
+  /** It only has to be waited for. */
+  readonly starts: boolean;
+}
+
+/** Of the commands of all daemons on this directory, which exists, and of no others on this kernel. */
+export function commandMark(directory: string): string {
+  const { dev, ino } = statSync(directory, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+/** For the environment of a command. `lasting`: what it leaves in the background is to stay. */
+export function markedBy(mark: string, { lasting }: { readonly lasting: boolean }): Readonly<Record<string, string>> {
+  return { [lasting ? LASTING_MARK : MARK]: mark };
+}
+
+/**
+ * Resolves when none is left. To be called before this daemon starts any, with no other daemon on the directory. Commands that are one
+ * step of a volume manager may finish it; all others are killed at once. What even then does not end (a file system that hangs) is logged,
+ * and left: a daemon that waited for it could serve nobody.
+ */
+export async function endLeftovers(
+  mark: string,
+  log: Log,
+  { finishMs = FINISH_MS, limitMs = LIMIT_MS }: { readonly finishMs?: number; readonly limitMs?: number } = {},
+): Promise<void> {
+  const begin = performance.now();
+  let isFirst = true;
+  for (;;) {
+    const left = leftoversOf(mark);
+    if (left.length === 0) return;
+    const commands = left.map(({ pid, program }) => `${program} (${pid})`).join(', ');
+    if (isFirst) log.warn('a killed daemon left commands running', { commands });
+    isFirst = false;
+    const waitedMs = performance.now() - begin;
+    if (waitedMs > limitMs) {
+      log.error('commands of a killed daemon do not end', { commands });
+      return;
+    }
+    for (const { pid, program, starts } of left) {
+      if (!starts && (waitedMs > finishMs || !TRANSACTIONS.test(program))) sendSignal(pid, 'SIGKILL');
+    }
+    await sleep(LOOK_MS);
+  }
+}
+
+function leftoversOf(mark: string): readonly Leftover[] {
+  return readdirSync('/proc').flatMap((name) => {
+    const pid = /^\d+$/u.test(name) ? Number(name) : process.pid;
+    return (pid === process.pid ? undefined : leftoverOf(pid, mark)) ?? [];
+  });
+}
+
+function leftoverOf(pid: number, mark: string): Leftover | undefined {
+  const environment = readKernelFile(`/proc/${pid}/environ`)?.split('\0');
+  const starts = environment?.includes(`${LASTING_MARK}=${mark}`) === true;
+  if (!starts && environment?.includes(`${MARK}=${mark}`) !== true) return undefined;
+  const life = processLife(pid);
+  const program = basename(readKernelFile(`/proc/${pid}/cmdline`)?.split('\0')[0] ?? '');
+  if (!life || !isHere(pid) || HOST_DAEMONS.has(program) || (starts && !STARTERS.has(program))) return undefined;
+  return { ...life, program, starts };
+}
+
+/** What runs in a container says of itself what it likes; none of ours does. */
+function isHere(pid: number): boolean {
+  const status = readKernelFile(`/proc/${pid}/status`) ?? '';
+  return /^NSpid:\t\d+$/mu.test(status);
+}
