@@ -88,6 +88,16 @@ export function planAutostart({ context }: Pick<AutostartParts, 'context'>): rea
   return autostartOrder(context.database.instances.list(), (record) => expand(record).config);
 }
 
+/** And these last, whatever their configuration says. */
+export function withThose(
+  plan: readonly Autostart[],
+  again: readonly InstanceRecord[],
+): readonly Autostart[] {
+  const planned = new Set(plan.map(({ record }) => record.id));
+  const more = again.filter(({ id }) => !planned.has(id));
+  return [...plan, ...more.map((record) => ({ record, priority: 0, delaySeconds: 0 }))];
+}
+
 /** Until they have started: a daemon that ends before that leaves them to the next one. */
 export function keepPlanned({ context }: Pick<AutostartParts, 'context'>, plan: readonly Autostart[]): void {
   const { instances } = context.database;

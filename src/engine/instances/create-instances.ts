@@ -9,7 +9,7 @@ import type { EngineContext } from '../context.ts';
 import { InstanceBackups } from '../backups/instance-backups.ts';
 import { InstanceImport } from '../backups/instance-import.ts';
 import type { InstancesPart } from '../types.ts';
-import { autostart, isNewBoot, keepPlanned, noteBoot, planAutostart } from './autostart.ts';
+import { autostart, isNewBoot, keepPlanned, noteBoot, planAutostart, withThose } from './autostart.ts';
 import { InstanceChanges } from './changes.ts';
 import { createRules } from './config-rules.ts';
 import { InstanceCopies } from './copy.ts';
@@ -43,6 +43,7 @@ import { rootReader } from './read-root.ts';
 import { CpuBalancer } from './cpu-balancer.ts';
 import { Supervisor } from './supervisor.ts';
 import { InstanceTrees } from './trees.ts';
+import { forgetStartAgain, startAgain } from './while-stopped.ts';
 
 export interface InstanceDrivers {
   readonly runtime: RuntimeModule;
@@ -195,13 +196,18 @@ function createService(parts: ReconcileParts, { boot, periodic }: ServiceParts):
       const plan = (await isNewBoot(context)) ? planAutostart(parts) : undefined;
       await reconcileInstances(parts, signal);
       for (const part of periodic) await part.start();
-      if (!plan) return;
-      keepPlanned(parts, plan);
+      const again = await startAgain(context);
+      if (!plan && again.length === 0) return;
+      if (plan) keepPlanned(parts, plan);
       // Beside everything else: clients are served while the host's instances come up.
       boot.pending = true;
-      const starting = autostart(parts, plan, AbortSignal.any([signal, boot.stopping.signal]));
+      const all = withThose(plan ?? [], again);
+      const starting = autostart(parts, all, AbortSignal.any([signal, boot.stopping.signal]));
       void starting
-        .then(() => noteBoot(context))
+        .then(async () => {
+          for (const record of again) await forgetStartAgain(context, record);
+          await noteBoot(context);
+        })
         .finally(() => {
           boot.pending = false;
         })

@@ -41,6 +41,8 @@ export interface InstancePaths {
   readonly started: string;
   /** Devices as a change of the running container is about to make them. */
   readonly liveChange: string;
+  /** There while the instance is stopped only to be started again. */
+  readonly startsAgain: string;
   readonly logs: string;
   /** One directory per snapshot: metadata.yaml and templates/ as they were. */
   readonly snapshots: string;
@@ -58,6 +60,7 @@ export function instancePaths(paths: EnginePaths, key: InstanceKey): InstancePat
     transition: join(home, 'transition'),
     started: join(home, 'started'),
     liveChange: join(home, 'live-change'),
+    startsAgain: join(home, 'starts-again'),
     logs,
     snapshots: join(paths.snapshots, name),
     container: {

@@ -9,6 +9,7 @@ import { lockKey } from './instance-paths.ts';
 import type { InstanceLifecycle, ShutDownOptions } from './lifecycle.ts';
 import type { StateChange } from './requests.ts';
 import type { Life, LifeHandlers, Supervisor } from './supervisor.ts';
+import { whileStopped } from './while-stopped.ts';
 
 export interface PowerParts {
   readonly context: EngineContext;
@@ -86,9 +87,11 @@ export class InstancePower implements LifeHandlers {
   async #restart(record: InstanceRecord, change: StateChange, signal: AbortSignal): Promise<void> {
     const life = this.#life(record);
     const kills = change.force || change.timeoutSeconds === 0;
-    await this.#end(record, life, { kills, options: shutDownOptions(change, signal) });
-    const { database } = this.#parts.context;
-    await this.#parts.lifecycle.start(database.instances.get(record.project, record.name), signal);
+    const { context, lifecycle } = this.#parts;
+    await whileStopped(context, record, async () => {
+      await this.#end(record, life, { kills, options: shutDownOptions(change, signal) });
+      await lifecycle.start(context.database.instances.get(record.project, record.name), signal);
+    });
     this.#publish('instance-restarted', record);
   }
 
@@ -135,9 +138,11 @@ export class InstancePower implements LifeHandlers {
       this.#publish('instance-shutdown', record);
       const { lifecycle, context } = this.#parts;
       if (await lifecycle.isOutdated(record)) {
-        await lifecycle.kill(record, life);
-        const current = context.database.instances.get(record.project, record.name);
-        await lifecycle.start(current, AbortSignal.timeout(REMOVE_LIMIT_MS));
+        await whileStopped(context, record, async () => {
+          await lifecycle.kill(record, life);
+          const current = context.database.instances.get(record.project, record.name);
+          await lifecycle.start(current, AbortSignal.timeout(REMOVE_LIMIT_MS));
+        });
       } else await lifecycle.resume(record, life, AbortSignal.timeout(REMOVE_LIMIT_MS));
       this.#publish('instance-restarted', record);
     });

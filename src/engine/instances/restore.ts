@@ -16,6 +16,7 @@ import { copySnapshotFiles } from './snapshot-files.ts';
 import type { InstanceSnapshots, SnapshotOf } from './snapshots.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { endTransition, noteTransition } from './transition.ts';
+import { whileStopped } from './while-stopped.ts';
 
 const START_LIMIT_MS = 120_000;
 
@@ -59,14 +60,24 @@ export class InstanceRestore {
     refuseLent(this.#parts, record);
     await this.#makeWay(target, signal);
     const life: Life | undefined = supervisor.life(record.id);
-    if (life) await lifecycle.kill(record, life);
+    if (!life) return this.#restoreStopped(target, signal);
+    await whileStopped(context, record, async () => {
+      await lifecycle.kill(record, life);
+      try {
+        await this.#restoreStopped(target, signal);
+      } catch (error) {
+        await this.#startAgain(record);
+        throw error;
+      }
+      await lifecycle.start(context.database.instances.get(record.project, record.name), signal);
+    });
+  }
+
+  async #restoreStopped(target: SnapshotOf, signal: AbortSignal): Promise<void> {
+    const { context, supervisor } = this.#parts;
+    const { record, snapshot } = target;
     await supervisor.sessions.dismiss(record.id);
-    try {
-      await this.#replace(target, signal);
-    } catch (error) {
-      if (life) await this.#startAgain(record);
-      throw error;
-    }
+    await this.#replace(target, signal);
     const { name, project } = record;
     const details = { snapshot: snapshot.name };
     context.events.lifecycle({
@@ -75,7 +86,6 @@ export class InstanceRestore {
       project,
       context: details,
     });
-    if (life) await lifecycle.start(context.database.instances.get(project, name), signal);
   }
 
   /** Of a driver that cannot keep later snapshots: they go when the pool's configuration says so. */

@@ -46,6 +46,11 @@ const rename =
   (path: string, name: string, more: object = {}): Work =>
   (m) =>
     m.operate('POST', path, { name, ...more });
+/** At once, without asking init. */
+const power =
+  (action: string): Work =>
+  (m) =>
+    m.operate('PUT', `${I}/c1/state`, { action, force: action !== 'start' });
 const write =
   (text: string): Work =>
   (m) =>
@@ -128,6 +133,21 @@ export const OPERATIONS: readonly FaultOperation[] = [
     back: write('two'),
     look: read,
   },
+  {
+    name: 'restore of a running instance',
+    prepare: all(C1.prepare ?? all(), power('start')),
+    end: all(power('stop'), remove(`${I}/c1`)),
+    request: (m) => m.operate('PUT', `${I}/c1`, { restore: 's0' }),
+    back: write('two'),
+    look: read,
+  },
+  {
+    name: 'restart',
+    prepare: all(C1.prepare ?? all(), power('start')),
+    end: all(power('stop'), remove(`${I}/c1`)),
+    request: power('restart'),
+    back: all(),
+  },
   { name: 'rename', ...C1, request: rename(`${I}/c1`, 'c9'), back: rename(`${I}/c9`, 'c1') },
   {
     name: 'delete',
@@ -151,15 +171,15 @@ export const OPERATIONS: readonly FaultOperation[] = [
   {
     name: 'start',
     ...C1,
-    request: (m) => m.operate('PUT', `${I}/c1/state`, { action: 'start' }),
-    back: (m) => m.operate('PUT', `${I}/c1/state`, { action: 'stop', force: true }),
+    request: power('start'),
+    back: power('stop'),
   },
   {
     name: 'stop',
-    prepare: all(C1.prepare ?? all(), (m) => m.operate('PUT', `${I}/c1/state`, { action: 'start' })),
-    end: all((m) => m.operate('PUT', `${I}/c1/state`, { action: 'stop', force: true }), remove(`${I}/c1`)),
-    request: (m) => m.operate('PUT', `${I}/c1/state`, { action: 'stop', force: true }),
-    back: (m) => m.operate('PUT', `${I}/c1/state`, { action: 'start' }),
+    prepare: all(C1.prepare ?? all(), power('start')),
+    end: all(power('stop'), remove(`${I}/c1`)),
+    request: power('stop'),
+    back: power('start'),
   },
   {
     name: 'rebuild',
