@@ -9,7 +9,7 @@ import type {
   RuntimeStreams,
   TerminalSize,
 } from '#drivers/runtime/driver.ts';
-import { AppError } from '#src/lib/errors.ts';
+import { AppError, kindOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import { OperationSockets } from '../operations/operation-sockets.ts';
 import { drain, feed, finish } from '../operations/socket-streams.ts';
@@ -54,6 +54,7 @@ export class InstanceExec {
     const { context } = this.#parts;
     const { record } = info;
     requireRunning(info);
+    await this.#requireDirectory(info, request.cwd);
     const environment = await this.#environment(info, request);
     const job: Job = { info, request: { ...request, environment } };
     const { command, interactive } = request;
@@ -73,6 +74,21 @@ export class InstanceExec {
     return context.operations.start({ ...spec, connect: sockets.connect }, (operation) => {
       return this.#runConnected(job, sockets, operation);
     });
+  }
+
+  /** liblxc would run the command in "/" instead, and nobody would know. */
+  async #requireDirectory(info: InstanceInfo, cwd: string): Promise<void> {
+    if (cwd === '') return;
+    const kind = await this.#parts.trees.use(info, (tree) =>
+      tree.attributes(cwd, { follow: true }).then(
+        ({ kind }) => kind,
+        // What we may not look at is for the kernel to decide.
+        (error: unknown) => (kindOf(error) === 'not_found' ? 'absent' : 'unknown'),
+      ),
+    );
+    if (kind === 'directory' || kind === 'unknown') return;
+    const what = kind === 'absent' ? 'does not exist' : 'is not a directory';
+    throw new AppError('invalid', `Working directory "${cwd}" ${what} in the instance`);
   }
 
   async #environment(info: InstanceInfo, { environment, uid }: ExecRequest): Promise<ConfigMap> {

@@ -82,6 +82,21 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'script'] }
     expect(other.stdout.toString()).toBe('1000\n100\n/tmp\n');
   });
 
+  it('refuses a directory that is not there, and takes one behind a link', async () => {
+    await exec('--', 'sh', '-c', 'mkdir -p /run/here; ln -sfn /run/here /root/link; touch /root/file');
+    const at = (cwd: string) => exec('--cwd', cwd, '--', 'pwd');
+
+    const [absent, file, link] = [await at('/no/such'), await at('/root/file'), await at('/root/link')];
+
+    expect([absent.code, absent.stdout.toString(), absent.stderr]).toEqual([
+      1,
+      '',
+      expect.stringContaining('Working directory "/no/such" does not exist in the instance'),
+    ]);
+    expect(file.stderr).toContain('Working directory "/root/file" is not a directory in the instance');
+    expect([link.code, link.stdout.toString()]).toEqual([0, '/run/here\n']);
+  });
+
   it('runs under the restrictions of the container', async () => {
     const status = (await exec('--', 'cat', '/proc/self/status', '/proc/self/uid_map')).stdout.toString();
     const pid = (await daemon.state('x1')).pid as number;
