@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { rmdir, unlink } from 'node:fs/promises';
 import type { Host } from '#src/host/host.ts';
+import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { RunningContainer, RuntimeContainer, RuntimeMount } from '../driver.ts';
 import { SHARED_MOUNTS_INSIDE } from './config.ts';
 
@@ -11,6 +12,7 @@ const TMPFS_OPTIONS = 'size=100k,mode=0711';
 export class SharedMounts {
   readonly #host: Host;
   readonly #root: string;
+  readonly #preparing = new KeyedLock();
 
   constructor(host: Host, root: string) {
     this.#host = host;
@@ -23,13 +25,18 @@ export class SharedMounts {
 
   /** Before the container starts. Idempotent. */
   async prepare(container: RuntimeContainer): Promise<void> {
+    await this.#preparing.run('', () => this.#prepareRoot());
+    await this.#host.makeDirectory(this.directory(container), { mode: 0o711 });
+  }
+
+  /** Not twice at a time: a second mount would hide the directories of those who begin on the first one. */
+  async #prepareRoot(): Promise<void> {
     const { mounts } = this.#host;
     await this.#host.makeDirectory(this.#root, { mode: 0o711 });
     if (!(await mounts.isMountPoint(this.#root))) {
       await mounts.mount({ source: 'tmpfs', target: this.#root, type: 'tmpfs', data: TMPFS_OPTIONS });
     }
     await mounts.mount({ source: '', target: this.#root, type: '', flags: ['shared'] });
-    await this.#host.makeDirectory(this.directory(container), { mode: 0o711 });
   }
 
   async attach({ container, initPid, rootUid, rootGid }: RunningContainer, mount: RuntimeMount): Promise<void> {
