@@ -8,6 +8,7 @@ import { proxyFromEnvironment } from '#src/engine/server/proxy.ts';
 import { armFaults, faultStep, reportFault } from '#src/host/faults.ts';
 import { commandMark, endLeftovers } from '#src/host/leftovers.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
+import { raisePriority } from '#src/lib/priority.ts';
 import { releaseUnusedPages } from '#src/host/resident-pages.ts';
 import { messageOf } from '#src/lib/errors.ts';
 import { createLog } from '#src/lib/log.ts';
@@ -51,6 +52,7 @@ function armCrash(step: number): void {
 }
 
 async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
+  raisePriority();
   const { group, storage, logfile, debug } = options;
   const log = createLog({ level: debug ? 'debug' : 'info', ...(logfile !== undefined && { file: logfile }) });
   const end = new AbortController();

@@ -2,6 +2,10 @@
 import { flushCompileCache } from 'node:module';
 import { homedir, hostname, tmpdir } from 'node:os';
 import { runProgram } from '#src/compute/service/program.ts';
+import { raisePriority } from '#src/lib/priority.ts';
+
+// heartbeats are due however busy the guests are
+raisePriority();
 
 // a killed process writes nothing, so what was compiled is kept now
 flushCompileCache();

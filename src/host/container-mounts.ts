@@ -5,6 +5,7 @@ import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { AppError, asError } from '#src/lib/errors.ts';
+import { atNormalPriority } from '#src/lib/priority.ts';
 import type { ContainerMountJob, ContainerMountWork } from './container-mount-worker.ts';
 import { KernelError } from './kernel.ts';
 import type { GivenMount, TakenMount } from './mounts.ts';
@@ -40,7 +41,7 @@ interface Failed {
 function runThread(job: ContainerMountJob): Promise<Failed | undefined> {
   // The same extension as this file: .ts from source, .js from the built package.
   const file = new URL(`./container-mount-worker${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-  const worker = new Worker(file, { workerData: job });
+  const worker = atNormalPriority(() => new Worker(file, { workerData: job }));
   return new Promise((resolve, reject) => {
     let failed: Failed | undefined;
     worker.on('message', (message: Failed) => {

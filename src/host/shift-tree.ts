@@ -4,6 +4,7 @@ import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { AppError, asError } from '#src/lib/errors.ts';
+import { atNormalPriority } from '#src/lib/priority.ts';
 import type { OwnerShift } from './host.ts';
 import { sameIdMap } from './id-map.ts';
 import type { ShiftJob } from './shift-worker.ts';
@@ -24,7 +25,7 @@ export async function shiftTree(path: string, shift: OwnerShift, signal: AbortSi
 async function runJob(job: ShiftJob, signal: AbortSignal): Promise<void> {
   // The same extension as this file: .ts from source, .js from the built package.
   const file = new URL(`./shift-worker${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-  const worker = new Worker(file, { workerData: job });
+  const worker = atNormalPriority(() => new Worker(file, { workerData: job }));
   const stop = (): void => void worker.terminate();
   signal.addEventListener('abort', stop, { once: true });
   try {

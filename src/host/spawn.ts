@@ -5,6 +5,7 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { PassThrough, type Readable, type Writable } from 'node:stream';
 import koffi from 'koffi';
+import { atNormalPriority } from '#src/lib/priority.ts';
 import type { Argv } from './host.ts';
 import { unwrapCall } from './thread-calls.ts';
 
@@ -77,7 +78,7 @@ export function spawnProgram(request: SpawnRequest): Spawned {
     const stdout = ends.pair(1);
     const stderr = ends.pair(2);
     const relay = request.withRelay ? [ends.pair(3), ends.pair(4)] : [];
-    const started = children.started(() => posixSpawn(request, ends.placed));
+    const started = children.started(() => atNormalPriority(() => posixSpawn(request, ends.placed)));
     if (started instanceof Error) {
       ends.closeOurs();
       const exit = Promise.reject(started);

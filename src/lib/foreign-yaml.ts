@@ -4,6 +4,7 @@ import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { AppError, asError } from './errors.ts';
+import { atNormalPriority } from './priority.ts';
 
 /** The worst of these takes some ten milliseconds. */
 const SMALL_CHARACTERS = 4096;
@@ -44,7 +45,9 @@ export async function readYaml({ text, maxAliasCount }: YamlJob): Promise<YamlAn
 async function readOnThread(workerData: YamlJob, limitMs: number): Promise<YamlAnswer> {
   // The same extension as this file: .ts from source, .js from the built package.
   const file = new URL(`./yaml-worker${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-  const worker = new Worker(file, { workerData, resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB } });
+  const worker = atNormalPriority(
+    () => new Worker(file, { workerData, resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB } }),
+  );
   const { promise, resolve } = Promise.withResolvers<YamlAnswer>();
   worker.once('message', resolve);
   worker.once('error', (error) => resolve({ error: asError(error).message }));

@@ -3,18 +3,15 @@ import type { EngineClient } from '#src/client/client.ts';
 import type { DeviceMap } from '#src/client/wire.ts';
 import type { GuestVolume } from '../driver.ts';
 import { changeDevices } from './change-instance.ts';
-import { onVolume, rootAmong } from './root-volume.ts';
 
 const PREFIX = 'volume-';
 
 export function volumeDevices(volumes: readonly GuestVolume[]): DeviceMap {
   return Object.fromEntries(
-    volumes
-      .filter(({ isRoot }) => !isRoot)
-      .map(({ volumeId, hostPath, guestPath }) => [
-        `${PREFIX}${volumeId}`,
-        { type: 'unix-block', source: hostPath, path: guestPath },
-      ]),
+    volumes.map(({ volumeId, hostPath, guestPath }) => [
+      `${PREFIX}${volumeId}`,
+      { type: 'unix-block', source: hostPath, path: guestPath },
+    ]),
   );
 }
 
@@ -36,7 +33,7 @@ export async function detachVolume(
   await changeDevices(client, name, ({ [PREFIX + volumeId]: _gone, ...devices }) => devices, signal);
 }
 
-/** Makes these the only ones; a root among them is where it is now. */
+/** Makes these the only ones. */
 export async function setVolumes(
   client: EngineClient,
   name: string,
@@ -48,13 +45,6 @@ export async function setVolumes(
   const change = (devices: DeviceMap): DeviceMap => ({
     ...Object.fromEntries(Object.entries(devices).filter(isOther)),
     ...volumeDevices(volumes),
-    ...rootDevice(devices, volumes),
   });
   await changeDevices(client, name, change, signal);
-}
-
-function rootDevice({ root }: DeviceMap, volumes: readonly GuestVolume[]): DeviceMap {
-  const volume = rootAmong(volumes);
-  if (!volume || !root) return {};
-  return { root: onVolume(root, volume.hostPath, false) };
 }

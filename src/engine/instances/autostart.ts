@@ -89,10 +89,7 @@ export function planAutostart({ context }: Pick<AutostartParts, 'context'>): rea
 }
 
 /** And these last, whatever their configuration says. */
-export function withThose(
-  plan: readonly Autostart[],
-  again: readonly InstanceRecord[],
-): readonly Autostart[] {
+export function withThose(plan: readonly Autostart[], again: readonly InstanceRecord[]): readonly Autostart[] {
   const planned = new Set(plan.map(({ record }) => record.id));
   const more = again.filter(({ id }) => !planned.has(id));
   return [...plan, ...more.map((record) => ({ record, priority: 0, delaySeconds: 0 }))];

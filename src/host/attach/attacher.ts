@@ -1,9 +1,10 @@
 // The daemon's end of the attach server: started with the first process, gone some time after the last one.
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, type ForkOptions } from 'node:child_process';
 import { getCompileCacheDir } from 'node:module';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AppError, asError } from '#src/lib/errors.ts';
+import { atNormalPriority } from '#src/lib/priority.ts';
 import type { AttachRequest, ServerReport, ServerRequest } from './messages.ts';
 
 const IDLE_MS = 120_000;
@@ -70,14 +71,15 @@ export class Attacher {
     // The same extension as this file: .ts from source, .js from the built package.
     const entry = new URL(`../../../bin/attach-server${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
     const cache = getCompileCacheDir();
-    const server = fork(entry, [], {
+    const options: ForkOptions = {
       cwd: '/',
       execArgv: NODE_FLAGS,
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       // Signals of the daemon's terminal are not for it: it ends when the daemon does.
       detached: true,
       env: { PATH, UV_THREADPOOL_SIZE: THREADS, MALLOC_ARENA_MAX: '1', ...(cache && { NODE_COMPILE_CACHE: cache }) },
-    });
+    };
+    const server = atNormalPriority(() => fork(entry, [], options));
     server.on('message', (report) => this.#take(report as ServerReport));
     server.on('error', (error) => this.#lost(server, error));
     server.on('exit', () => this.#lost(server, new AppError('internal', 'the attach server ended')));

@@ -1,6 +1,6 @@
 // The daemon's end of the forward server: starts it with the first proxy, finds it again after a restart, and gives a new one
 // everything when one was killed.
-import { spawn } from 'node:child_process';
+import { spawn, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
 import { lstat, mkdir, rm, stat, truncate } from 'node:fs/promises';
@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
+import { atNormalPriority } from '#src/lib/priority.ts';
 import { poll } from '#src/lib/wait.ts';
 import {
   CONTROL_SOCKET,
@@ -175,17 +176,15 @@ export class Forwarder {
     try {
       const bounds = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
       const limits = ['--bounding-set', bounds, '--inh-caps', '-all', '--no-new-privs', '--'];
-      const server = spawn(
-        'setpriv',
-        [...limits, process.execPath, ...NODE_FLAGS, fileURLToPath(entry), this.#directory],
-        {
-          cwd: '/',
-          // It ends neither with the daemon nor with its terminal.
-          detached: true,
-          stdio: ['ignore', 'ignore', log],
-          env: { PATH, MALLOC_ARENA_MAX: '1', ...(cache !== undefined && { NODE_COMPILE_CACHE: cache }) },
-        },
-      );
+      const args = [...limits, process.execPath, ...NODE_FLAGS, fileURLToPath(entry), this.#directory];
+      const options: SpawnOptions = {
+        cwd: '/',
+        // It ends neither with the daemon nor with its terminal.
+        detached: true,
+        stdio: ['ignore', 'ignore', log],
+        env: { PATH, MALLOC_ARENA_MAX: '1', ...(cache !== undefined && { NODE_COMPILE_CACHE: cache }) },
+      };
+      const server = atNormalPriority(() => spawn('setpriv', args, options));
       server.on('error', (error) => this.#log.error('the forward server does not start', { error }));
       server.unref();
     } finally {

@@ -47,6 +47,10 @@ export class TestDaemon implements AsyncDisposable {
     return daemon;
   }
 
+  get pid(): number {
+    return this.#process?.pid ?? Number.NaN;
+  }
+
   get socketPath(): string {
     return join(this.root, 'unix.socket');
   }

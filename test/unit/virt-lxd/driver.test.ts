@@ -3,13 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import {
-  type LifecycleEvent,
-  POWER_STATE,
-  type SpawnImage,
-  type SpawnNic,
-  type SpawnSpec,
-} from '#drivers/virt/driver.ts';
+import { type LifecycleEvent, POWER_STATE, type SpawnNic, type SpawnSpec } from '#drivers/virt/driver.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS, type LxdDriverOptions } from '#drivers/virt/lxd/options.ts';
 import { tarNames, writeTar } from '#src/lib/tar.ts';
@@ -53,9 +47,7 @@ async function begin(served: FakeLxdOptions = {}, options: Partial<LxdDriverOpti
   await driver.start(soon());
 }
 
-type ImageSpec = SpawnSpec & { readonly image: SpawnImage };
-
-function specOf(changes: Partial<ImageSpec> = {}): ImageSpec {
+function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
   const uuid = randomUUID();
   return {
     uuid,
