@@ -1,10 +1,11 @@
 // The contract of a VIF driver: makes a Neutron binding real on this host.
 import type { Log } from '#src/lib/log.ts';
 import type { Host } from '#src/host/host.ts';
+import type { OvsConnection } from '#src/host/ovs.ts';
 import type { SpawnNic } from '../virt/driver.ts';
 
-/** One entry of the network info cache, decoded (nova-compute-contract section 3.6). */
-export interface BoundVif {
+/** One entry of the network info cache, decoded (nova-compute-contract section 3.6): enough to find what it has on this host. */
+export interface KnownVif {
   readonly id: string;
   readonly macAddress: string;
   readonly type: string;
@@ -13,6 +14,12 @@ export interface BoundVif {
   readonly bridge: string | null;
   readonly mtu: number | null;
   readonly details: Readonly<Record<string, unknown>>;
+}
+
+export interface BoundVif extends KnownVif {
+  readonly instanceUuid: string;
+  /** By which users of Open vSwitch find the port: its own id as a rule. */
+  readonly interfaceId: string;
   readonly rates: VifRates;
 }
 
@@ -42,12 +49,22 @@ export interface VifDriver {
    */
   plug(vif: BoundVif, guestInterface: string, signal: AbortSignal): Promise<SpawnNic>;
   /** Absent is success. */
-  unplug(vif: BoundVif, signal: AbortSignal): Promise<void>;
+  unplug(vif: KnownVif, signal: AbortSignal): Promise<void>;
+}
+
+/** [os_vif_ovs] of nova.conf. */
+export interface OvsVifOptions {
+  readonly connection: OvsConnection;
+  /** Of networks that have none. */
+  readonly defaultMtu: number;
+  /** New ports reach nobody until Neutron's agent has dealt with them. */
+  readonly isolates: boolean;
 }
 
 export interface VifContext {
   readonly host: Host;
   readonly log: Log;
+  readonly ovs: OvsVifOptions;
 }
 
 export interface VifModule {

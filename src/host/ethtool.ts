@@ -1,11 +1,11 @@
-// What drivers of network interfaces say of them: SIOCETHTOOL, on a socket of its own. These calls do not wait for the network.
+// What drivers of network interfaces say of them and are told: SIOCETHTOOL, on a socket of its own. These calls do not wait for the network.
 import { closeSync } from 'node:fs';
 import koffi from 'koffi';
 
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const SIOCETHTOOL = 0x8946;
-const COMMAND = { driverInfo: 0x03, linkSettings: 0x4c } as const;
+const COMMAND = { driverInfo: 0x03, setTransmitChecksums: 0x17, linkSettings: 0x4c } as const;
 const MAX_NAME_BYTES = 15;
 /** struct ethtool_link_settings up to its masks; then three masks of so many words each as the kernel has. */
 const MASKS_AT = 48;
@@ -131,6 +131,14 @@ export class Ethtool implements Disposable {
     if (!this.#ask(name, info)) return '';
     const version = (info.toString('latin1', 68, 100).split('\0', 1)[0] ?? '').trim();
     return version === 'N/A' ? '' : version;
+  }
+
+  /** False: the driver cannot. */
+  leaveChecksums(name: string, leaves: boolean): boolean {
+    const wish = Buffer.alloc(8); // struct ethtool_value: cmd, data
+    wish.writeUInt32LE(COMMAND.setTransmitChecksums, 0);
+    wish.writeUInt32LE(leaves ? 1 : 0, 4);
+    return this.#ask(name, wish);
   }
 
   #ask(name: string, data: Buffer): boolean {

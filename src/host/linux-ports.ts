@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AppError } from '#src/lib/errors.ts';
 import { parseIp } from '#src/lib/ip.ts';
+import { Ethtool } from './ethtool.ts';
 import { KernelError } from './kernel.ts';
 import type { Links } from './links.ts';
 import { changeNetlink, type NetlinkMessage, RouteSocket } from './netlink-socket.ts';
@@ -52,6 +53,12 @@ export class LinuxPorts implements Ports {
     if (await succeeds(setClass)) return;
     await changeNetlink({ type: RTM.newQueue, flags, body: rootQueueMessage(index) });
     await changeNetlink(setClass);
+  }
+
+  async leaveChecksums(name: string, leaves: boolean): Promise<void> {
+    using ethtool = new Ethtool();
+    if (ethtool.leaveChecksums(name, leaves)) return;
+    throw new AppError('internal', `the checksums of what "${name}" sends cannot be set`);
   }
 
   async setIsolated(name: string, isolated: boolean): Promise<void> {

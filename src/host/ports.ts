@@ -14,6 +14,8 @@ export interface Ports {
   setIsolated(name: string, isolated: boolean): Promise<void>;
   /** Whether somebody on the network of the interface answers for the address; asked once (ARP, neighbour solicitation). */
   isTaken(name: string, address: string, waitMs: number): Promise<boolean>;
+  /** Whether the checksums of what it sends are left to who gets that. */
+  leaveChecksums(name: string, leaves: boolean): Promise<void>;
   addVlan(name: string, vlan: BridgeVlan): Promise<void>;
   removeVlan(name: string, id: number): Promise<void>;
 }

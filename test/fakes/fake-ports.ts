@@ -16,6 +16,10 @@ export class FakePorts implements Ports {
     this.#calls.push(`port ${name} isolated ${isolated}`);
   }
 
+  async leaveChecksums(name: string, leaves: boolean): Promise<void> {
+    this.#calls.push(`port ${name} leaves checksums ${leaves}`);
+  }
+
   async isTaken(): Promise<boolean> {
     return false;
   }

@@ -1,6 +1,26 @@
 // A VIF driver that only remembers what is plugged.
-import type { BoundVif, VifDriver } from '#drivers/vif/driver.ts';
+import type { BoundVif, KnownVif, OvsVifOptions, VifDriver } from '#drivers/vif/driver.ts';
 import type { SpawnNic } from '#drivers/virt/driver.ts';
+
+export const TEST_VIF: BoundVif = {
+  id: '6c3fc145-9975-4f08-a31e-e2d4faa97ab8',
+  interfaceId: '6c3fc145-9975-4f08-a31e-e2d4faa97ab8',
+  instanceUuid: '0d5f1a52-2c1c-4b0e-9d3a-1f2e3d4c5b6a',
+  macAddress: 'fa:16:3e:9c:26:2c',
+  type: 'ovs',
+  networkId: '70515443-1811-448e-83a0-e3d8679a852f',
+  bridge: null,
+  mtu: 1450,
+  details: {},
+  rates: { inbound: null, outbound: null },
+};
+
+/** The defaults of [os_vif_ovs]. */
+export const OVS_OPTIONS: OvsVifOptions = {
+  connection: { timeoutSeconds: 120 },
+  defaultMtu: 1500,
+  isolates: false,
+};
 
 export class FakeVif implements VifDriver {
   readonly types = ['bridge', 'ovs'];
@@ -31,7 +51,7 @@ export class FakeVif implements VifDriver {
     return nic;
   }
 
-  async unplug(vif: BoundVif): Promise<void> {
+  async unplug(vif: KnownVif): Promise<void> {
     this.calls.push(`unplug ${vif.id}`);
     this.plugged.delete(vif.id);
   }

@@ -38,7 +38,8 @@ describe('a server with a port', () => {
     );
 
     expect(ports).toHaveLength(1);
-    expect(ports[0]).toMatchObject({ status: 'ACTIVE', 'binding:host_id': 'node1', 'binding:vif_type': 'bridge' });
+    const type = paths.network === 'linuxbridge' ? 'bridge' : 'ovs';
+    expect(ports[0]).toMatchObject({ status: 'ACTIVE', 'binding:host_id': 'node1', 'binding:vif_type': type });
   });
 
   it('shows its console log', async () => {

@@ -6,19 +6,23 @@ import { Cloud, type Server } from './lab/cloud.ts';
 import { bootFirstServer, consoleLog, services, waitForAgents, waitForCompute } from './lab/first-server.ts';
 import { once } from './lab/infrastructure.ts';
 import { startCompute, startEngine, waitForConsumer } from './lab/node.ts';
+import { keepNetwork } from './lab/networks.ts';
 import { installPackages, PACKAGES } from './lab/packages.ts';
 import { Processes } from './lab/processes.ts';
 import { say, step } from './lab/progress.ts';
 import { ensureResources } from './lab/resources.ts';
 import { defaultPaths, type LabPaths } from './lab/settings.ts';
+import { datapathType } from './lab/switches.ts';
 
-const USAGE = `usage: npm run up [-- --engine | --volumes]
+const USAGE = `usage: npm run up [-- --engine | --volumes | --ovs]
 
   (nothing)   OpenStack, lighterd and nova-compute-lxd on this machine, and a first server
   --engine    the engine alone
   --volumes   Cinder as well
+  --ovs       Neutron with its Open vSwitch agent in the place of the linuxbridge agent
 
 LIGHTERVISOR_ENGINE=lxd, or incus, takes a stock one in the place of lighterd; it must be installed.
+LIGHTERVISOR_FIREWALL=iptables_hybrid, or noop, takes another firewall driver of the Open vSwitch agent than openvswitch.
 
 State, logs and configuration: $LIGHTERVISOR_LAB (default /var/lib/lightervisor-lab). npm run down stops it all.`;
 
@@ -79,7 +83,9 @@ Next:
 
 async function upAll(paths: LabPaths, withVolumes: boolean): Promise<void> {
   await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane]);
-  writeConfiguration(paths);
+  keepNetwork(paths.state, paths.network);
+  if (paths.network !== 'linuxbridge') await installPackages(PACKAGES.switches);
+  writeConfiguration(paths, paths.network === 'linuxbridge' ? 'system' : await datapathType());
   const processes = new Processes(paths);
   const engine = step(paths.engine, () => startEngine(paths, processes));
   await startControlPlane(paths, processes);
@@ -104,6 +110,7 @@ if (process.getuid?.() !== 0) {
 } else if (argv.includes('--help') || argv.includes('-h')) {
   console.log(USAGE);
 } else {
+  if (argv.includes('--ovs')) process.env['LIGHTERVISOR_NETWORK'] = 'ovs';
   const paths = defaultPaths();
   try {
     await (argv.includes('--engine') ? upEngine(paths) : upAll(paths, argv.includes('--volumes')));

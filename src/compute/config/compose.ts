@@ -60,6 +60,7 @@ export function composeConfig(options: Options, configFolders: readonly string[]
     console: consoles(options),
     placement: composePlacement(options),
     neutron: composeNeutron(options),
+    ovs: ovs(options),
     glance: composeGlance(options),
     cinder: composeCinder(options),
     serviceUser: composeServiceUser(options),
@@ -278,6 +279,19 @@ function periodic(options: Options, main: SectionReader): Config.PeriodicConfig 
     instanceUsageAudit: main.boolean('instance_usage_audit'),
     resizeConfirmWindowMs: main.ms('resize_confirm_window'),
     reclaimInstanceIntervalMs: main.ms('reclaim_instance_interval'),
+  };
+}
+
+function ovs(options: Options): Config.ComputeConfig['ovs'] {
+  const reader = new SectionReader(options, 'os_vif_ovs');
+  const database = reader.optionalString('ovsdb_connection');
+  return {
+    connection: {
+      timeoutSeconds: reader.number('ovs_vsctl_timeout'),
+      ...(database !== undefined && { database }),
+    },
+    defaultMtu: reader.number('network_device_mtu'),
+    isolates: reader.boolean('isolate_vif'),
   };
 }
 

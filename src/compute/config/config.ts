@@ -1,6 +1,7 @@
 // What the compute service is configured with: nova's own options (contract section 9), typed, units in names.
 import type { RabbitOptions } from '#src/messaging/options.ts';
 import type { ServiceSettings } from '#src/openstack/settings.ts';
+import type { OvsVifOptions } from '#drivers/vif/driver.ts';
 import type { CpuSets } from '../resources/cpu-sets.ts';
 
 export interface MessagingConfig {
@@ -226,6 +227,7 @@ export interface ComputeConfig {
   readonly console: ConsoleConfig;
   readonly placement: ServiceSettings;
   readonly neutron: NeutronConfig;
+  readonly ovs: OvsVifOptions;
   readonly glance: ServiceSettings;
   readonly cinder: CinderConfig;
   readonly serviceUser: ServiceUserConfig;

@@ -7,7 +7,7 @@ import { novaException } from '#src/nova/exceptions.ts';
 import type { Vif } from '#src/nova/network-model.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { Conductor } from '#src/nova/types.ts';
-import type { BoundVif, VifDriver, VifRates } from '#drivers/vif/driver.ts';
+import type { BoundVif, KnownVif, VifDriver, VifRates } from '#drivers/vif/driver.ts';
 import type { SpawnNic } from '#drivers/virt/driver.ts';
 import type { EventWatch } from '../events/event-inbox.ts';
 import { findInstance, type Instance } from '../records.ts';
@@ -15,7 +15,6 @@ import type { ComputeServices } from '../types.ts';
 import { vifRates } from './vif-rates.ts';
 
 const UNPLUG_LIMIT_MS = 60_000;
-const NO_RATES: VifRates = { inbound: null, outbound: null };
 
 export interface PlugWait {
   readonly watch: EventWatch;
@@ -42,7 +41,7 @@ export class Plugger {
     const rates = vifRates(flavor.find('extra_specs') ?? {});
     const targets = vifs.map((vif) => ({ vif, driver: this.#driverOf(vif) }));
     const results = await Promise.allSettled(
-      targets.map(({ vif, driver }, index) => driver.plug(boundVif(vif, rates), `eth${index}`, signal)),
+      targets.map(({ vif, driver }, index) => driver.plug(boundVif(vif, { instance, rates }), `eth${index}`, signal)),
     );
     const nics = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     const failure = results.find((result) => result.status === 'rejected');
@@ -93,7 +92,7 @@ export class Plugger {
       vifs.map(async (vif) => {
         const driver = this.#drivers.get(vif.type ?? '');
         if (driver === undefined) return;
-        await driver.unplug(boundVif(vif, NO_RATES), limited(UNPLUG_LIMIT_MS)).catch((error: unknown) => {
+        await driver.unplug(knownVif(vif), limited(UNPLUG_LIMIT_MS)).catch((error: unknown) => {
           this.#log.warn('cannot unplug an interface', { port: vif.id, error });
         });
       }),
@@ -125,7 +124,11 @@ async function waitForPlugged(watch: EventWatch, portId: string, signal: AbortSi
   if (status === 'failed') throw new AppError('internal', `Neutron reports that plugging port ${portId} failed`);
 }
 
-function boundVif(vif: Vif, rates: VifRates): BoundVif {
+function boundVif(vif: Vif, { instance, rates }: { instance: Instance; rates: VifRates }): BoundVif {
+  return { ...knownVif(vif), instanceUuid: instance.get('uuid'), interfaceId: vif.ovsInterfaceId ?? vif.id, rates };
+}
+
+function knownVif(vif: Vif): KnownVif {
   const mtu = vif.network?.meta['mtu'];
   return {
     id: vif.id,
@@ -135,6 +138,5 @@ function boundVif(vif: Vif, rates: VifRates): BoundVif {
     bridge: vif.network?.bridge ?? null,
     mtu: typeof mtu === 'number' ? mtu : null,
     details: vif.details,
-    rates,
   };
 }

@@ -51,7 +51,7 @@ async function connectHost(
     log,
     transport,
     virt: await connectEngine(config, log),
-    vifs: Object.values(modules).map((module) => module.create({ host, log })),
+    vifs: Object.values(modules).map((module) => module.create({ host, log, ovs: config.ovs })),
     ...connectVolumes(config, host, log),
     notifications,
     flushNotifications: flush,

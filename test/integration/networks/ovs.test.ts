@@ -1,58 +1,15 @@
 // Bridges of Open vSwitch: as managed networks, and as parents of nics. Its daemons run here for the test alone.
-import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
 import { StockClient } from '../engine/stock-client.ts';
 import { run, TestDaemon } from '../instances/daemon-support.ts';
 import { describeWith } from '../support.ts';
+import { OvsDaemons } from '../switches.ts';
 
 const NETWORK = 'ltovs0';
 const FOREIGN = 'ltovs1';
-const SOCKET = '/run/openvswitch/db.sock';
 const commands = ['lxc', 'lxc-start', 'busybox', 'dnsmasq', 'nft', 'ovs-vsctl', 'ovs-vswitchd', 'ovsdb-server'];
-
-/** Those that answer already are somebody's: then nothing is started. */
-class OvsDaemons implements AsyncDisposable {
-  readonly #directory: string;
-  #pids: readonly string[] = [];
-
-  private constructor(directory: string) {
-    this.#directory = directory;
-  }
-
-  static async start(directory: string): Promise<OvsDaemons> {
-    const daemons = new OvsDaemons(directory);
-    if (existsSync(SOCKET)) return daemons;
-    await mkdir(directory);
-    await mkdir('/run/openvswitch', { recursive: true });
-    const file = (name: string): string => join(directory, name);
-    const common = (name: string): string[] => [
-      '--detach',
-      '--no-chdir',
-      `--pidfile=${file(`${name}.pid`)}`,
-      `--log-file=${file(`${name}.log`)}`,
-      `--unixctl=${file(`${name}.ctl`)}`,
-    ];
-    await run('ovsdb-tool', ['create', file('conf.db'), '/usr/share/openvswitch/vswitch.ovsschema']);
-    await run('ovsdb-server', [file('conf.db'), `--remote=punix:${SOCKET}`, ...common('db')]);
-    await run('ovs-vsctl', ['--no-wait', 'init']);
-    await run('ovs-vswitchd', [`unix:${SOCKET}`, ...common('switch')]);
-    daemons.#pids = await Promise.all(['switch', 'db'].map((name) => readFile(file(`${name}.pid`), 'utf8')));
-    return daemons;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#pids.length === 0) return;
-    for (const pid of this.#pids) {
-      process.kill(Number(pid), 'SIGTERM');
-      await poll(async () => !existsSync(`/proc/${pid.trim()}`) || undefined, 20, AbortSignal.timeout(10_000));
-    }
-    await rm(SOCKET, { force: true });
-    await rm(this.#directory, { recursive: true, force: true });
-  }
-}
 
 describeWith({ root: true, commands }, 'bridges of Open vSwitch', () => {
   let daemon: TestDaemon;

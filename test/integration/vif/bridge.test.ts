@@ -7,6 +7,7 @@ import type { BoundVif, VifDriver, VifRates } from '#drivers/vif/driver.ts';
 import { vifDrivers } from '#drivers/vif/registry.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
+import { OVS_OPTIONS, TEST_VIF } from '../../fakes/fake-vif.ts';
 import { describeWith } from '../support.ts';
 
 const host = new LinuxHost();
@@ -78,6 +79,7 @@ describeWith({ root: true, commands: ['ip', 'tc', 'nft', 'busybox'] }, 'bridge V
   beforeEach(() => {
     const [id, networkId] = [randomUUID(), randomUUID()];
     vif = {
+      ...TEST_VIF,
       id,
       networkId,
       macAddress: 'fa:16:3e:01:02:03',
@@ -87,7 +89,7 @@ describeWith({ root: true, commands: ['ip', 'tc', 'nft', 'busybox'] }, 'bridge V
       details: {},
       rates: NO_RATES,
     };
-    driver = vifDrivers.bridge.create({ host, log: silentLog });
+    driver = vifDrivers.bridge.create({ host, log: silentLog, ovs: OVS_OPTIONS });
     names = { tap: `tap${id.slice(0, 11)}`, peer: `tin${id.slice(0, 11)}`, bridge: `brq${networkId.slice(0, 11)}` };
   });
 
@@ -147,7 +149,7 @@ describeWith({ root: true, commands: ['ip', 'tc', 'nft', 'busybox'] }, 'bridge V
       await guest.join(names.bridge);
 
       const [inbound, outbound] = [await guest.receive(1_500_000), await guest.send(3_000_000)];
-      await vifDrivers.bridge.create({ host, log: silentLog }).plug(vif, 'eth0', signal());
+      await vifDrivers.bridge.create({ host, log: silentLog, ovs: OVS_OPTIONS }).plug(vif, 'eth0', signal());
 
       expect(inbound).toBeGreaterThan(2);
       expect(outbound).toBeGreaterThan(2);

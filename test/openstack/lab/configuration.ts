@@ -1,7 +1,9 @@
 // Every service's configuration file, rendered anew at each start.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { labFirewall } from './networks.ts';
 import { COMPUTE_HOST, KEYSTONE_URL, type LabPaths, PASSWORD, PORTS, REGION } from './settings.ts';
+import { OVSDB, PHYSICAL_BRIDGE } from './switches.ts';
 
 type Section = Readonly<Record<string, string | number | boolean>>;
 type Ini = Readonly<Record<string, Section>>;
@@ -77,11 +79,11 @@ function glance(paths: LabPaths): Ini {
 }
 
 function neutron(paths: LabPaths): Ini {
-  const { data } = paths;
+  const { data, network } = paths;
   return {
     DEFAULT: {
       core_plugin: 'ml2',
-      service_plugins: 'router',
+      service_plugins: network === 'ovs' ? 'router,trunk' : 'router',
       transport_url: rabbit('neutron'),
       bind_host: '127.0.0.1',
       bind_port: PORTS.neutron,
@@ -92,7 +94,7 @@ function neutron(paths: LabPaths): Ini {
       rpc_workers: 1,
       rpc_state_report_workers: 0,
       dhcp_agents_per_network: 1,
-      // Linux bridges have no distributed routers; Neutron would look for some at each change of a port
+      // there are no distributed routers; Neutron would look for some at each change of a port
       enable_dvr: false,
       notify_nova_on_port_status_changes: true,
       notify_nova_on_port_data_changes: true,
@@ -115,17 +117,21 @@ function neutron(paths: LabPaths): Ini {
   };
 }
 
-const ML2: Ini = {
-  ml2: {
-    type_drivers: 'local,flat,vxlan',
-    tenant_network_types: 'local',
-    mechanism_drivers: 'linuxbridge',
-    extension_drivers: 'port_security',
-  },
-  ml2_type_flat: { flat_networks: 'physnet1' },
-  ml2_type_vxlan: { vni_ranges: '1:1000' },
-  securitygroup: { enable_security_group: true, enable_ipset: true },
-};
+const MECHANISMS = { linuxbridge: 'linuxbridge', ovs: 'openvswitch', ovn: 'ovn' } as const;
+
+function ml2({ network }: LabPaths): Ini {
+  return {
+    ml2: {
+      type_drivers: 'local,flat,vxlan',
+      tenant_network_types: 'local',
+      mechanism_drivers: MECHANISMS[network],
+      extension_drivers: 'port_security',
+    },
+    ml2_type_flat: { flat_networks: 'physnet1' },
+    ml2_type_vxlan: { vni_ranges: '1:1000' },
+    securitygroup: { enable_security_group: true, enable_ipset: true },
+  };
+}
 
 /** One end of a veth pair stands for the physical network, so that every network gets a bridge of its own. */
 export const PHYSICAL_INTERFACE = 'labphys0';
@@ -136,14 +142,29 @@ const LINUXBRIDGE_AGENT: Ini = {
   securitygroup: { enable_security_group: true, enable_ipset: true, firewall_driver: 'iptables' },
 };
 
-const DHCP_AGENT: Ini = {
-  DEFAULT: {
-    interface_driver: 'linuxbridge',
-    dhcp_driver: 'neutron.agent.linux.dhcp.Dnsmasq',
-    enable_isolated_metadata: true,
-    resync_interval: 30,
-  },
-};
+function openvswitchAgent(datapath: string): Ini {
+  return {
+    ovs: {
+      integration_bridge: 'br-int',
+      bridge_mappings: `physnet1:${PHYSICAL_BRIDGE}`,
+      datapath_type: datapath,
+      ovsdb_connection: OVSDB,
+    },
+    securitygroup: { enable_security_group: true, enable_ipset: true, firewall_driver: labFirewall() },
+  };
+}
+
+function dhcpAgent({ network }: LabPaths): Ini {
+  return {
+    DEFAULT: {
+      interface_driver: network === 'linuxbridge' ? 'linuxbridge' : 'openvswitch',
+      dhcp_driver: 'neutron.agent.linux.dhcp.Dnsmasq',
+      enable_isolated_metadata: true,
+      resync_interval: 30,
+    },
+    ...(network !== 'linuxbridge' && { ovs: { integration_bridge: 'br-int', ovsdb_connection: OVSDB } }),
+  };
+}
 
 const METADATA_AGENT: Ini = {
   DEFAULT: {
@@ -244,7 +265,8 @@ export OS_COMPUTE_API_VERSION=2.92 OS_PLACEMENT_API_VERSION=1.39
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
 `;
 
-export function writeConfiguration(paths: LabPaths): void {
+/** `datapath`: of bridges of Open vSwitch. */
+export function writeConfiguration(paths: LabPaths, datapath: string): void {
   const shared = novaShared(paths);
   const novaApi = {
     ...shared,
@@ -259,9 +281,10 @@ export function writeConfiguration(paths: LabPaths): void {
     'placement/placement.conf': render(placement(paths)),
     'glance/glance-api.conf': render(glance(paths)),
     'neutron/neutron.conf': render(neutron(paths)),
-    'neutron/ml2_conf.ini': render(ML2),
+    'neutron/ml2_conf.ini': render(ml2(paths)),
     'neutron/linuxbridge_agent.ini': render(LINUXBRIDGE_AGENT),
-    'neutron/dhcp_agent.ini': render(DHCP_AGENT),
+    'neutron/openvswitch_agent.ini': render(openvswitchAgent(datapath)),
+    'neutron/dhcp_agent.ini': render(dhcpAgent(paths)),
     'neutron/metadata_agent.ini': render(METADATA_AGENT),
     'nova/nova.conf': render(novaApi),
     'nova/nova-compute.conf': render(novaCompute(paths)),

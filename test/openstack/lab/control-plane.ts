@@ -1,13 +1,16 @@
 // The OpenStack services: databases migrated once, then started in the order in which they need each other.
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Cloud } from './cloud.ts';
 import { run, SYSTEM_ENV } from './commands.ts';
 import { PHYSICAL_INTERFACE } from './configuration.ts';
 import { ensureIdentity } from './identity.ts';
 import { createDatabases, type Database, dropDatabases, once, startInfrastructure } from './infrastructure.ts';
 import { httpAnswers, type Processes } from './processes.ts';
+import type { LabNetwork } from './networks.ts';
 import { say, step } from './progress.ts';
 import { type LabPaths, PASSWORD, PORTS, REGION } from './settings.ts';
+import { ensurePhysicalBridge, startSwitches } from './switches.ts';
 
 const file = (paths: LabPaths, name: string) => ['--config-file', join(paths.etc, name)] as const;
 const neutronFiles = (paths: LabPaths, second: string) => [
@@ -147,11 +150,12 @@ const AGENT_PATH = `${join(import.meta.dirname, 'tools')}:${SYSTEM_ENV['PATH']}`
 
 const AGENTS = {
   'neutron-linuxbridge-agent': 'linuxbridge_agent.ini',
+  'neutron-openvswitch-agent': 'openvswitch_agent.ini',
   'neutron-dhcp-agent': 'dhcp_agent.ini',
   'neutron-metadata-agent': 'metadata_agent.ini',
 } as const;
 
-export function startAgent(paths: LabPaths, processes: Processes, name: keyof typeof AGENTS): void {
+export function startAgent(paths: LabPaths, processes: Processes, name: Agent): void {
   processes.start({ name, argv: [name, ...neutronFiles(paths, AGENTS[name])], env: { PATH: AGENT_PATH } });
 }
 
@@ -170,13 +174,48 @@ export function startNeutronServer(paths: LabPaths, processes: Processes): void 
   processes.start({ name: 'neutron-server', argv: ['neutron-server', ...neutronFiles(paths, 'ml2_conf.ini')] });
 }
 
+type Agent = keyof typeof AGENTS;
+
+const AGENTS_OF: Readonly<Record<LabNetwork, readonly Agent[]>> = {
+  linuxbridge: ['neutron-linuxbridge-agent', 'neutron-dhcp-agent', 'neutron-metadata-agent'],
+  ovs: ['neutron-openvswitch-agent', 'neutron-dhcp-agent', 'neutron-metadata-agent'],
+  ovn: [],
+};
+
+/** The agent that wires ports. */
+export function wiringAgent({ network }: LabPaths): Agent | undefined {
+  return AGENTS_OF[network][0];
+}
+
 async function startAgents(paths: LabPaths, processes: Processes): Promise<void> {
+  if (paths.network === 'linuxbridge') await ensurePhysicalInterface();
+  else {
+    await startSwitches(paths, processes);
+    await ensurePhysicalBridge();
+  }
+  const [wiring, ...others] = AGENTS_OF[paths.network];
+  if (wiring === undefined) return;
+  startAgent(paths, processes, wiring);
+  // this one takes its time, and the port of DHCP could not be bound before
+  if (wiring === 'neutron-openvswitch-agent') await processes.waitFor(wiring, () => hasReported(wiring));
+  for (const name of others) startAgent(paths, processes, name);
+}
+
+async function hasReported(binary: Agent): Promise<boolean> {
+  const cloud = new Cloud();
+  const { agents } = await cloud.get<{ agents: readonly { alive: boolean }[] }>(
+    cloud.network,
+    `/v2.0/agents?binary=${binary}`,
+  );
+  return agents.some(({ alive }) => alive);
+}
+
+async function ensurePhysicalInterface(): Promise<void> {
   if (!existsSync(`/sys/class/net/${PHYSICAL_INTERFACE}`)) {
     await run(['ip', 'link', 'add', PHYSICAL_INTERFACE, 'type', 'veth', 'peer', 'name', 'labphys1']);
     await run(['ip', 'link', 'set', PHYSICAL_INTERFACE, 'up']);
     await run(['ip', 'link', 'set', 'labphys1', 'up']);
   }
-  for (const name of Object.keys(AGENTS) as (keyof typeof AGENTS)[]) startAgent(paths, processes, name);
 }
 
 /** Order matters at the end: the last ones are what the others stand on. */
@@ -184,6 +223,7 @@ export const SERVICES = [
   'neutron-metadata-agent',
   'neutron-dhcp-agent',
   'neutron-linuxbridge-agent',
+  'neutron-openvswitch-agent',
   'nova-api',
   'nova-scheduler',
   'nova-conductor',

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { run } from './commands.ts';
+import { wiringAgent } from './control-plane.ts';
 import { Cloud, type Server } from './cloud.ts';
 import { say } from './progress.ts';
 import { FLAVOR, IMAGE, NETWORK } from './resources.ts';
@@ -198,6 +199,7 @@ export async function bootFirstServer(cloud: Cloud): Promise<Server> {
 
 /** Waits until Neutron's agents on this host have reported: a port cannot be bound before. */
 export async function waitForAgents(cloud: Cloud, since: number, limitMs = 120_000): Promise<void> {
+  const wanted = [wiringAgent(defaultPaths()), 'neutron-dhcp-agent'].filter((name) => name !== undefined);
   const deadline = Date.now() + limitMs;
   for (;;) {
     const { agents } = await cloud.get<{
@@ -207,7 +209,7 @@ export async function waitForAgents(cloud: Cloud, since: number, limitMs = 120_0
       (agent) => agent.alive && Date.parse(`${agent.heartbeat_timestamp.replace(' ', 'T')}Z`) >= since - 30_000,
     );
     const names = new Set(alive.map(({ binary }) => binary));
-    if (names.has('neutron-linuxbridge-agent') && names.has('neutron-dhcp-agent')) return;
+    if (wanted.every((name) => names.has(name))) return;
     if (Date.now() > deadline)
       throw new Error(`Neutron's agents do not report; alive: ${[...names].join(', ') || 'none'}`);
     await sleep(500);

@@ -11,6 +11,8 @@ const CONTROL_PLANE =
   'python3-openstackclient python3-pymysql python3-sqlalchemy-ext python3-memcache python3-pymemcache uwsgi-core ' +
   'uwsgi-plugin-python3 ' +
   'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping';
+/** For labs whose ports Open vSwitch wires. */
+const SWITCHES = 'openvswitch-switch neutron-openvswitch-agent';
 /** For tests of volumes only. */
 const VOLUMES = 'cinder-api cinder-scheduler cinder-volume';
 /** For npm run tempest only; what its guest has of Debian goes with it. */
@@ -24,6 +26,7 @@ const words = (text: string) => text.split(/\s+/).filter((word) => word !== '');
 export const PACKAGES = {
   engine: words(ENGINE),
   controlPlane: words(CONTROL_PLANE),
+  switches: words(SWITCHES),
   volumes: words(VOLUMES),
   tempest: words(TEMPEST),
   tests: words(TESTS),

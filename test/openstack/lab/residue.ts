@@ -8,6 +8,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Cloud } from './cloud.ts';
 import { interfaces, mounts } from './first-server.ts';
 import { defaultPaths, type LabPaths } from './settings.ts';
+import { switchPorts } from './switches.ts';
 
 export interface Residue {
   readonly interfaces: readonly string[];
@@ -20,6 +21,8 @@ export interface Residue {
   readonly monitors: readonly string[];
   /** Neutron ports of instances. */
   readonly ports: readonly string[];
+  /** Of Open vSwitch, of instances. */
+  readonly switchPorts: readonly string[];
   /** Consumers with allocations on any provider. */
   readonly consumers: readonly string[];
 }
@@ -108,6 +111,7 @@ export async function takeResidue(cloud: Cloud, paths: LabPaths): Promise<Residu
       .filter(({ device_owner }) => device_owner.startsWith('compute:'))
       .map(({ id }) => id)
       .toSorted(),
+    switchPorts: paths.network === 'linuxbridge' ? [] : await switchPorts(),
     consumers,
   };
 }

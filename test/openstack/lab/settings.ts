@@ -1,5 +1,6 @@
 // Where the all-in-one OpenStack lives, and its ports; everything listens on loopback.
 import { join } from 'node:path';
+import { type LabNetwork, labNetwork } from './networks.ts';
 import { type LabEngine, labEngine } from './stock-engines.ts';
 
 export const PASSWORD = 'lightervisor';
@@ -34,13 +35,14 @@ export interface LabPaths {
   readonly data: string;
   readonly openrc: string;
   readonly engine: LabEngine;
+  readonly network: LabNetwork;
   /** Directory of the lab's engine, such as $LIGHTER_DIR. */
   readonly engineFolder: string;
   readonly novaConf: string;
   readonly computeConf: string;
 }
 
-/** `state` comes from LIGHTERVISOR_LAB; default /var/lib/lightervisor-lab. The engine is LIGHTERVISOR_ENGINE. */
+/** `state` comes from LIGHTERVISOR_LAB; default /var/lib/lightervisor-lab. The engine is LIGHTERVISOR_ENGINE, what wires ports LIGHTERVISOR_NETWORK. */
 export function labPaths(state: string): LabPaths {
   const etc = join(state, 'etc');
   const engine = labEngine();
@@ -52,6 +54,7 @@ export function labPaths(state: string): LabPaths {
     data: join(state, 'data'),
     openrc: join(state, 'openrc'),
     engine,
+    network: labNetwork(state),
     engineFolder: join(state, engine === 'lighterd' ? 'lighter' : engine),
     novaConf: join(etc, 'nova', 'nova.conf'),
     computeConf: join(etc, 'nova', 'nova-compute.conf'),

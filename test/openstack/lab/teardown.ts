@@ -10,6 +10,7 @@ import { LXCFS } from './node.ts';
 import { Processes } from './processes.ts';
 import { say, step } from './progress.ts';
 import type { LabPaths } from './settings.ts';
+import { removeBridges, SWITCHES } from './switches.ts';
 
 const LAST = ['rabbitmq', 'mariadb', 'memcached'] as const;
 
@@ -70,7 +71,9 @@ export async function tearDown(paths: LabPaths): Promise<void> {
   const processes = new Processes(paths);
   const ours = processes.names();
   const children = agentChildren(paths);
-  const onTop = ours.filter((name) => ![...SERVICES, ...CINDER, ...LAST, 'epmd', LXCFS, paths.engine].includes(name));
+  const onTop = ours.filter(
+    (name) => ![...SERVICES, ...CINDER, ...LAST, ...SWITCHES, 'epmd', LXCFS, paths.engine].includes(name),
+  );
   await step('computes', () => Promise.all(onTop.map((name) => processes.stop(name))));
   if (processes.pid(paths.engine) !== undefined) await step('containers', () => stopContainers(paths));
   await processes.stop(paths.engine);
@@ -81,6 +84,8 @@ export async function tearDown(paths: LabPaths): Promise<void> {
   await processes.stop('epmd');
   for (const pid of children) process.kill(pid, 'SIGTERM');
   if (existsSync('/usr/sbin/ip') || existsSync('/sbin/ip')) await removeNetworks(paths);
+  await removeBridges(processes);
+  for (const name of SWITCHES) await processes.stop(name);
   if (existsSync('/usr/sbin/iptables-save')) await removeFirewall();
   say('nothing of the lab runs any more');
 }

@@ -5,17 +5,9 @@ import type { BoundVif, VifDriver } from '#drivers/vif/driver.ts';
 import { simulatedVifDrivers, vifDrivers } from '#drivers/vif/registry.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { FakeHost } from '#test/fakes/fake-host.ts';
+import { OVS_OPTIONS, TEST_VIF } from '#test/fakes/fake-vif.ts';
 
-const VIF: BoundVif = {
-  id: '6c3fc145-9975-4f08-a31e-e2d4faa97ab8',
-  macAddress: 'fa:16:3e:9c:26:2c',
-  type: 'bridge',
-  networkId: '70515443-1811-448e-83a0-e3d8679a852f',
-  bridge: null,
-  mtu: 1450,
-  details: {},
-  rates: { inbound: null, outbound: null },
-};
+const VIF: BoundVif = { ...TEST_VIF, type: 'bridge' };
 const [TAP, PEER, BRIDGE] = ['tap6c3fc145-99', 'tin6c3fc145-99', 'brq70515443-18'];
 const signal = AbortSignal.timeout(5000);
 
@@ -48,7 +40,7 @@ function machine({ ipv6 = true, links = [] as readonly string[] } = {}): FakeHos
 }
 
 function driverOn(host: FakeHost): VifDriver {
-  return vifDrivers.bridge.create({ host, log: silentLog });
+  return vifDrivers.bridge.create({ host, log: silentLog, ovs: OVS_OPTIONS });
 }
 
 function batch(host: FakeHost): string {
@@ -231,7 +223,7 @@ describe('unplugging', () => {
 });
 
 describe('a port that is bound to nothing', () => {
-  const unbound = vifDrivers.unbound.create({ host: new FakeHost(), log: silentLog });
+  const unbound = vifDrivers.unbound.create({ host: new FakeHost(), log: silentLog, ovs: OVS_OPTIONS });
 
   it.each(['unbound', 'binding_failed'])('%s cannot be plugged, and the error says why', async (type) => {
     await expect(unbound.plug({ ...VIF, type }, 'eth0', signal)).rejects.toMatchObject({
