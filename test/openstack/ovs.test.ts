@@ -3,11 +3,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { execIn } from '../integration/guest-exec.ts';
 import type { Server } from './lab/cloud.ts';
 import { run } from './lab/commands.ts';
-import { addressOf, ping, waitForPing, waitForStatus } from './lab/first-server.ts';
+import { addressOf, waitForPing, waitForStatus } from './lab/first-server.ts';
 import { startCompute, waitForConsumer } from './lab/node.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { activeServer, cloud, deleteServer, engine, lab, paths, processes } from './lab/suite.ts';
-import { startSwitchd, switchPorts } from './lab/switches.ts';
+import { switchPorts } from './lab/switches.ts';
 
 interface Port {
   readonly id: string;
@@ -75,13 +75,13 @@ describe.skipIf(paths.network !== 'ovs')('ports of Open vSwitch (npm run up -- -
   });
 
   it('carry as much as the kernel sends, with sums that are right', async () => {
-    const serving = inGuest(server, 'timeout 20 nc -l -p 22 | md5sum');
+    const serving = inGuest(server, 'timeout 20 nc -l -p 22 -e md5sum');
     await expect.poll(() => inGuest(server, 'netstat -ltn | grep -c :22 || true'), { timeout: 10_000 }).toContain('1');
-    const send = `head -c 3000000 /dev/zero | busybox nc ${address} 22`;
-    await run(['ip', 'netns', 'exec', `qdhcp-${network}`, 'timeout', '20', 'sh', '-c', send]);
+    const send = `head -c 3000000 /dev/zero | timeout 15 busybox nc ${address} 22`;
+    const sum = await run(['ip', 'netns', 'exec', `qdhcp-${network}`, 'sh', '-c', send]);
+    await serving;
 
-    const sum = await run(['sh', '-c', 'head -c 3000000 /dev/zero | md5sum']);
-    expect((await serving).trim()).toBe(sum.trim());
+    expect(sum).toBe(await run(['sh', '-c', 'head -c 3000000 /dev/zero | md5sum']));
   });
 
   it('work again after stop and start, and reboots', async () => {
@@ -93,15 +93,6 @@ describe.skipIf(paths.network !== 'ovs')('ports of Open vSwitch (npm run up -- -
 
     await cloud.action(server.id, { reboot: { type: 'HARD' } });
     await waitForStatus(cloud, server.id, 'ACTIVE');
-    await waitForPing(address, network);
-  });
-
-  it('work again after kill -9 of ovs-vswitchd', async () => {
-    await processes.kill('ovs-vswitchd');
-    expect(await ping(address, network)).toBe(false);
-
-    startSwitchd(processes);
-
     await waitForPing(address, network);
   });
 

@@ -21,11 +21,6 @@ async function answers(): Promise<boolean> {
   );
 }
 
-export function startSwitchd(processes: Processes): void {
-  const control = join(FOLDER, 'ovs-vswitchd.ctl');
-  processes.start({ name: 'ovs-vswitchd', argv: ['ovs-vswitchd', OVSDB, `--unixctl=${control}`] });
-}
-
 export async function startSwitches({ data }: LabPaths, processes: Processes): Promise<void> {
   const isOurs = processes.pid('ovsdb-server') !== undefined;
   if (!isOurs && (await answers())) return;
@@ -37,7 +32,8 @@ export async function startSwitches({ data }: LabPaths, processes: Processes): P
   processes.start({ name: 'ovsdb-server', argv });
   await processes.waitFor('ovsdb-server', answers);
   await run(['ovs-vsctl', '--no-wait', 'init']);
-  startSwitchd(processes);
+  const switchControl = join(FOLDER, 'ovs-vswitchd.ctl');
+  processes.start({ name: 'ovs-vswitchd', argv: ['ovs-vswitchd', OVSDB, `--unixctl=${switchControl}`] });
   await run(['ovs-vsctl', '--timeout=20', 'set', 'Open_vSwitch', '.', 'external-ids:system-id=node1']);
 }
 
