@@ -1,4 +1,5 @@
-// npm run test:kernel [FILE…]: the storage drivers on OpenZFS and the device mapper of another kernel, in a machine that is booted for it.
+// npm run test:kernel [SET|FILE…]: tests on another kernel, in a machine that is booted for it: storage drivers on OpenZFS and the device
+// mapper, containers under cgroup v2 and AppArmor.
 import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { spawn } from 'node:child_process';
 import { tmpdir } from 'node:os';
@@ -6,9 +7,22 @@ import { join, sep } from 'node:path';
 import { ROOT, runTool } from './tool.ts';
 import { closingLine, type Counts, countsOf, NONE } from './vitest-run.ts';
 
-const FILES = ['zfs', 'zfs-pools', 'zfs-crash', 'lvm', 'lvm-pools', 'lvm-crash', 'runtime'].map(
-  (name) => `test/integration/storage/${name}.test.ts`,
-);
+const SETS: Readonly<Record<string, readonly string[]>> = {
+  storage: ['zfs', 'zfs-pools', 'zfs-crash', 'lvm', 'lvm-pools', 'lvm-crash', 'runtime'].map(
+    (name) => `storage/${name}`,
+  ),
+  containers: [
+    'runtime/lxc',
+    'limits/limits',
+    'limits/kernel-limits',
+    'security/system-calls',
+    'devices/hot-plug',
+    'instances/hostile-kernel',
+    'instances/hostile-life',
+    'instances/hostile-exec',
+  ],
+};
+const DEFAULT_SET = 'storage';
 /** An emulated machine is slow. */
 const DEFAULT_FACTOR = '4';
 const DEFAULT_LIMIT_SECONDS = '14400';
@@ -103,6 +117,11 @@ async function run(lab: string, files: readonly string[]): Promise<Counts> {
   }
 }
 
+/** Of a set, or the file itself. */
+function filesOf(name: string): readonly string[] {
+  return SETS[name]?.map((file) => `test/integration/${file}.test.ts`) ?? [name];
+}
+
 async function main(files: readonly string[]): Promise<void> {
   const lab = process.env['LIGHTERVISOR_KERNEL_LAB'] ?? '';
   if (lab === '' || !existsSync(lab) || !statSync(lab).isFile()) {
@@ -110,7 +129,7 @@ async function main(files: readonly string[]): Promise<void> {
     process.exitCode = 2;
     return;
   }
-  const known = files.length > 0 ? files : FILES.filter((file) => existsSync(join(ROOT, file)));
+  const known = files.length > 0 ? files.flatMap(filesOf) : filesOf(DEFAULT_SET);
   const counts = known.length === 0 ? NONE : await run(lab, known);
   console.log(closingLine(counts));
   if (counts.failed > 0 || counts.passed === 0) process.exitCode = 1;

@@ -60,9 +60,9 @@ export interface RuntimeLimits {
   readonly memory?: {
     readonly bytes: number;
     readonly enforce: 'hard' | 'soft';
-    /** Whether the container may swap at all. */
-    readonly swap: boolean;
   };
+  /** Whether the container may swap at all. */
+  readonly swap?: boolean;
   /** 0–10, 10 is most; cgroup v1 only. */
   readonly swapPriority?: number;
   /** A list as cpuset wants it: "0,1", "0-3,7". */

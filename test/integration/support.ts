@@ -16,6 +16,11 @@ export interface Needs {
 
 const isSet = (name: string): boolean => process.env[name] === '1';
 
+/** For it.runIf: where the kernel was chosen for the tests, they run whatever it seems to lack. */
+export function onKernelsWith(has: boolean): boolean {
+  return has || isSet('REQUIRE_KERNEL');
+}
+
 function hasDeviceMapper(): boolean {
   spawnSync('modprobe', ['dm_thin_pool'], { stdio: 'ignore' });
   return readFileSync('/proc/misc', 'utf8').includes('device-mapper');

@@ -9,6 +9,8 @@ export interface CgroupLayout {
   readonly controllers: ReadonlyMap<string, string>;
   /** Every hierarchy that liblxc makes directories in. */
   readonly mountPoints: readonly string[];
+  /** Files that weigh the disk transfers of a group against those of others; most kernels have none. */
+  readonly diskWeights?: readonly string[];
 }
 
 const V1_CONTROLLERS = new Set([
@@ -69,7 +71,7 @@ export interface CgroupSetting {
 
 /** lxd-engine-contract section 4.2. Order counts: memory before memory plus swap, quota before period. */
 export function limitSettings(limits: RuntimeLimits, layout: CgroupLayout): readonly CgroupSetting[] {
-  const settings = layout.unified ? unifiedSettings(limits) : v1Settings(limits, layout);
+  const settings = layout.unified ? unifiedSettings(limits, layout) : v1Settings(limits, layout);
   return settings.map(([file, value]) => ({ controller: controllerOf(file), file, value: String(value) }));
 }
 
@@ -81,10 +83,9 @@ function controllerOf(file: string): string {
 }
 
 function v1Settings(limits: RuntimeLimits, layout: CgroupLayout): Setting[] {
-  const { memory, cpuQuota } = limits;
+  const { cpuQuota } = limits;
   return [
-    ...(memory ? v1Memory(memory, layout) : []),
-    ...optional('memory.swappiness', limits.swapPriority, (priority) => 70 - priority),
+    ...v1Memory(limits, layout),
     ...optional('cpu.shares', limits.cpuWeight, (weight) => Math.round((1024 * weight) / 100)),
     ...(cpuQuota
       ? ([
@@ -94,7 +95,7 @@ function v1Settings(limits: RuntimeLimits, layout: CgroupLayout): Setting[] {
       : []),
     ...optional('cpuset.cpus', limits.cpuSet, (set) => set),
     ...optional('pids.max', limits.processes, (count) => count),
-    ...optional('blkio.weight', limits.diskPriority, diskWeight),
+    ...diskWeights(limits, layout),
     ...Object.entries(limits.hugepages ?? {}).map(
       ([size, bytes]): Setting => [`hugetlb.${size}.limit_in_bytes`, bytes],
     ),
@@ -105,14 +106,18 @@ function v1Settings(limits: RuntimeLimits, layout: CgroupLayout): Setting[] {
   ];
 }
 
-function v1Memory(memory: NonNullable<RuntimeLimits['memory']>, layout: CgroupLayout): Setting[] {
-  const { bytes, enforce, swap } = memory;
-  const swappiness: Setting[] = swap ? [] : [['memory.swappiness', 0]];
+function v1Memory({ memory, swap, swapPriority }: RuntimeLimits, layout: CgroupLayout): Setting[] {
+  const swappiness: Setting[] =
+    swap === false
+      ? [['memory.swappiness', 0]]
+      : optional('memory.swappiness', swapPriority, (priority) => 70 - priority);
+  if (!memory) return swappiness;
+  const { bytes, enforce } = memory;
   if (enforce === 'soft') return [...swappiness, ['memory.soft_limit_in_bytes', bytes]];
   return [
     ...swappiness,
     ['memory.limit_in_bytes', bytes],
-    ...(swap && hasMemsw(layout) ? ([['memory.memsw.limit_in_bytes', bytes]] as const) : []),
+    ...(swap !== false && hasMemsw(layout) ? ([['memory.memsw.limit_in_bytes', bytes]] as const) : []),
     ['memory.soft_limit_in_bytes', Math.floor(bytes * 0.9)],
   ];
 }
@@ -121,27 +126,28 @@ function hasMemsw(layout: CgroupLayout): boolean {
   return layout.controllers.has('memory.memsw');
 }
 
-function unifiedSettings(limits: RuntimeLimits): Setting[] {
-  const { memory, cpuQuota } = limits;
+function unifiedSettings(limits: RuntimeLimits, layout: CgroupLayout): Setting[] {
+  const { cpuQuota } = limits;
   return [
-    ...(memory ? unifiedMemory(memory) : []),
+    ...unifiedMemory(limits),
     ...optional('cpu.weight', limits.cpuWeight, (weight) => Math.max(1, Math.round(weight))),
     ...(cpuQuota ? ([['cpu.max', `${cpuQuota.quotaUs} ${cpuQuota.periodUs}`]] as const) : []),
     ...optional('cpuset.cpus', limits.cpuSet, (set) => set),
     ...optional('pids.max', limits.processes, (count) => count),
-    ...optional('io.weight', limits.diskPriority, diskWeight),
+    ...diskWeights(limits, layout),
     ...Object.entries(limits.hugepages ?? {}).map(([size, bytes]): Setting => [`hugetlb.${size}.max`, bytes]),
     ...Object.entries(limits.throttles ?? {}).map(([device, throttle]) => unifiedThrottle(device, throttle)),
   ];
 }
 
-/** A soft limit is memory.high: LXD 5.0 writes memory.low, which protects instead of limiting. */
-function unifiedMemory({ bytes, enforce, swap }: NonNullable<RuntimeLimits['memory']>): Setting[] {
-  if (enforce === 'soft') return [['memory.high', bytes], ...(swap ? [] : ([['memory.swap.max', 0]] as const))];
-  return [
-    ['memory.max', bytes],
-    ['memory.swap.max', 0],
-  ];
+/**
+ * A soft limit is memory.high: LXD 5.0 writes memory.low, which protects instead of limiting. A hard one is of memory and swap
+ * together, as in version 1: without swap.
+ */
+function unifiedMemory({ memory, swap }: RuntimeLimits): Setting[] {
+  const none: Setting[] = swap === false || memory?.enforce === 'hard' ? [['memory.swap.max', 0]] : [];
+  if (!memory) return none;
+  return [[memory.enforce === 'soft' ? 'memory.high' : 'memory.max', memory.bytes], ...none];
 }
 
 function optional<T>(file: string, value: T | undefined, convert: (value: T) => string | number): Setting[] {
@@ -166,8 +172,9 @@ function unifiedThrottle(device: string, throttle: RuntimeThrottle): Setting {
   return ['io.max', `${device} ${limits} riops=${value(readOperations)} wiops=${value(writeOperations)}`];
 }
 
-function diskWeight(priority: number): number {
-  return priority === 0 ? 10 : 100 * priority;
+function diskWeights({ diskPriority }: RuntimeLimits, { diskWeights: files = [] }: CgroupLayout): Setting[] {
+  if (diskPriority === undefined) return [];
+  return files.map((file) => [file, diskPriority === 0 ? 10 : 100 * diskPriority]);
 }
 
 /** Adds the pseudo controller memory.memsw when the kernel counts swap (v1). */

@@ -21,23 +21,28 @@ const CANDIDATES: readonly (readonly [path: string, options: readonly string[]])
 ];
 const LXCFS = '/var/lib/lxcfs';
 
-export async function readHostFeatures(host: Host, log: Pick<Log, 'warn'>): Promise<HostFeatures> {
+export async function readHostFeatures(host: Host): Promise<HostFeatures> {
   const cgroups = await probeSwapAccounting(host, await readCgroupLayout(host));
   const apparmor = await host.readFile('/sys/module/apparmor/parameters/enabled').catch(() => 'N');
   const present: RuntimeMount[] = [];
   for (const [path, options] of CANDIDATES) {
     if (await host.exists(path)) present.push({ source: path, target: path.slice(1), type: 'none', options });
   }
-  return { cgroups, apparmor: apparmor.trim() === 'Y', extraMounts: [...present, ...(await lxcfsMounts(host, log))] };
+  return { cgroups, apparmor: apparmor.trim() === 'Y', extraMounts: present };
 }
 
-/** lxcfs shows a container its own limits in /proc; only where it runs. */
-async function lxcfsMounts(host: Host, log: Pick<Log, 'warn'>): Promise<RuntimeMount[]> {
-  const files = await host.list(`${LXCFS}/proc`).catch((error: unknown) => {
-    // it was killed, and its mount is still there: no reason for containers not to start
-    log.warn('lxcfs does not answer; containers see the processors and the memory of the host', { error });
+/** lxcfs shows a container its own limits in /proc; only where it runs. A container starts without it as well. */
+export async function lxcfsMounts(host: Host, log: Log): Promise<readonly RuntimeMount[]> {
+  try {
+    return await readLxcfs(host);
+  } catch (error) {
+    log.warn('lxcfs does not answer: containers see the memory and the CPUs of the host', { error });
     return [];
-  });
+  }
+}
+
+async function readLxcfs(host: Host): Promise<readonly RuntimeMount[]> {
+  const files = await host.list(`${LXCFS}/proc`);
   const mounts = files.map((file) => ({
     source: `${LXCFS}/proc/${file}`,
     target: `proc/${file}`,

@@ -16,6 +16,7 @@ const NO_LIMIT_V1: Readonly<Record<string, string>> = {
   'cpu.cfs_period_us': '100000',
   'pids.max': 'max',
   'blkio.weight': '500',
+  'blkio.bfq.weight': '100',
 };
 const NO_LIMIT_V2: Readonly<Record<string, string>> = {
   'memory.max': 'max',
@@ -25,6 +26,7 @@ const NO_LIMIT_V2: Readonly<Record<string, string>> = {
   'cpu.max': 'max 100000',
   'pids.max': 'max',
   'io.weight': '100',
+  'io.bfq.weight': '100',
 };
 
 /** What lifts a limit that is set by `setting`. */

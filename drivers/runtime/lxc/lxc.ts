@@ -27,8 +27,9 @@ import { type CgroupSetting, payloadGroup, readUsage } from './cgroups.ts';
 import { askInitPid, askState, awaitExit, commandSocketPath, sendStop } from './command-socket.ts';
 import { openConsole } from './console.ts';
 import { lxcConfig, type HostFeatures } from './config.ts';
+import { ignoredLimits, layoutFor } from './kernel-limits.ts';
 import { validateRawConfig } from './raw-config.ts';
-import { readHostFeatures } from './features.ts';
+import { lxcfsMounts, readHostFeatures } from './features.ts';
 import { applyLimits } from './live-limits.ts';
 import { seccompPolicy } from './seccomp.ts';
 import { readStatistics } from './statistics.ts';
@@ -71,11 +72,14 @@ class LxcRuntime implements RuntimeDriver {
   }
 
   async renderConfig(container: RuntimeContainer, spec: RuntimeSpec): Promise<string> {
+    const { host, log } = this.#context;
     const policy = seccompPolicy(spec.seccomp, spec.architecture);
+    const features = await this.#readFeatures();
+    const cgroups = await layoutFor(host, features.cgroups, spec.limits);
     return lxcConfig({
       container,
       spec,
-      features: await this.#readFeatures(),
+      features: { ...features, cgroups, extraMounts: [...features.extraMounts, ...(await lxcfsMounts(host, log))] },
       seccompPath: policy === undefined ? undefined : seccompPath(container),
       sharedMounts: this.#shared.directory(container),
     });
@@ -86,15 +90,15 @@ class LxcRuntime implements RuntimeDriver {
     const text = await this.renderConfig(container, spec);
     const policy = seccompPolicy(spec.seccomp, spec.architecture);
     await this.#shared.prepare(container);
-    await this.#warnOfPriorities(container, spec);
+    await this.#warnOfLimits(container, spec);
     if (policy !== undefined) await host.writeFile(seccompPath(container), policy, { mode: 0o600 });
     await host.writeFile(container.configPath, text, { mode: 0o600 });
   }
 
-  async #warnOfPriorities({ name }: RuntimeContainer, { limits }: RuntimeSpec): Promise<void> {
+  async #warnOfLimits({ name }: RuntimeContainer, { limits }: RuntimeSpec): Promise<void> {
     const { cgroups } = await this.#readFeatures();
-    if (limits.networkPriorities === undefined || (!cgroups.unified && cgroups.controllers.has('net_prio'))) return;
-    this.#context.log.warn('this host has no such control group', { controller: 'net_prio', container: name });
+    const ignored = ignoredLimits(limits, cgroups);
+    if (ignored.length > 0) this.#context.log.warn('this host cannot hold to limits', { container: name, ignored });
   }
 
   async start(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
@@ -253,7 +257,7 @@ class LxcRuntime implements RuntimeDriver {
 
   async setLimits(initPid: number, before: RuntimeLimits, after: RuntimeLimits): Promise<void> {
     const { host, log } = this.#context;
-    const { cgroups } = await this.#readFeatures();
+    const cgroups = await layoutFor(host, (await this.#readFeatures()).cgroups, after, before);
     const group = payloadGroup(readKernelFile(`/proc/${initPid}/cgroup`) ?? '');
     if (group === undefined) throw new AppError('unavailable', `Process ${initPid} is in no container's control group`);
     const write = async ({ controller, file, value }: CgroupSetting): Promise<void> => {
@@ -285,7 +289,10 @@ class LxcRuntime implements RuntimeDriver {
   }
 
   #readFeatures(): Promise<HostFeatures> {
-    this.#features ??= readHostFeatures(this.#context.host, this.#context.log);
+    this.#features ??= readHostFeatures(this.#context.host).catch((error: unknown) => {
+      this.#features = undefined;
+      throw error;
+    });
     return this.#features;
   }
 }

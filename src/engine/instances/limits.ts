@@ -18,6 +18,7 @@ export function runtimeLimits(config: ConfigMap, cpus?: readonly number[]): Runt
   };
   return omitUndefined({
     memory: memory === undefined ? undefined : memoryLimit(memory, config),
+    swap: parseBoolean(config['limits.memory.swap'], true) ? undefined : false,
     swapPriority: number('limits.memory.swap.priority'),
     cpuSet: cpus?.join(','),
     ...cpuTime(config),
@@ -36,7 +37,6 @@ function memoryLimit(memory: string, config: ConfigMap): RuntimeLimits['memory']
   return {
     bytes: parseMemory(memory, totalmem()),
     enforce: config['limits.memory.enforce'] === 'soft' ? 'soft' : 'hard',
-    swap: parseBoolean(config['limits.memory.swap'], true),
   };
 }
 

@@ -3,6 +3,7 @@ import type { Finding } from '#src/lib/finding.ts';
 import type { Host } from '../host.ts';
 import { parseMountInfo } from '../mount-info.ts';
 import { readIfPresent } from '../read-if-present.ts';
+import { findProgram } from './tools.ts';
 
 const NAMESPACES = ['user', 'pid', 'mnt', 'net', 'ipc', 'uts', 'cgroup'];
 /** Controllers, and what is not held without them. */
@@ -14,9 +15,11 @@ const CONTROLLERS: Readonly<Record<string, string>> = {
   devices: 'the devices that a container may open (version 1; version 2 does it by eBPF)',
   freezer: 'pause (version 1; version 2 has it always)',
   blkio: 'rates of disks',
+  hugetlb: 'limits.hugepages',
 };
 /** In version 2 they have other names, or are no controllers. */
 const ALWAYS_IN_V2 = new Set(['devices', 'freezer']);
+const WITHOUT_PRIORITIES = 'version 2 (has no limits.network.priority and no limits.memory.swap.priority)';
 const FILE_SYSTEMS: Readonly<Record<string, string>> = {
   overlay: 'the default pool (driver overlay)',
   btrfs: 'pools of the driver btrfs',
@@ -69,9 +72,17 @@ async function seccomp(host: Host): Promise<Finding> {
   return finding('seccomp', 'note', 'no', 'system calls of containers are not filtered: boot a kernel that can');
 }
 
+/** liblxc makes a profile for each container and has it loaded by the parser. */
 async function appArmor(host: Host): Promise<Finding> {
-  const enabled = (await readIfPresent(host, '/sys/module/apparmor/parameters/enabled'))?.trim();
-  return finding('AppArmor', 'ok', enabled === 'Y' ? 'on' : 'off (containers are confined by their user namespace)');
+  const enabled = (await readIfPresent(host, '/sys/module/apparmor/parameters/enabled'))?.trim() === 'Y';
+  if (!enabled) return finding('AppArmor', 'ok', 'off (containers are confined by their user namespace)');
+  if ((await findProgram(host, 'apparmor_parser')) === undefined) {
+    const advice = 'apt install apparmor: no container starts without it on this kernel';
+    return finding('AppArmor', 'bad', 'on, without apparmor_parser', advice);
+  }
+  if (await host.exists('/sys/kernel/security/apparmor/profiles')) return finding('AppArmor', 'ok', 'on');
+  const advice = 'mount -t securityfs securityfs /sys/kernel/security: no container starts without it on this kernel';
+  return finding('AppArmor', 'bad', 'on, without /sys/kernel/security', advice);
 }
 
 async function deviceMapper(host: Host): Promise<Finding> {
@@ -88,7 +99,7 @@ export async function examineCgroups(host: Host): Promise<readonly Finding[]> {
   if (!isV1 && unified === undefined) {
     return [cgroup('layout', 'bad', 'none mounted', 'mount cgroup2 on /sys/fs/cgroup')];
   }
-  const layout = isV1 ? (unified === undefined ? 'version 1' : 'hybrid') : 'version 2';
+  const layout = isV1 ? (unified === undefined ? 'version 1' : 'hybrid') : WITHOUT_PRIORITIES;
   const controllers = isV1 ? await firstVersion(host) : await secondVersion(host, unified ?? '');
   const missing = Object.entries(CONTROLLERS).filter(([name]) => !controllers.has(name));
   return [

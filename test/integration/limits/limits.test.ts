@@ -1,4 +1,5 @@
 // Limits, measured: what a guest gets, under a limit and after another was set while it ran.
+import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EngineClient } from '#src/client/client.ts';
@@ -11,6 +12,9 @@ type Config = Readonly<Record<string, string>>;
 const KILLED = 137;
 /** Reads and writes as much memory as `megabytes`, and ends with 137 when the kernel ends it. */
 const touch = (megabytes: number) => `dd if=/dev/zero of=/dev/null bs=${megabytes}M count=1 2>/dev/null`;
+/** Of the host's memory; at least 160 MiB. */
+const PERCENT = Math.ceil(160 / (totalmem() / 2 ** 20 / 100));
+const MORE_THAN_PERCENT = Math.ceil((PERCENT * totalmem()) / 2 ** 20 / 100) + 64;
 /** Burns processor time in `loops` processes for as long as the file is there. */
 const burn = (loops: number) =>
   `touch /tmp/burn; for loop in $(seq ${loops}); do (while [ -e /tmp/burn ]; do :; done) & done; wait`;
@@ -81,12 +85,12 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'limits', () =>
       await set('memory', { 'limits.memory': '192MiB' });
       expect(await touched(64)).toBe(0);
 
-      await set('memory', { 'limits.memory': '1%' });
+      await set('memory', { 'limits.memory': `${PERCENT}%` });
       expect(await touched(64)).toBe(0);
-      expect(await touched(1024)).toBe(KILLED);
+      expect(await touched(MORE_THAN_PERCENT)).toBe(KILLED);
 
       await set('memory', { 'limits.memory': '' });
-      expect(await touched(1024)).toBe(0);
+      expect(await touched(MORE_THAN_PERCENT)).toBe(0);
       expect(await daemon.status('memory')).toBe('Running');
     });
 

@@ -16,7 +16,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'the lxc runtim
     const container = await under.write('spec1', {
       hostname: 'inside',
       environment: { GREETING: 'hello there' },
-      limits: { memory: { bytes: 64 * 1024 * 1024, enforce: 'hard', swap: true }, processes: 50 },
+      limits: { memory: { bytes: 64 * 1024 * 1024, enforce: 'hard' }, processes: 50 },
     });
 
     await under.runtime.start(container, signal());

@@ -22,7 +22,7 @@ beforeEach(() => {
   files.set('/proc/sys/user/max_user_namespaces', '95000\n');
   files.set('/proc/sys/kernel/seccomp/actions_avail', 'kill allow\n');
   files.set('/proc/self/mountinfo', '30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n');
-  files.set('/sys/fs/cgroup/cgroup.controllers', 'cpuset cpu io memory pids\n');
+  files.set('/sys/fs/cgroup/cgroup.controllers', 'cpuset cpu io memory hugetlb pids\n');
   files.set('/proc/filesystems', 'nodev\toverlay\n\tbtrfs\nnodev\tzfs\n');
   files.set('/proc/misc', '229 fuse\n236 device-mapper\n');
   files.set('/etc/subuid', 'root:1000000:131072\n');
@@ -78,6 +78,9 @@ describe('lighter doctor', () => {
     ['/proc/sys/user/max_user_namespaces', '0\n', 'namespaces', 'bad'],
     ['/proc/self/mountinfo', '30 23 0:26 / / rw - ext4 /dev/vda rw\n', 'layout', 'bad'],
     ['/sys/fs/cgroup/cgroup.controllers', 'cpuset cpu memory pids\n', 'blkio', 'note'],
+    ['/sys/fs/cgroup/cgroup.controllers', 'cpuset cpu io memory pids\n', 'hugetlb', 'note'],
+    ['/sys/module/apparmor/parameters/enabled', 'Y\n', 'AppArmor', 'bad'],
+    ['/sys/module/apparmor/parameters/enabled', 'N\n', 'AppArmor', 'ok'],
     ['/etc/subuid', 'root:1000000:1000\n', '/etc/subuid', 'bad'],
     ['/etc/subuid', undefined, '/etc/subuid', 'ok'],
     ['/proc/filesystems', '\tbtrfs\nnodev\tzfs\n', 'overlay', 'note'],
@@ -89,6 +92,16 @@ describe('lighter doctor', () => {
 
     expect((await states())[what]).toBe(state);
     expect(await runCli(['doctor'], terminal)).toBe(state === 'bad' ? 1 : 0);
+  });
+
+  it('finds no fault with AppArmor when its parser and its files are there', async () => {
+    terminal.host.files.set('/sys/module/apparmor/parameters/enabled', 'Y\n');
+    terminal.host.files.set('/usr/sbin/apparmor_parser', '');
+    expect((await states())['AppArmor']).toBe('bad');
+
+    terminal = Object.assign(new FakeTerminal({ socketPath: '/nonexistent' }), { host: terminal.host });
+    terminal.host.files.set('/sys/kernel/security/apparmor/profiles', '');
+    expect((await states())['AppArmor']).toBe('ok');
   });
 
   it('ends with an error where it may not set a limit', async () => {

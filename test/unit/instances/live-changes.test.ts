@@ -25,7 +25,7 @@ describe('limits of a running instance', () => {
     await reconfigure(under, 'c1', { 'limits.memory': '64MiB', 'limits.processes': '40' });
 
     expect(under.runtime.limits.get(await pidOf(under, 'c1'))).toEqual({
-      memory: { bytes: 64 * MB, enforce: 'hard', swap: true },
+      memory: { bytes: 64 * MB, enforce: 'hard' },
       processes: 40,
     });
   });
@@ -147,7 +147,7 @@ describe('limits in control groups', () => {
     mountPoints: [],
   };
   const unified: CgroupLayout = { ...v1, unified: true };
-  const memory = (mb: number) => ({ memory: { bytes: mb * MB, enforce: 'hard', swap: true } }) as const;
+  const memory = (mb: number) => ({ memory: { bytes: mb * MB, enforce: 'hard' } }) as const;
 
   async function written(
     layout: CgroupLayout,

@@ -61,7 +61,8 @@ describe('limits', () => {
     };
 
     expect(runtimeLimits(config, [1, 3])).toEqual({
-      memory: { bytes: 268_435_456, enforce: 'hard', swap: false },
+      memory: { bytes: 268_435_456, enforce: 'hard' },
+      swap: false,
       cpuSet: '1,3',
       cpuWeight: 45,
       processes: 100,

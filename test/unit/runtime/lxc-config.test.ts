@@ -10,6 +10,7 @@ import {
   type CgroupLayout,
 } from '#drivers/runtime/lxc/cgroups.ts';
 import { lxcConfig } from '#drivers/runtime/lxc/config.ts';
+import { ignoredLimits, layoutFor } from '#drivers/runtime/lxc/kernel-limits.ts';
 import { validateRawConfig } from '#drivers/runtime/lxc/raw-config.ts';
 import { seccompPolicy } from '#drivers/runtime/lxc/seccomp.ts';
 import { PLAIN_SPEC } from '#test/contract/runtime/runtime-contract.ts';
@@ -27,14 +28,20 @@ const MOUNTS_V2 = '30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegat
 
 async function layoutOf(
   mounts: string,
-  files: Record<string, string> = {},
+  files: Record<string, string | null> = {},
 ): Promise<{ host: FakeHost; layout: CgroupLayout }> {
   const host = new FakeHost();
   for (const [path, text] of Object.entries({ '/proc/self/mountinfo': mounts, ...files })) host.files.set(path, text);
   return { host, layout: await probeSwapAccounting(host, await readCgroupLayout(host)) };
 }
 
-const V2_FILES = { '/sys/fs/cgroup/cgroup.controllers': 'cpuset cpu io memory pids\n' };
+const V2_FILES = { '/sys/fs/cgroup/cgroup.controllers': 'cpuset cpu io memory pids hugetlb\n' };
+const BFQ = { '/sys/block/vda/queue/scheduler': 'none mq-deadline [bfq]\n' };
+const HUGE = {
+  '/sys/kernel/mm/hugepages': null,
+  '/sys/kernel/mm/hugepages/hugepages-2048kB': null,
+  '/sys/kernel/mm/hugepages/hugepages-1048576kB': null,
+};
 const container = {
   name: 'c1',
   configPath: '/l/c1/lxc.conf',
@@ -158,7 +165,7 @@ describe('the lxc configuration', () => {
 
 describe('cgroups', () => {
   const limits = {
-    memory: { bytes: 1000, enforce: 'hard', swap: true },
+    memory: { bytes: 1000, enforce: 'hard' },
     cpuWeight: 50,
     cpuQuota: { quotaUs: 25_000, periodUs: 100_000 },
     cpuSet: '0,1',
@@ -193,7 +200,6 @@ describe('cgroups', () => {
       'cpu.cfs_quota_us=25000',
       'cpuset.cpus=0,1',
       'pids.max=20',
-      'blkio.weight=10',
       'hugetlb.2MB.limit_in_bytes=4',
     ]);
     expect(show(plain)).not.toContain('memory.memsw.limit_in_bytes=1000');
@@ -201,7 +207,7 @@ describe('cgroups', () => {
 
   it('translates limits for unified hosts, a soft one as memory.high', async () => {
     const { layout } = await layoutOf(MOUNTS_V2, V2_FILES);
-    const soft = { memory: { bytes: 1000, enforce: 'soft', swap: false } } as const;
+    const soft = { memory: { bytes: 1000, enforce: 'soft' }, swap: false } as const;
     const show = (given: typeof limits | typeof soft) =>
       limitSettings(given, layout).map(({ file, value }) => `${file}=${value}`);
 
@@ -212,10 +218,48 @@ describe('cgroups', () => {
       'cpu.max=25000 100000',
       'cpuset.cpus=0,1',
       'pids.max=20',
-      'io.weight=10',
       'hugetlb.2MB.max=4',
     ]);
     expect(show(soft)).toEqual(['memory.high=1000', 'memory.swap.max=0']);
+  });
+
+  it('keeps a container without a limit of memory from swapping, whatever the priority', async () => {
+    const [v1, v2] = [await layoutOf(MOUNTS_V1), await layoutOf(MOUNTS_V2, V2_FILES)];
+    const settings = ({ layout }: typeof v1) => limitSettings({ swap: false, swapPriority: 3 }, layout);
+
+    expect(settings(v1)).toEqual([{ controller: 'memory', file: 'memory.swappiness', value: '0' }]);
+    expect(settings(v2)).toEqual([{ controller: 'memory', file: 'memory.swap.max', value: '0' }]);
+  });
+
+  it.each([
+    ['io.weight', { '/sys/fs/cgroup/io.cost.qos': '' }, ['io.weight=300']],
+    ['bfq', { '/sys/block': null, '/sys/block/vda': null, ...BFQ }, ['io.bfq.weight=300']],
+  ])('weighs disks by %s where the kernel has it', async (_what, files, expected) => {
+    const { host, layout } = await layoutOf(MOUNTS_V2, { ...V2_FILES, ...files });
+    const limits = { diskPriority: 3 };
+
+    const known = await layoutFor(host, layout, limits);
+
+    expect(limitSettings(limits, known).map(({ file, value }) => `${file}=${value}`)).toEqual(expected);
+  });
+
+  it('refuses limits that the kernel cannot hold, and lets go of them', async () => {
+    const { host, layout } = await layoutOf(MOUNTS_V2, { ...V2_FILES, ...HUGE });
+
+    await expect(layoutFor(host, layout, { diskPriority: 3 })).rejects.toThrow('Cannot apply limits.disk.priority');
+    await expect(layoutFor(host, layout, { hugepages: { '1MB': 1 } })).rejects.toThrow('no pages of that size');
+    await expect(layoutFor(host, layout, { hugepages: { '2MB': 1, '1GB': 1 } })).resolves.toEqual(layout);
+    await expect(layoutFor(host, layout, {}, { diskPriority: 3 })).resolves.toBeDefined();
+  });
+
+  it('knows which limits it can only ignore', async () => {
+    const { layout } = await layoutOf(MOUNTS_V2, V2_FILES);
+
+    expect(ignoredLimits({ swapPriority: 1, processes: 5, hugepages: { '2MB': 1 } }, layout)).toEqual([
+      'limits.memory.swap.priority',
+    ]);
+    const few = { ...layout, controllers: new Map([['memory', '/sys/fs/cgroup']]) };
+    expect(ignoredLimits({ processes: 5 }, few)).toEqual(['pids.max']);
   });
 
   it('finds the group of a container, also when its init moved into a part of it', () => {
