@@ -67,6 +67,8 @@ export interface GuestVolume {
   readonly hostPath: string;
   /** In the guest, such as /dev/sdb. */
   readonly guestPath: string;
+  /** The guest has its file system as /, and not the device. */
+  readonly isRoot?: true;
 }
 
 export interface SpawnImage {
@@ -109,7 +111,8 @@ export interface GuestSpec {
 }
 
 export interface SpawnSpec extends Omit<GuestSpec, 'imageId'> {
-  readonly image: SpawnImage;
+  /** null: its root is on one of the volumes that the hooks connect. */
+  readonly image: SpawnImage | null;
 }
 
 export interface GuestFile {
@@ -168,6 +171,11 @@ export interface SpawnHooks {
   readonly guest?: (signal: AbortSignal) => Promise<GuestData>;
   /** Called once: the volumes of the guest, connected. */
   readonly volumes?: (signal: AbortSignal) => Promise<readonly GuestVolume[]>;
+  /**
+   * Called once when volumes() is done and the one that is the root holds the bytes of an image and no disk: what was written there when
+   * it was made, which open() reads from there. null: nobody knows what it is and where it ends.
+   */
+  readonly rootImage?: (signal: AbortSignal) => Promise<SpawnImage | null>;
   /** Called once when network() is done: resolves when Neutron has wired what was plugged. */
   readonly wired?: (signal: AbortSignal) => Promise<void>;
 }
@@ -253,8 +261,9 @@ export interface VirtDriver {
   /** `nostate` when absent. */
   powerState(uuid: string, signal: AbortSignal): Promise<PowerState>;
   /**
-   * Creates and starts. After a failure nothing is left, except the cached image. Rejects with AppError:
-   * 'invalid' (image unacceptable, flavor too small (DiskTooSmallError): no other host would do better), 'conflict' (exists),
+   * Creates and starts. After a failure nothing is left, except the cached image. A root volume that holds an image gets a file system with
+   * what the image has; any other content of it is used as it is or refused, never overwritten. Rejects with AppError:
+   * 'invalid' (image or volume unacceptable, flavor too small (DiskTooSmallError): no other host would do better), 'conflict' (exists),
    * or others.
    */
   spawn(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void>;
@@ -262,6 +271,8 @@ export interface VirtDriver {
   cacheImage(image: SpawnImage, signal: AbortSignal): Promise<'cached' | 'existing'>;
   /** Whether rescue() is possible; known once start() is done. */
   readonly canRescue: boolean;
+  /** Whether spawn() takes a spec without an image; known once start() is done. */
+  readonly canBootFromVolume: boolean;
   /**
    * Starts another guest in the place of a stopped one: from the image of `spec`, with the interfaces of its hooks and without the config
    * drive that they tell, and with the root disk of the stopped one at /mnt/rescue. Everything else here is then about the
@@ -302,7 +313,7 @@ export interface VirtDriver {
   attachVolume(uuid: string, volume: GuestVolume, signal: AbortSignal): Promise<void>;
   /** Takes a volume away, from a running guest at once; none is success. Absent: 'not_found'. */
   detachVolume(uuid: string, volumeId: string, signal: AbortSignal): Promise<void>;
-  /** Makes these the only volumes. No request when they are already. Absent: 'not_found'. */
+  /** Makes these the only volumes; of the root it only changes where it is. No request when all is so already. Absent: 'not_found'. */
   setVolumes(uuid: string, volumes: readonly GuestVolume[], signal: AbortSignal): Promise<void>;
   /** Stopped: 'conflict'. Absent: 'not_found'. */
   usage(uuid: string, signal: AbortSignal): Promise<GuestUsage>;

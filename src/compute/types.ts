@@ -24,7 +24,14 @@ export interface ResourceTracker {
   readonly computeNodeId: number;
   readonly computeNodeUuid: string;
   /** Sets host, launched_on, node, compute_id on the instance, saves it, counts it, writes the ComputeNode when changed. */
-  instanceClaim(context: RequestContext, instance: NovaObject<'Instance'>): Promise<Claim>;
+  instanceClaim(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    options?: {
+      /** Its root takes no room here; absent: told by that it has no image. */
+      readonly isOnVolume?: boolean;
+    },
+  ): Promise<Claim>;
   /** Processors of this host that the instance is to run on, once it is claimed; null: any so many. */
   cpusFor(uuid: string, vcpus: number): readonly number[] | null;
   /**

@@ -4,10 +4,11 @@ import { asRequestedBy, type ClientOptions, createServiceClient, isAbsent, withS
 import type { Cinder, CinderAttachment, CinderVolume, Credentials, NewVolume } from './types.ts';
 
 type Dict = Readonly<Record<string, unknown>>;
-type Call = Pick<ServiceRequest, 'method' | 'path' | 'body'>;
+type Call = Pick<ServiceRequest, 'method' | 'path' | 'body' | 'headers'>;
 
 /** The first with completion of attachments; every Cinder since Rocky has it. */
 const VERSION = { 'OpenStack-API-Version': 'volume 3.44' };
+const REIMAGE_VERSION = { 'OpenStack-API-Version': 'volume 3.68' };
 const ATTEMPTS = 5;
 /** A back end that hiccups. */
 const REPEATED: ReadonlySet<number | undefined> = new Set([500, 504]);
@@ -87,8 +88,17 @@ class CinderClient implements Cinder {
     await this.#ask(credentials, post(`${volumePath(volumeId)}/action`, { 'os-roll_detaching': {} }), signal);
   }
 
+  async reimageVolume(
+    credentials: Credentials,
+    { volumeId, imageId }: { readonly volumeId: string; readonly imageId: string },
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const body = { 'os-reimage': { image_id: imageId, reimage_reserved: true } };
+    await this.#ask(credentials, { ...post(`${volumePath(volumeId)}/action`, body), headers: REIMAGE_VERSION }, signal);
+  }
+
   async #ask<T>(credentials: Credentials, call: Call, signal: AbortSignal | undefined): Promise<T> {
-    const request = { ...call, headers: VERSION, ...asRequestedBy(credentials), ...withSignal(signal) };
+    const request = { headers: VERSION, ...call, ...asRequestedBy(credentials), ...withSignal(signal) };
     return (await this.#client.request(request)).data as T;
   }
 }
@@ -125,7 +135,14 @@ function toVolume(volume: Dict): CinderVolume {
     encrypted: volume['encrypted'] === true,
     availabilityZone: textOf(volume['availability_zone']),
     volumeType: textOf(volume['volume_type']),
+    ...imageMetadataOf(volume['volume_image_metadata']),
   };
+}
+
+function imageMetadataOf(value: unknown): Pick<CinderVolume, 'imageMetadata'> {
+  if (typeof value !== 'object' || value === null) return {};
+  const entries = Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
+  return entries.length === 0 ? {} : { imageMetadata: Object.fromEntries(entries) };
 }
 
 function toAttachment({ id, connection_info: info }: Dict): CinderAttachment {

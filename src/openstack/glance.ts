@@ -1,8 +1,8 @@
 // Glance v2, as a compute uses it (nova-compute-contract section 8.4).
-import { createHash, getHashes } from 'node:crypto';
-import { type Readable, Transform } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { OpenStackError, type ServiceClient } from 'keystone-client-ts';
 import { AppError } from '#src/lib/errors.ts';
+import { verified } from './image-content.ts';
 import { asRequestedBy, type ClientOptions, createServiceClient, withSignal } from './service.ts';
 import type { Credentials, Glance, GlanceImage, GlanceImageChanges } from './types.ts';
 
@@ -59,14 +59,9 @@ class GlanceClient implements Glance {
       source.destroy();
       throw new AppError('invalid', `image ${image.id} has no data`);
     }
-    const checked = verifier(image);
-    source.on('error', (error) => {
-      checked.destroy(
-        new OpenStackError(`image: download of ${image.id} broke off: ${error.message}`, { cause: error }),
-      );
-    });
-    checked.on('close', () => source.destroy());
-    return source.pipe(checked);
+    const broken = (cause: Error) =>
+      new OpenStackError(`image: download of ${image.id} broke off: ${cause.message}`, { cause });
+    return verified(source, image, broken);
   }
 
   async listImages(
@@ -159,41 +154,6 @@ function patchOf(image: GlanceImage, { diskFormat, containerFormat, properties =
   if (diskFormat !== undefined && diskFormat !== image.diskFormat)
     patch.push({ op: 'replace', path: '/disk_format', value: diskFormat });
   return patch;
-}
-
-/** Passes bytes through; its end is an error when they are not the image's bytes. */
-function verifier(image: GlanceImage): Transform {
-  const expected = expectedDigest(image);
-  const hash = expected && createHash(expected.algorithm);
-  let sizeBytes = 0;
-  return new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      hash?.update(chunk);
-      sizeBytes += chunk.length;
-      done(null, chunk);
-    },
-    flush(done) {
-      done(
-        problemWith(image, sizeBytes, hash && hash.digest('hex') !== expected.value ? expected.algorithm : undefined),
-      );
-    },
-  });
-}
-
-function problemWith(image: GlanceImage, sizeBytes: number, wrongDigest: string | undefined): AppError | null {
-  if (image.sizeBytes !== null && image.sizeBytes !== sizeBytes) {
-    return new AppError('invalid', `image ${image.id} has ${sizeBytes} bytes where Glance says ${image.sizeBytes}`);
-  }
-  if (wrongDigest === undefined) return null;
-  return new AppError('invalid', `image ${image.id} is corrupt: its ${wrongDigest} checksum is not the one in Glance`);
-}
-
-function expectedDigest(image: GlanceImage): { algorithm: string; value: string } | undefined {
-  const { hashAlgorithm, hashValue, checksum } = image;
-  if (hashAlgorithm !== null && hashValue !== null && getHashes().includes(hashAlgorithm)) {
-    return { algorithm: hashAlgorithm, value: hashValue };
-  }
-  return checksum === null ? undefined : { algorithm: 'md5', value: checksum };
 }
 
 function toImage(body: Readonly<Record<string, unknown>>): GlanceImage {

@@ -179,6 +179,8 @@ export interface CinderVolume {
   readonly encrypted: boolean;
   readonly availabilityZone: string | null;
   readonly volumeType: string | null;
+  /** What Cinder knows of the image that the volume was made from; its owner may change it. Absent: it was made from none. */
+  readonly imageMetadata?: Readonly<Record<string, string>>;
 }
 
 export interface NewVolume {
@@ -223,6 +225,12 @@ export interface Cinder {
   completeAttachment(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
   /** 404 is success. Asked again at once on 500 and 504. */
   deleteAttachment(credentials: Credentials, id: string, signal?: AbortSignal): Promise<void>;
+  /** Begins to write an image over a volume that is reserved; nova-api hears of its end, and so does the instance's compute. */
+  reimageVolume(
+    credentials: Credentials,
+    of: { readonly volumeId: string; readonly imageId: string },
+    signal?: AbortSignal,
+  ): Promise<void>;
   /** A detachment that was begun is given up: `detaching` becomes `in-use` again. */
   rollDetaching(credentials: Credentials, volumeId: string, signal?: AbortSignal): Promise<void>;
 }

@@ -17,6 +17,8 @@ export class FakeCinder implements Cinder {
   readonly requests: string[] = [];
   readonly volumes = new Map<string, CinderVolume>();
   readonly attachments = new Map<string, Attachment>();
+  /** Tests let Nova know of its end. */
+  onReimage: (volumeId: string) => void = () => undefined;
   /** What an attachment tells beside the back end's own. */
   extraConnection: Dict = {};
   readonly #failures: { readonly match: RegExp; readonly error: Error }[] = [];
@@ -103,6 +105,14 @@ export class FakeCinder implements Cinder {
 
   async rollDetaching(_credentials: Credentials, volumeId: string): Promise<void> {
     this.#note(`roll_detaching ${volumeId}`);
+  }
+
+  async reimageVolume(
+    _credentials: Credentials,
+    { volumeId, imageId }: { readonly volumeId: string; readonly imageId: string },
+  ): Promise<void> {
+    this.#note(`reimage ${volumeId} with ${imageId}`);
+    this.onReimage(volumeId);
   }
 
   #told({ id, volumeId, connector }: Attachment): CinderAttachment {

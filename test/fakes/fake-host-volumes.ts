@@ -1,4 +1,5 @@
 // Volumes of a host that has no kernel: remembers what is connected for whom.
+import { Readable } from 'node:stream';
 import type { HostVolumes, VolumeUse } from '#src/compute/volumes/host-volumes.ts';
 import type { VolumeConnection } from '#drivers/volume/driver.ts';
 
@@ -7,6 +8,8 @@ type Method = 'connect' | 'disconnect' | 'extend';
 export class FakeHostVolumes implements HostVolumes {
   /** `VOLUME/INSTANCE`. */
   readonly connected = new Map<string, VolumeConnection>();
+  /** Bytes by volume. */
+  readonly contents = new Map<string, Buffer>();
   readonly extended: VolumeConnection[] = [];
   readonly #failures = new Map<Method, Error>();
 
@@ -32,6 +35,10 @@ export class FakeHostVolumes implements HostVolumes {
   async extend(connection: VolumeConnection): Promise<void> {
     this.#failOnDemand('extend');
     this.extended.push(connection);
+  }
+
+  async read(use: VolumeUse, bytes: number): Promise<Readable> {
+    return Readable.from([(this.contents.get(use.volumeId) ?? Buffer.alloc(0)).subarray(0, bytes)]);
   }
 
   async keepOnly(instances: ReadonlySet<string>): Promise<readonly unknown[]> {

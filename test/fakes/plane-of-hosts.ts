@@ -92,6 +92,8 @@ export class PlaneOfHosts implements RpcTransport {
         );
       case 'MigrationList.get_in_progress_and_error':
         return list('Migration', '1.7', []);
+      case 'BlockDeviceMappingList.get_by_instance_uuids':
+        return list('BlockDeviceMapping', '1.21', []);
       case 'InstanceList.get_by_host':
       case 'InstanceList.get_by_host_and_node':
         return list(

@@ -1,51 +1,27 @@
 // Volumes of a real Cinder (its NFS driver) in servers of a real Nova.
-import { readdirSync, renameSync, truncateSync } from 'node:fs';
+import { renameSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { execIn } from '../integration/guest-exec.ts';
 import { shareFolder, startCinder } from './lab/cinder.ts';
 import type { Server } from './lab/cloud.ts';
-import { run } from './lab/commands.ts';
 import { waitForStatus } from './lab/first-server.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { actionsOf, activeServer, cloud, deleteServer, engine, lab, paths, processes } from './lab/suite.ts';
+import {
+  askCinder,
+  connectedFiles,
+  newVolume,
+  notedVolumes,
+  VOLUME_WAIT_MS as WAIT_MS,
+  waitForVolume,
+  waitUntilVolumeIsGone,
+} from './lab/volumes.ts';
 
-interface Volume {
-  readonly id: string;
-  readonly status: string;
-  readonly size: number;
-  readonly attachments: readonly unknown[];
-}
-
-const WAIT_MS = 60_000;
-const VERSION = { 'OpenStack-API-Version': 'volume 3.44' };
 const GIB = 1024 ** 3;
 const SECTOR = 'dd bs=512 count=1';
 let before: Residue;
-
-async function ask<T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T> {
-  const answer = await cloud.volume.request({ method, path, headers: VERSION, ...(body !== undefined && { body }) });
-  return answer.data as T;
-}
-
-async function newVolume(name: string): Promise<string> {
-  const { volume } = await ask<{ volume: Volume }>('POST', '/volumes', { volume: { name, size: 1 } });
-  await waitForVolume(volume.id, 'available');
-  return volume.id;
-}
-
-async function volumeNow(id: string): Promise<Volume> {
-  return (await ask<{ volume: Volume }>('GET', `/volumes/${id}`)).volume;
-}
-
-async function waitForVolume(id: string, status: string): Promise<Volume> {
-  for (const deadline = Date.now() + WAIT_MS; ; await sleep(250)) {
-    const volume = await volumeNow(id);
-    if (volume.status === status) return volume;
-    if (Date.now() > deadline) throw new Error(`volume ${id} is ${volume.status}, not ${status}`);
-  }
-}
 
 const attachmentsPath = (server: string) => `/servers/${server}/os-volume_attachments`;
 
@@ -67,18 +43,6 @@ async function detach(server: string, volumeId: string): Promise<void> {
 async function attachedTo(server: string): Promise<number> {
   const path = attachmentsPath(server);
   return (await cloud.get<{ volumeAttachments: readonly unknown[] }>(cloud.compute, path)).volumeAttachments.length;
-}
-
-/** Files of the share that are block devices of this host. */
-async function connectedFiles(): Promise<readonly string[]> {
-  const files = (await run(['losetup', '--list', '--noheadings', '--output', 'BACK-FILE'])).split('\n');
-  return files.filter((file) => /volume-[0-9a-f-]{36}/.test(file)).map((file) => file.trim());
-}
-
-/** Folders of volumes that the compute thinks are connected. */
-function notedVolumes(): readonly string[] {
-  const folder = join(paths.data, 'compute/volumes');
-  return readdirSync(folder).flatMap((boot) => readdirSync(join(folder, boot)));
 }
 
 const nameOf = (server: Server): string => server['OS-EXT-SRV-ATTR:instance_name'];
@@ -158,7 +122,7 @@ describe('a volume of a running server', () => {
 
     await waitForVolume(other, 'available');
     await waitForVolume(volume, 'in-use');
-    await ask('DELETE', `/volumes/${other}`);
+    await askCinder('DELETE', `/volumes/${other}`);
   });
 
   it('is available when an attachment fails, and nothing of it stays', async () => {
@@ -174,7 +138,7 @@ describe('a volume of a running server', () => {
     const [newest] = await actionsOf(server.id);
     expect(newest?.events.map(({ event, result }) => [event, result])).toEqual([['compute_attach_volume', 'Error']]);
     renameSync(`${file}.away`, file);
-    await ask('DELETE', `/volumes/${broken}`);
+    await askCinder('DELETE', `/volumes/${broken}`);
   });
 
   it('is available when the server is deleted', async () => {
@@ -207,10 +171,6 @@ describe('a volume of a running server', () => {
     await waitForVolume(volume, 'in-use');
     await deleteServer(id);
 
-    for (const deadline = Date.now() + WAIT_MS; ; await sleep(250)) {
-      const { volumes } = await ask<{ volumes: readonly Volume[] }>('GET', '/volumes');
-      if (!volumes.some((one) => one.id === volume)) break;
-      if (Date.now() > deadline) throw new Error('the volume stays');
-    }
+    await waitUntilVolumeIsGone(volume);
   });
 });

@@ -115,7 +115,7 @@ export class FakeVirtDriver implements VirtDriver {
     if (this.instances.has(uuid) || this.#spawning.has(uuid)) {
       throw new AppError('conflict', `instance ${uuid} exists`);
     }
-    requireFormat(image);
+    if (image) requireFormat(image);
     this.#spawning.add(uuid);
     try {
       const prepared = await prepare(this.#images, { image, hooks }, signal);
@@ -148,6 +148,7 @@ export class FakeVirtDriver implements VirtDriver {
   }
 
   canRescue = true;
+  canBootFromVolume = true;
 
   async rescue(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
     const rescued = this.#existing(spec.uuid);

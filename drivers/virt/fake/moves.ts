@@ -1,7 +1,7 @@
 // Moves between engines in memory: a ticket names an offer of another one in this process.
 import { randomUUID } from 'node:crypto';
 import { AppError } from '#src/lib/errors.ts';
-import { type GuestMoves, type GuestOffer, type GuestSpec, POWER_STATE, type SpawnImage } from '../driver.ts';
+import { type GuestMoves, type GuestOffer, type GuestSpec, POWER_STATE } from '../driver.ts';
 import type { FakeInstance } from './instance.ts';
 
 interface Offer {
@@ -66,7 +66,7 @@ export class FakeMoves implements GuestMoves {
     }
     offers.delete(id);
     const { imageId, ...rest } = spec;
-    const image: SpawnImage = { ...offer.guest.spec.image, id: imageId };
+    const image = offer.guest.spec.image && { ...offer.guest.spec.image, id: imageId };
     const arrived = {
       spec: { ...rest, image },
       nics: [],

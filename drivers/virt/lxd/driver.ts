@@ -240,6 +240,10 @@ export class LxdDriver implements VirtDriver {
     return this.#started.lendsRoots;
   }
 
+  get canBootFromVolume(): boolean {
+    return this.#started.rootsOnDevices;
+  }
+
   async rescue(spec: SpawnSpec, hooks: SpawnHooks, signal: AbortSignal): Promise<void> {
     await this.#spawning(`rescue of instance ${spec.uuid}`, signal, (limit) =>
       rescue(this.#spawnContext(), spec, hooks, limit),
@@ -265,6 +269,7 @@ export class LxdDriver implements VirtDriver {
       directory: this.#directory,
       calls: this.#calls,
       images: this.#images,
+      host: this.#context.host,
       setup: this.#started,
       drives: this.#drives,
       profiles: this.#context.options.profiles,

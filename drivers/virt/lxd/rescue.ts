@@ -8,6 +8,7 @@ import { POWER_STATE, type SpawnHooks, type SpawnSpec } from '../driver.ts';
 import { stateConflict } from './engine-calls.ts';
 import { rescuedName, rescueMark, rescueName } from './marks.ts';
 import { powerStateOf } from './power-state.ts';
+import { isOnVolume } from './root-volume.ts';
 import { type SpawnContext, spawnGuest } from './spawn.ts';
 
 /** Where the rescue guest has the root of the other one. */
@@ -27,6 +28,7 @@ export async function rescue(
   const rescued = await directory.get(uuid, signal);
   if (rescuedName(rescued) !== undefined) throw stateConflict(uuid, 'is rescued already');
   if (powerStateOf(rescued.status_code) !== POWER_STATE.shutdown) throw stateConflict(uuid, 'runs');
+  if (isOnVolume(rescued.devices['root'])) throw new AppError('unsupported', 'a root on a volume cannot be rescued');
   const name = rescueName(uuid);
   await using revert = new Reverter(context.log);
   // The config drive is the instance's, and not to be written anew or removed for this.

@@ -7,6 +7,7 @@ import { changeInstance } from './change-instance.ts';
 import type { Directory } from './directory.ts';
 import { ephemeralDisks, fitEphemerals, removeDisks, withoutEphemerals } from './ephemeral-disks.ts';
 import { rootDisk, withFlavor } from './instance-body.ts';
+import { keepVolume } from './root-volume.ts';
 import type { EngineSetup } from './setup.ts';
 
 export interface ResizeContext {
@@ -31,7 +32,11 @@ export async function resize(
     name,
     ({ config, devices }) => ({
       config: withFlavor(config, flavor, setup.policy),
-      devices: { ...withoutEphemerals(devices, uuid), ...fitted.devices, root: rootDisk(flavor, setup) },
+      devices: {
+        ...withoutEphemerals(devices, uuid),
+        ...fitted.devices,
+        root: keepVolume(rootDisk(flavor, setup), devices['root']),
+      },
     }),
     signal,
   );

@@ -15,6 +15,8 @@ export interface EngineSetup {
   readonly mapsIds: boolean;
   /** The root of a stopped instance can be a disk of another one. */
   readonly lendsRoots: boolean;
+  /** Roots can be on block devices. */
+  readonly rootsOnDevices: boolean;
   readonly policy: FlavorPolicy;
   /** Instances reach Nova's metadata service. */
   readonly metadataService: boolean;
@@ -48,6 +50,7 @@ export async function findSetup(
     // LXD announces the ability also where its `shift` fails
     mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
     lendsRoots: extensions.has('lighter_disk_instance_root'),
+    rootsOnDevices: extensions.has('lighter_root_block') && options.endpoint.kind === 'unix',
     policy: options.policy,
     metadataService: options.metadataService,
     architectures: [own, ...(environment.architectures ?? []).filter((name) => name !== own)],

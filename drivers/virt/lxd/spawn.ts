@@ -1,5 +1,6 @@
 // A spawn: image and network side by side, then the instance; all undone when any of it fails.
 import type { DeviceMap, InstancesPost, StringMap } from '#src/client/wire.ts';
+import type { Host } from '#src/host/host.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import {
@@ -7,6 +8,7 @@ import {
   type GuestData,
   type GuestVolume,
   type SpawnHooks,
+  type SpawnImage,
   type SpawnNic,
   type SpawnSpec,
 } from '../driver.ts';
@@ -16,6 +18,7 @@ import { type EquipContext, equip } from './equip.ts';
 import { type ImageCache, isUnpackFailure } from './image-cache.ts';
 import { makeEphemerals } from './ephemeral-disks.ts';
 import { instanceBody } from './instance-body.ts';
+import { inspectVolume, onVolume, rootAmong } from './root-volume.ts';
 import type { EngineSetup } from './setup.ts';
 
 const UNDO_LIMIT_MS = 300_000;
@@ -25,6 +28,8 @@ export interface SpawnContext extends EquipContext {
   readonly directory: Directory;
   readonly calls: EngineCalls;
   readonly images: ImageCache;
+  /** This machine: where volumes are looked at. */
+  readonly host: Host;
   readonly setup: EngineSetup;
   readonly profiles: readonly string[];
 }
@@ -71,7 +76,8 @@ export async function spawnGuest(
     network.then(() => hooks.guest?.(either)),
   );
   const volumes = cancelling(siblings, Promise.resolve(hooks.volumes?.(either) ?? []));
-  const instance = cancelling(siblings, create(context, { network, wired, guest, volumes, making }, either));
+  const { rootImage } = hooks;
+  const instance = cancelling(siblings, create(context, { network, wired, guest, volumes, rootImage, making }, either));
   // All have ended before anything is undone; the one that failed first is the reason.
   await Promise.allSettled([network, wired, guest, volumes, instance]);
   signal.throwIfAborted();
@@ -106,36 +112,61 @@ interface Work {
   readonly wired: Promise<void>;
   readonly guest: Promise<GuestData | undefined>;
   readonly volumes: Promise<readonly GuestVolume[]>;
+  readonly rootImage: SpawnHooks['rootImage'];
   readonly making: Making;
 }
 
+/** What the root of a new instance is made of. */
+interface Root {
+  /** null: it is on the device already. */
+  readonly image: (SpawnImage & { readonly fingerprint: string }) | null;
+  /** Its disk, given what every root disk of the flavor has. */
+  readonly disk: (disk: StringMap) => StringMap;
+}
+
 /** The root file system is made while Neutron works: what is left to do at the end is the start. */
-async function create(
-  context: SpawnContext,
-  { network, wired, guest, volumes, making }: Work,
-  signal: AbortSignal,
-): Promise<void> {
-  const { images, calls, setup, profiles } = context;
+async function create(context: SpawnContext, work: Work, signal: AbortSignal): Promise<void> {
+  const { calls, setup, profiles } = context;
+  const { network, wired, guest, volumes, making } = work;
   const { spec, revert } = making;
-  const { fingerprint, diskBytes } = await images.ensure(spec.image, signal);
-  requireRoom(spec, diskBytes);
   const { uuid, flavor } = spec;
+  const { image, disk } = await rootOf(context, work, signal);
   const place = { ...setup, client: context.client };
   const ephemerals = await makeEphemerals(place, { uuid, flavor, revert }, signal);
   revert.add('instance', () => calls.undoSpawn(spec.name, spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
-  const source = { type: 'image', fingerprint } as const;
-  const body = instanceBody({ ...spec, imageId: spec.image.id }, [], { ...setup, source, profiles });
+  const source = image ? ({ type: 'image', fingerprint: image.fingerprint } as const) : ({ type: 'none' } as const);
+  const body = instanceBody({ ...spec, imageId: image?.id ?? '' }, [], { ...setup, source, profiles });
   const { config, devices } = making;
   const whole = {
     ...body,
     config: { ...body.config, ...config },
-    devices: { ...body.devices, ...ephemerals, ...devices },
+    devices: { ...body.devices, root: disk(body.devices?.['root'] ?? {}), ...ephemerals, ...devices },
   };
-  await post(context, whole, spec, signal);
+  if (image) await post(context, whole, image, signal);
+  else await (await context.client.instances.create(whole, { signal })).wait(signal);
   const [nics, told, disks] = await Promise.all([network, guest, volumes]);
   await equip(context, { spec, revert }, { nics, guest: told, volumes: disks }, signal);
   await wired;
   await calls.setState(spec.name, { action: 'start', timeout: -1 }, signal);
+}
+
+async function rootOf(context: SpawnContext, { making, volumes, rootImage }: Work, signal: AbortSignal): Promise<Root> {
+  const { spec } = making;
+  const { images, host, setup } = context;
+  if (spec.image) {
+    const { fingerprint, diskBytes } = await images.ensure(spec.image, signal);
+    requireRoom(spec, diskBytes);
+    return { image: { ...spec.image, fingerprint }, disk: (disk) => disk };
+  }
+  const volume = rootAmong(await volumes);
+  if (!volume) throw new AppError('invalid', 'there is neither an image nor a volume to boot from');
+  if (!setup.rootsOnDevices) throw new AppError('unsupported', 'the container engine cannot boot from a volume');
+  const onDevice = (fill: boolean) => (disk: StringMap) => onVolume(disk, volume.hostPath, fill);
+  if ((await inspectVolume(host, volume.hostPath, signal)) === 'disk') return { image: null, disk: onDevice(false) };
+  const image = (await rootImage?.(signal)) ?? null;
+  if (!image) throw new AppError('invalid', 'the volume holds an archive, and Cinder does not tell where it ends');
+  const { fingerprint } = await images.ensure(image, signal);
+  return { image: { ...image, fingerprint }, disk: onDevice(true) };
 }
 
 /** A root disk of 0 has whatever the image needs. */
@@ -149,20 +180,20 @@ function requireRoom({ flavor: { rootGib } }: SpawnSpec, diskBytes: number | nul
 async function post(
   { client, images }: SpawnContext,
   body: InstancesPost,
-  spec: SpawnSpec,
+  image: NonNullable<Root['image']>,
   signal: AbortSignal,
 ): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
-    const fingerprint = attempt === 1 ? body.source.fingerprint : (await images.ensure(spec.image, signal)).fingerprint;
+    const { fingerprint } = attempt === 1 ? image : await images.ensure(image, signal);
     try {
-      const source = { type: 'image' as const, ...(fingerprint === undefined ? {} : { fingerprint }) };
+      const source = { type: 'image', fingerprint } as const;
       await (await client.instances.create({ ...body, source }, { signal })).wait(signal);
       return;
     } catch (error) {
       if (isMissingImage(error) && attempt === 1) continue;
-      if (signal.aborted || fingerprint === undefined || !isUnpackFailure(error)) throw error;
+      if (signal.aborted || !isUnpackFailure(error)) throw error;
       await images.forget(fingerprint);
-      throw new AppError('invalid', `image ${spec.image.id} cannot be unpacked`, { cause: error });
+      throw new AppError('invalid', `image ${image.id} cannot be unpacked`, { cause: error });
     }
   }
 }

@@ -3,15 +3,18 @@ import type { EngineClient } from '#src/client/client.ts';
 import type { DeviceMap } from '#src/client/wire.ts';
 import type { GuestVolume } from '../driver.ts';
 import { changeDevices } from './change-instance.ts';
+import { onVolume, rootAmong } from './root-volume.ts';
 
 const PREFIX = 'volume-';
 
 export function volumeDevices(volumes: readonly GuestVolume[]): DeviceMap {
   return Object.fromEntries(
-    volumes.map(({ volumeId, hostPath, guestPath }) => [
-      `${PREFIX}${volumeId}`,
-      { type: 'unix-block', source: hostPath, path: guestPath },
-    ]),
+    volumes
+      .filter(({ isRoot }) => !isRoot)
+      .map(({ volumeId, hostPath, guestPath }) => [
+        `${PREFIX}${volumeId}`,
+        { type: 'unix-block', source: hostPath, path: guestPath },
+      ]),
   );
 }
 
@@ -33,7 +36,7 @@ export async function detachVolume(
   await changeDevices(client, name, ({ [PREFIX + volumeId]: _gone, ...devices }) => devices, signal);
 }
 
-/** Makes these the only ones. */
+/** Makes these the only ones; a root among them is where it is now. */
 export async function setVolumes(
   client: EngineClient,
   name: string,
@@ -45,6 +48,13 @@ export async function setVolumes(
   const change = (devices: DeviceMap): DeviceMap => ({
     ...Object.fromEntries(Object.entries(devices).filter(isOther)),
     ...volumeDevices(volumes),
+    ...rootDevice(devices, volumes),
   });
   await changeDevices(client, name, change, signal);
+}
+
+function rootDevice({ root }: DeviceMap, volumes: readonly GuestVolume[]): DeviceMap {
+  const volume = rootAmong(volumes);
+  if (!volume || !root) return {};
+  return { root: onVolume(root, volume.hostPath, false) };
 }

@@ -12,17 +12,17 @@ import { tagDevices } from '../guest/device-metadata.ts';
 import { guestData } from '../guest/guest-data.ts';
 import { guestFiles } from '../guest/injected-files.ts';
 import { injectPassword } from '../guest/admin-password.ts';
-import { asImageError, spawnImage } from '../images/spawn-image.ts';
+import { asImageError, imageProperties, spawnImage } from '../images/spawn-image.ts';
 import { spawnSpec } from '../images/spawn-spec.ts';
 import { type Allocation, allocationOf, type NetworkPlan } from '../network/instance-networks.ts';
 import { type NetworkWishes, readWishes } from '../network/request.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import { transition } from '../transition.ts';
 import type { Claim, ComputeServices } from '../types.ts';
-import { type BlockDevice, volumesAmong } from '../volumes/block-devices.ts';
-import { ensureVolume } from '../volumes/new-volumes.ts';
+import { isVolumeBacked, rootVolumeAmong } from '../volumes/root-volume.ts';
 import { setAccessAddresses } from './access-addresses.ts';
 import { nameBlockDevices } from './block-devices.ts';
+import { connectVolumes } from './connect-volumes.ts';
 import { type BuildStage, classify, isGone } from './failure.ts';
 import { checkGroupPolicy } from './group-policy.ts';
 import { refuseUnsupported } from './refusals.ts';
@@ -37,7 +37,8 @@ interface Assembly {
   /** With the volumes, which come on the way. */
   readonly states: Promise<readonly GuestVolume[]>;
   readonly cached: Promise<readonly Vif[]>;
-  readonly image: SpawnImage;
+  /** null: it boots from a volume. */
+  readonly image: SpawnImage | null;
 }
 
 /** An error together with the part of the build that it came from. */
@@ -97,7 +98,8 @@ export class BuildAttempt {
       const metadata = this.#instance.find('system_metadata') ?? {};
       this.#instance.set('system_metadata', { ...metadata, boot_roles: this.#context.roles.join(',') });
       refuseUnsupported(this.#request, virt);
-      const claim = await tracker.instanceClaim(this.#context, this.#instance);
+      const isOnVolume = isVolumeBacked(this.#instance, this.#request.blockDevices);
+      const claim = await tracker.instanceClaim(this.#context, this.#instance, { isOnVolume });
       await this.#build(claim);
     } catch (error) {
       notifications.moment(this.#context, this.#instance, { name: 'create', phase: 'error', error });
@@ -130,8 +132,10 @@ export class BuildAttempt {
   async #assemble(watch: EventWatch): Promise<readonly Vif[]> {
     const { virt, glance } = this.#services;
     const wishes = readWishes(this.#request.requestedNetworks);
-    const image = await spawnImage(glance, this.#context, this.#request.image, this.#signal);
-    const spec = spawnSpec(this.#instance, image, this.#services, this.#request.blockDevices);
+    const { image: sent, blockDevices } = this.#request;
+    const isOnVolume = rootVolumeAmong(blockDevices) !== undefined;
+    const image = isOnVolume ? null : await spawnImage(glance, this.#context, sent, this.#signal);
+    const spec = spawnSpec(this.#instance, image, this.#services, blockDevices);
     const entered = this.#guard('other', this.#enterNetworking());
     // ports are made while Nova is told so, and bound when it knows
     const network = this.#guard('network', this.#network(wishes, entered));
@@ -148,7 +152,7 @@ export class BuildAttempt {
       'other',
       virt.spawn(spec, hooks, this.#signal).catch((error: unknown) => {
         this.#isForeign = kindOf(error) === 'conflict' && !this.#stop.signal.aborted;
-        throw asImageError(error, image.id);
+        throw asImageError(error, image);
       }),
     );
     await Promise.allSettled([cached, states, spawned]);
@@ -202,36 +206,11 @@ export class BuildAttempt {
       this.#save(TASK_STATES.blockDeviceMapping, [TASK_STATES.networking, null]),
     ]);
     this.#signal.throwIfAborted();
-    const volumes = await this.#connectVolumes();
+    const { instance, blockDevices } = this.#request;
+    const parts = { services: this.#services, volumes: this.#tools.volumes };
+    const volumes = await connectVolumes(parts, this.#context, { instance, blockDevices }, this.#signal);
     await this.#save(TASK_STATES.spawning, TASK_STATES.blockDeviceMapping);
     return volumes;
-  }
-
-  /** One after another: their back ends are slow, and those of an instance few. No other host would do better. */
-  async #connectVolumes(): Promise<readonly GuestVolume[]> {
-    const connected: GuestVolume[] = [];
-    try {
-      for (const device of volumesAmong(this.#request.blockDevices)) connected.push(await this.#connectVolume(device));
-    } catch (error) {
-      this.#signal.throwIfAborted();
-      if (isGone(error)) throw error;
-      this.#services.log.error('cannot connect the volumes of a build', { instance: this.#instance, error });
-      const reason = `Failed to attach the volumes: ${kindOf(error) === 'internal' ? 'an internal error' : messageOf(error)}`;
-      throw novaException(
-        'BuildAbortException',
-        { instance_uuid: this.#instance.get('uuid'), reason },
-        { cause: error },
-      );
-    }
-    return connected;
-  }
-
-  async #connectVolume(device: BlockDevice): Promise<GuestVolume> {
-    const { volumes } = this.#tools;
-    await ensureVolume(this.#services, this.#context, { instance: this.#instance, device }, this.#signal);
-    const volume = await volumes.connect(this.#context, this.#instance, device, this.#signal);
-    await volumes.complete(this.#context, device, this.#signal);
-    return volume;
   }
 
   async #save(task: string, expectedTaskState: string | readonly (string | null)[]): Promise<void> {
@@ -276,7 +255,7 @@ export class BuildAttempt {
   }
 
   #hooks({ network, states, cached, image }: Assembly, watch: EventWatch): SpawnHooks {
-    const { plugger } = this.#tools;
+    const { plugger, volumes } = this.#tools;
     const { conductor, config } = this.#services;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     // What the driver itself gave up is not the reason: spawn() will say what was.
@@ -288,9 +267,11 @@ export class BuildAttempt {
         return await reported(plugger.plug(this.#instance, vifs, signal), signal);
       },
       volumes: async (signal) => reported(states, signal),
+      rootImage: (signal) => volumes.rootImage(this.#context, this.#request.blockDevices, signal),
       guest: async (signal) => {
         const { injectedFiles, adminPassword, blockDevices } = this.#request;
-        const wish = { image, files: guestFiles(injectedFiles), adminPassword, blockDevices };
+        const properties = image?.properties ?? imageProperties(this.#request.image);
+        const wish = { image: { properties }, files: guestFiles(injectedFiles), adminPassword, blockDevices };
         const asking = { services: this.#services, context: this.#context, signal };
         await reported(tagDevices({ conductor, context: this.#context }, this.#request), signal);
         return await reported(guestData(asking, this.#instance, wish, await cached), signal);

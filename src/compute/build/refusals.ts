@@ -6,12 +6,14 @@ import type { VirtDriver, VirtInfo } from '#drivers/virt/driver.ts';
 import { spawnFlavor } from '../images/spawn-spec.ts';
 import { vifRates } from '../network/vif-rates.ts';
 import { readWishes } from '../network/request.ts';
-import { volumesAmong } from '../volumes/block-devices.ts';
+import type { BlockDevice } from '../volumes/block-devices.ts';
+import { rootVolumeAmong } from '../volumes/root-volume.ts';
 import { blanksAmong, ephemeralsAmong, isSwap } from '../volumes/ephemerals.ts';
 import type { BuildRequest } from './request.ts';
 import { topologyComplaint } from '../resources/pinning.ts';
 
-type Demand = (request: BuildRequest, info: VirtInfo) => boolean;
+type Able = Pick<VirtDriver, 'info' | 'canBootFromVolume'>;
+type Demand = (request: BuildRequest, info: VirtInfo, virt: Able) => boolean;
 
 /** Engines limit memory and swap together: what one more MiB of swap is for, none of them can be told. */
 const NO_SWAP = 'Swap disks are not supported on this host.';
@@ -34,8 +36,9 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
   ],
   [
     'Booting from a volume is not supported on this host.',
-    ({ blockDevices }) => volumesAmong(blockDevices).some((device) => device.find('boot_index') === 0),
+    ({ blockDevices }, _info, virt) => rootVolumeAmong(blockDevices) !== undefined && !virt.canBootFromVolume,
   ],
+  ['An empty volume has nothing to boot from.', ({ blockDevices }) => isNewAndBlank(rootVolumeAmong(blockDevices))],
   [NO_SWAP, ({ blockDevices }) => blanksAmong(blockDevices).some(isSwap)],
   [
     'Ephemeral disks have the file system of the host: no other one can be asked for.',
@@ -43,8 +46,8 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
   ],
   [
     'Encryption of ephemeral disks is not supported on this host.',
-    (request, info) =>
-      request.blockDevices.some((device) => device.find('encrypted') === true) || wantsEncryption(request, info),
+    (request, info, virt) =>
+      request.blockDevices.some((device) => device.find('encrypted') === true) || wantsEncryption(request, info, virt),
   ],
   ['Memory encryption is not supported on this host.', demands('mem_encryption', isTrue)],
   [
@@ -58,8 +61,8 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
 ];
 
 /** Rejects with BuildAbortException: no other host of this kind would do better. */
-export function refuseUnsupported(request: BuildRequest, virt: Pick<VirtDriver, 'info' | 'checkFlavor'>): void {
-  const [reason] = REFUSALS.find(([, isDemanded]) => isDemanded(request, virt.info)) ?? [];
+export function refuseUnsupported(request: BuildRequest, virt: Able & Pick<VirtDriver, 'checkFlavor'>): void {
+  const [reason] = REFUSALS.find(([, isDemanded]) => isDemanded(request, virt.info, virt)) ?? [];
   const flavor = request.instance.find('flavor');
   const complaint =
     reason ??
@@ -67,6 +70,10 @@ export function refuseUnsupported(request: BuildRequest, virt: Pick<VirtDriver, 
     (flavor && flavorComplaint(flavor, virt)?.message);
   if (complaint === undefined) return;
   throw novaException('BuildAbortException', { instance_uuid: request.instance.get('uuid'), reason: complaint });
+}
+
+function isNewAndBlank(device: BlockDevice | undefined): boolean {
+  return device?.find('source_type') === 'blank' && (device.find('volume_id') ?? null) === null;
 }
 
 /** Why the host does not take a flavor; undefined when it does. */

@@ -211,6 +211,7 @@ function build(options: Options, main: SectionReader): Config.BuildConfig {
     networkAllocateRetries: main.number('network_allocate_retries'),
     blockDeviceAllocateRetries: main.number('block_device_allocate_retries'),
     blockDeviceAllocateRetryIntervalMs: main.ms('block_device_allocate_retries_interval'),
+    reimageTimeoutPerGibMs: main.ms('reimage_timeout_per_gb'),
     vifPluggingTimeoutMs: main.ms('vif_plugging_timeout'),
     vifPluggingIsFatal: main.boolean('vif_plugging_is_fatal'),
     defaultAccessIpNetworkName: main.optionalString('default_access_ip_network_name') ?? null,

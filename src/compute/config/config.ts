@@ -69,6 +69,8 @@ export interface BuildConfig {
   readonly networkAllocateRetries: number;
   /** How long new volumes are waited for. */
   readonly blockDeviceAllocateRetries: number;
+  /** reimage_timeout_per_gb: of the image. */
+  readonly reimageTimeoutPerGibMs: number;
   readonly blockDeviceAllocateRetryIntervalMs: number;
   readonly vifPluggingTimeoutMs: number;
   readonly vifPluggingIsFatal: boolean;

@@ -5,6 +5,7 @@ import { expectList } from '#src/nova/objects/wire.ts';
 import { type Asking, findInstance, type Instance } from '../records.ts';
 import type { BlockDevice } from '../volumes/block-devices.ts';
 import { isDeviceName } from '../volumes/device-names.ts';
+import { isRoot } from '../volumes/root-volume.ts';
 import { hasTags } from '../build/refusals.ts';
 
 type TaggedRequest = Parameters<typeof hasTags>[0] & { readonly instance: Instance };
@@ -19,10 +20,10 @@ export function interfaceMetadata(macAddress: string, tag: string): NovaObject<'
 export function diskMetadata(device: BlockDevice, tag: string): NovaObject<'DiskMetadata'> {
   const serial = device.find('volume_id') ?? null;
   const path = device.find('device_name') ?? null;
-  // what is no volume is mounted, and no device of that name is in the guest
+  // what is mounted, as a root is, is no device of that name in the guest
   return createObject('DiskMetadata', {
     serial,
-    ...(serial !== null && isDeviceName(path) && { path }),
+    ...(serial !== null && !isRoot(device) && isDeviceName(path) && { path }),
     tags: [tag],
   });
 }

@@ -18,10 +18,11 @@ import { instanceName } from './instance-name.ts';
 import { type RebuildWish, replaced } from './rebuild-operations.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
+import { rootVolumeAmong } from '../volumes/root-volume.ts';
 import { wantsPins } from '../resources/pinning.ts';
 
 type Instance = NovaObject<'Instance'>;
-type Wish = RebuildWish & { readonly image: SpawnImage };
+type Wish = RebuildWish & { readonly image: SpawnImage | null };
 
 const UNDO_LIMIT_MS = 120_000;
 
@@ -76,8 +77,9 @@ export class Evacuation {
       throw novaException('InstanceExists', { name: instanceName(instance, config.build.instanceNameTemplate) });
     }
     // disks of a dead host are out of reach, whatever the sender thinks of shared storage
-    const image = await spawnImage(glance, context, { id: instance.find('image_ref') }, signal);
-    refuseUnsupported(buildRequestOf(instance, image.properties, wish), virt);
+    const isOnVolume = rootVolumeAmong(wish.blockDevices) !== undefined;
+    const image = isOnVolume ? null : await spawnImage(glance, context, { id: instance.find('image_ref') }, signal);
+    refuseUnsupported(buildRequestOf(instance, image?.properties ?? {}, wish), virt);
     const saving = { conductor, context };
     const began = { power_state: POWER_STATES.nostate, task_state: rebuilding };
     await transition(saving, instance, began, { expectedTaskState: [rebuilding] });
@@ -99,7 +101,7 @@ export class Evacuation {
       await transition(saving, instance, fields, { expectedTaskState: [spawning] });
     } catch (error) {
       await this.#remove(instance);
-      throw asImageError(error, image.id);
+      throw asImageError(error, image);
     }
   }
 
@@ -108,12 +110,18 @@ export class Evacuation {
     const { plugger, inbox, volumes } = this.#tools;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     const { image, adminPassword, blockDevices } = wish;
-    const guest = { image, files: guestFiles(wish.injectedFiles), adminPassword, blockDevices };
+    const guest = {
+      image: { properties: image?.properties ?? {} },
+      files: guestFiles(wish.injectedFiles),
+      adminPassword,
+      blockDevices,
+    };
     const vifs = cachedVifs(instance);
     using watch = inbox.watch(instance.get('uuid'));
     const hooks = {
       network: (limit: AbortSignal) => plugger.plug(instance, vifs, limit),
       volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
+      rootImage: (limit: AbortSignal) => volumes.rootImage(context, blockDevices, limit),
       guest: (limit: AbortSignal) =>
         guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       wired: (limit: AbortSignal) => plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, limit),

@@ -15,10 +15,12 @@ import { transition } from '../transition.ts';
 import type { ComputeServices } from '../types.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
+import { rootVolumeAmong } from '../volumes/root-volume.ts';
 
 type Instance = NovaObject<'Instance'>;
 
 const DESTROY_LIMIT_MS = 300_000;
+const GIB = 1024 ** 3;
 
 export interface RebuildWish {
   readonly imageId: string | null;
@@ -34,6 +36,8 @@ export interface RebuildWish {
   /** The vm_state that an evacuation is to end in; null: the one it had. */
   readonly targetState: string | null;
   readonly preserveEphemeral: boolean;
+  /** A volume that it boots from gets the image as well; else that stays as it is. */
+  readonly overwritesRoot: boolean;
   readonly injectedFiles: readonly InjectedFile[];
   readonly adminPassword: string | null;
   readonly blockDevices: readonly NovaObject<'BlockDeviceMapping'>[];
@@ -113,8 +117,9 @@ export class RebuildOperations {
       await transition({ conductor, context }, instance, fields, { expectedTaskState });
       return image;
     } catch (error) {
-      // to be saved with the end of the task
-      if (wish.before.imageId !== null) instance.set('image_ref', wish.before.imageId);
+      // to be saved with the end of the task; of a server on a volume, what was before is the volume's image and not its own
+      if (wish.before.imageId !== null && !rootVolumeAmong(wish.blockDevices))
+        instance.set('image_ref', wish.before.imageId);
       if (wish.before.metadata !== null) instance.set('system_metadata', wish.before.metadata);
       throw error;
     }
@@ -143,6 +148,8 @@ export class RebuildOperations {
     await this.#power.powerOff(instance, true, signal);
     await virt.destroy(uuid, limited(DESTROY_LIMIT_MS));
     await plugger.unplug(vifs);
+    const isOnVolume = rootVolumeAmong(blockDevices) !== undefined;
+    if (isOnVolume && wish.overwritesRoot) await this.#overwriteRoot(context, instance, wish, signal);
     const entered = { expectedTaskState: [mapping] };
     await transition({ conductor, context }, instance, { task_state: spawning }, entered);
     try {
@@ -152,13 +159,15 @@ export class RebuildOperations {
         network: (limit: AbortSignal) => plugger.plug(instance, vifs, limit),
         // on the same host, they stay connected
         volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
+        rootImage: (limit: AbortSignal) => volumes.rootImage(context, blockDevices, limit),
         guest: (limit: AbortSignal) =>
           guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
       };
-      await virt.spawn(spawnSpec(instance, image, this.#services, blockDevices), hooks, signal);
+      const spec = spawnSpec(instance, isOnVolume ? null : image, this.#services, blockDevices);
+      await virt.spawn(spec, hooks, signal);
     } catch (error) {
       await plugger.unplug(vifs);
-      throw asImageError(error, image.id);
+      throw asImageError(error, isOnVolume ? null : image);
     }
     await injectPassword(this.#services, instance, adminPassword, signal);
     const fields = {
@@ -168,6 +177,22 @@ export class RebuildOperations {
       launched_at: new Date(),
     };
     await transition({ conductor, context }, instance, fields, { expectedTaskState: [spawning] });
+  }
+
+  /** By Cinder, while the volume is nobody's. */
+  async #overwriteRoot(context: RequestContext, instance: Instance, wish: Wish, signal: AbortSignal): Promise<void> {
+    const { config } = this.#services;
+    const { volumes, inbox } = this.#tools;
+    using watch = inbox.watch(instance.get('uuid'));
+    const gib = Math.max(1, Math.ceil((wish.image.sizeBytes ?? 0) / GIB));
+    const limit = limited(config.build.reimageTimeoutPerGibMs * gib, signal);
+    try {
+      await volumes.overwriteRoot(context, instance, { imageId: wish.image.id, watch }, limit);
+    } catch (cause) {
+      signal.throwIfAborted();
+      const params = { instance_uuid: instance.get('uuid'), reason: 'Failed to rebuild volume backed instance.' };
+      throw novaException('BuildAbortException', params, { cause });
+    }
   }
 
   async #stopAgain(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {

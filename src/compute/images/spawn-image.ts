@@ -10,7 +10,7 @@ type Plain = Readonly<Record<string, unknown>>;
 
 /**
  * The message has all that matters of most images, digest included, which saves asking Glance. Rejects with ImageNotActive,
- * ImageNotFound, and ImageUnacceptable for an instance without an image (boot from volume).
+ * ImageNotFound, and ImageUnacceptable for an instance that has none.
  */
 export async function spawnImage(
   glance: Glance,
@@ -20,7 +20,7 @@ export async function spawnImage(
 ): Promise<SpawnImage> {
   const id = sent['id'];
   if (typeof id !== 'string' || id === '') {
-    throw novaException('ImageUnacceptable', { image_id: 'none', reason: 'this host boots from images only' });
+    throw novaException('ImageUnacceptable', { image_id: 'none', reason: 'there is neither an image nor a volume' });
   }
   const image = fromMessage(id, sent) ?? (await fromGlance(glance, context, id, signal));
   if (image.status !== 'active') throw novaException('ImageNotActive', { image_id: id });
@@ -74,14 +74,14 @@ async function fromGlance(
 }
 
 /** Same key, same bytes: the digest, or else the image and the time of its last change. */
-function cacheKeyOf({ id, hashAlgorithm, hashValue, checksum }: GlanceImage, sent: Plain): string {
+export function cacheKeyOf({ id, hashAlgorithm, hashValue, checksum }: GlanceImage, sent: Plain): string {
   if (hashAlgorithm !== null && hashValue !== null) return `${hashAlgorithm}:${hashValue}`;
   if (checksum !== null) return `md5:${checksum}`;
   return `glance:${id}:${text(sent['updated_at']) ?? ''}`;
 }
 
 /** What the driver calls invalid is the image's fault, or that of injected files: no other host would do better. */
-export function asImageError(error: unknown, imageId: string): unknown {
+export function asImageError(error: unknown, image: SpawnImage | null): unknown {
   if (kindOf(error) !== 'invalid' || error instanceof NovaException) return error;
   if (error instanceof DiskTooSmallError) {
     const sizes = { flavor_size: error.flavorBytes, image_size: error.imageBytes };
@@ -89,7 +89,13 @@ export function asImageError(error: unknown, imageId: string): unknown {
   }
   if (error instanceof GuestFileError)
     return novaException('InvalidInput', { reason: error.message }, { cause: error });
-  return novaException('ImageUnacceptable', { image_id: imageId, reason: messageOf(error) }, { cause: error });
+  const params = { image_id: image?.id ?? 'of the volume', reason: messageOf(error) };
+  return novaException('ImageUnacceptable', params, { cause: error });
+}
+
+/** Of what the conductor sent, also when that is no image but what is known of a volume's. */
+export function imageProperties(sent: Plain): Readonly<Record<string, string>> {
+  return propertiesOf(sent['properties']);
 }
 
 function propertiesOf(value: unknown): Readonly<Record<string, string>> {

@@ -11,7 +11,7 @@ type Services = Pick<ComputeServices, 'tracker'> & { readonly config: Pick<Compu
 /** `blockDevices`: by which its ephemeral disks are divided; absent: it has none, whatever its flavor. */
 export function spawnSpec(
   instance: NovaObject<'Instance'>,
-  image: SpawnImage,
+  image: SpawnImage | null,
   services: Services,
   blockDevices?: readonly BlockDevice[],
 ): SpawnSpec {

@@ -13,6 +13,7 @@ import type { Claim, ComputeServices } from '../types.ts';
 import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
 import { blockDevicesOf } from '../volumes/block-devices.ts';
+import { rootVolumeAmong } from '../volumes/root-volume.ts';
 
 type Instance = NovaObject<'Instance'>;
 /** The image as the conductor sends it. */
@@ -62,7 +63,8 @@ export class UnshelveOperations {
     const { virt, glance, config, conductor } = this.#services;
     const { networks, plugger, inbox, volumes } = this.#tools;
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
-    const image = await spawnImage(glance, context, sent, signal);
+    const devices = await blockDevicesOf({ conductor, context }, instance.get('uuid'));
+    const image = rootVolumeAmong(devices) ? null : await spawnImage(glance, context, sent, signal);
     using watch = inbox.watch(instance.get('uuid'));
     const hooks = {
       network: async (limit: AbortSignal) => {
@@ -71,19 +73,24 @@ export class UnshelveOperations {
         return await plugger.plug(instance, vifs, limit);
       },
       volumes: (limit: AbortSignal) => volumes.present(context, instance, limit),
+      rootImage: (limit: AbortSignal) => volumes.rootImage(context, devices, limit),
       guest: async (limit: AbortSignal) => {
         const asking = { services: this.#services, context, signal: limit };
-        const wish = { image, files: [], adminPassword: null, blockDevices: null };
+        const wish = {
+          image: { properties: image?.properties ?? {} },
+          files: [],
+          adminPassword: null,
+          blockDevices: null,
+        };
         return { ...(await guestData(asking, instance, wish, cachedVifs(instance))), rootKey: null };
       },
       wired: (limit: AbortSignal) => plugger.waitUntilWired(cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
     };
     try {
-      const devices = await blockDevicesOf({ conductor, context }, instance.get('uuid'));
       await virt.spawn(spawnSpec(instance, image, this.#services, devices), hooks, signal);
     } catch (error) {
       await plugger.unplug(cachedVifs(instance));
-      throw asImageError(error, image.id);
+      throw asImageError(error, image);
     }
   }
 

@@ -15,6 +15,7 @@ import type { OperationTools } from '../operation-tools.ts';
 import { finishTask } from '../power/finish-task.ts';
 import type { PowerOperations } from '../power/power-operations.ts';
 import { told } from '../power/told.ts';
+import { bootsFromVolume } from '../resize/volume-move.ts';
 import { transition } from '../transition.ts';
 import type { ComputeServices } from '../types.ts';
 
@@ -44,6 +45,7 @@ export class RescueOperations {
     const context = caller.elevated();
     const uuid = instance.get('uuid');
     if (!virt.canRescue) throw notRescuable(uuid, 'the container engine cannot show its root to another container');
+    if (await bootsFromVolume(this.#services, context, instance)) throw notRescuable(uuid, 'its root is on a volume');
     const vifs = await this.#tools.networks.refresh(context, instance, { signal });
     const image = await spawnImage(glance, context, { id: wish.imageId ?? imageOf(instance) }, signal);
     const moment = {

@@ -13,6 +13,7 @@ import { takeBackMove } from './abandon-move.ts';
 import { isBetweenHosts, type Move, Refusal, setStatus, wasStopped } from './failing.ts';
 import { GuestSender } from './guest-sender.ts';
 import { discardAtDestination } from './peer.ts';
+import { bootsFromVolume, refuseEphemerals } from './volume-move.ts';
 
 const UNDO_LIMIT_MS = 600_000;
 
@@ -43,7 +44,8 @@ export class GuestDeparture {
   async refuseUnreachable(context: RequestContext, { instance }: Move): Promise<void> {
     const { virt, log } = this.#services;
     try {
-      virt.moves.assertOffers();
+      if (await bootsFromVolume(this.#services, context, instance)) refuseEphemerals(instance);
+      else virt.moves.assertOffers();
     } catch (cause) {
       await takeBackMove(this.#services, context, instance, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
         log.error('cannot take a move back', { instance: instance.get('uuid'), error });
@@ -55,10 +57,11 @@ export class GuestDeparture {
   /** The guest stays on this host, off, until the move is confirmed. A Refusal: it runs here again as before. */
   async depart(context: RequestContext, departure: Departure, signal: AbortSignal): Promise<void> {
     const { instance, cleanShutdown, place } = departure;
-    const sizeBytes = await this.#size(departure, signal);
+    const isOnVolume = await bootsFromVolume(this.#services, context, instance);
+    const sizeBytes = isOnVolume ? null : await this.#size(departure, signal);
     await this.#power.powerOff(instance, cleanShutdown, signal);
     try {
-      await this.#sender.send(context, departure, sizeBytes, signal);
+      if (!isOnVolume) await this.#sender.send(context, departure, sizeBytes, signal);
       await this.#tools.plugger.unplug(cachedVifs(instance));
       await this.#tools.volumes.reserveAnew(context, instance, signal);
       instance.set('progress', 0);

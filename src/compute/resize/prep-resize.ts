@@ -16,6 +16,7 @@ import { findNode } from '../records.ts';
 import { castStep } from './cast-step.ts';
 import { dropClaim, type Move, orError, Refusal, takeBackAllocation } from './failing.ts';
 import { wantsPins } from '../resources/pinning.ts';
+import { bootsFromVolume } from './volume-move.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
 
@@ -63,7 +64,12 @@ export class PrepResize {
       const params = { instance_id: instance.get('uuid'), host: config.host };
       throw new Refusal(novaException('UnableToMigrateToSelf', params));
     }
-    refuseSmallerDisk(instance, flavor);
+    await refuseSmallerDisk(this.#services, context, { instance, flavor });
+    if (!virt.canBootFromVolume && (await bootsFromVolume(this.#services, context, instance))) {
+      throw new Refusal(
+        novaException('MigrationPreCheckError', { reason: 'Booting from a volume is not supported on this host.' }),
+      );
+    }
     if (wantsPins(instance, flavor) || wantsPins(instance, instance.get('flavor'))) {
       throw new Refusal(novaException('ResizeError', { reason: 'Servers with dedicated CPUs cannot be moved.' }));
     }
@@ -138,10 +144,16 @@ export class PrepResize {
   }
 }
 
-/** As libvirt's driver does: files would have nowhere to go. */
-export function refuseSmallerDisk(instance: NovaObject<'Instance'>, flavor: NovaObject<'Flavor'>): void {
+/** As libvirt's driver does: files would have nowhere to go. A root on a volume is not the flavor's. */
+export async function refuseSmallerDisk(
+  services: Pick<ComputeServices, 'conductor'>,
+  context: RequestContext,
+  { instance, flavor }: { readonly instance: NovaObject<'Instance'>; readonly flavor: NovaObject<'Flavor'> },
+): Promise<void> {
   const present = instance.get('flavor');
+  const isRootSmaller = flavor.get('root_gb') < present.get('root_gb');
   const isSmaller =
-    flavor.get('root_gb') < present.get('root_gb') || flavor.get('ephemeral_gb') < present.get('ephemeral_gb');
+    flavor.get('ephemeral_gb') < present.get('ephemeral_gb') ||
+    (isRootSmaller && !(await bootsFromVolume(services, context, instance)));
   if (isSmaller) throw new Refusal(novaException('ResizeError', { reason: 'Unable to resize disk down.' }));
 }

@@ -4,6 +4,7 @@ import { asError } from '#src/lib/errors.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { isNova, novaException } from '#src/nova/exceptions.ts';
+import type { Vif } from '#src/nova/network-model.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { MIGRATION_STATUSES, TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import { spawnFlavor } from '../images/spawn-spec.ts';
@@ -27,6 +28,7 @@ import {
 } from './failing.ts';
 import { refuseSmallerDisk } from './prep-resize.ts';
 import { readEphemeralSizes } from '../volumes/ephemerals.ts';
+import { arriveOnVolume, bootsFromVolume } from './volume-move.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
 
@@ -63,7 +65,7 @@ export class ResizeGuest {
     await orError(this.#services, context, instance, async () => {
       try {
         refuseElsewhere(request, 'source_compute', config.host);
-        refuseSmallerDisk(instance, request.flavor);
+        await refuseSmallerDisk(this.#services, context, { instance, flavor: request.flavor });
         if (isBetweenHosts(request)) await this.#departure.refuseUnreachable(context, request);
         await this.#begin(context, request, signal);
         await this.#leave(context, request, signal);
@@ -189,15 +191,28 @@ export class ResizeGuest {
     // on the way to another host the room for the way back is the source's
     await tracker.keepRoom(instance, isMove ? null : old);
     notifications.moment(context, instance, { name: 'resize_finish', phase: 'start' });
-    await this.#arrive(context, instance, { flavor, isMove }, signal);
-    if (!wasStopped(instance)) await this.#power.powerOn(context, instance, vifs, signal);
-    else if (isMove) await this.#tools.volumes.present(context, instance, signal);
+    if (isMove && (await bootsFromVolume(this.#services, context, instance))) {
+      await arriveOnVolume(this.#services, this.#tools, { context, instance, vifs }, signal);
+    } else {
+      await this.#arrive(context, instance, { flavor, isMove }, signal);
+      await this.#startAgain(context, instance, { vifs, isMove }, signal);
+    }
     await setStatus(this.#services, context, migration, 'finished');
     const resized = { vm_state: VM_STATES.resized, task_state: null, launched_at: new Date() };
     await transition({ conductor, context }, instance, resized, { expectedTaskState: resizeFinish });
     await tracker.updateUsage(context, instance);
     await this.#tools.announce(context, instance);
     notifications.moment(context, instance, { name: 'resize_finish', phase: 'end' });
+  }
+
+  async #startAgain(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    { vifs, isMove }: { readonly vifs: readonly Vif[]; readonly isMove: boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (!wasStopped(instance)) await this.#power.powerOn(context, instance, vifs, signal);
+    else if (isMove) await this.#tools.volumes.present(context, instance, signal);
   }
 
   async #arrive(

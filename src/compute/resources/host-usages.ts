@@ -3,6 +3,7 @@ import { expectList } from '#src/nova/objects/wire.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import { type Asking, findInstance, type Instance, instancesOfNode } from '../records.ts';
+import { VolumeRoots } from './volume-roots.ts';
 import { flavorUsage, type InstanceUsage, moveKey, usageOf } from './usage.ts';
 
 export interface Place {
@@ -17,12 +18,17 @@ export interface HostUsages {
 }
 
 /** `more`: attributes of instances beside the flavor. */
-export async function readHostUsages(asking: Asking, place: Place, more: readonly string[] = []): Promise<HostUsages> {
+export async function readHostUsages(
+  asking: Asking,
+  place: Place,
+  { more = [], roots = new VolumeRoots() }: { readonly more?: readonly string[]; readonly roots?: VolumeRoots } = {},
+): Promise<HostUsages> {
   const instances = await instancesOfNode(asking, place, ['flavor', ...more]);
+  await roots.readOf(asking, instances);
   const usages = new Map<string, InstanceUsage>();
   const byUuid = new Map(instances.map((instance) => [instance.get('uuid'), instance]));
   for (const instance of instances) {
-    const usage = usageOf(instance);
+    const usage = usageOf(instance, { isOnVolume: roots.isOnVolume(instance) });
     if (usage) usages.set(instance.get('uuid'), usage);
   }
   const migrations = await migrationsUnderWay(asking, place);
@@ -30,7 +36,7 @@ export async function readHostUsages(asking: Asking, place: Place, more: readonl
     const uuid = migration.get('instance_uuid');
     if (uuid === null) continue;
     const here = byUuid.get(uuid);
-    const usage = here ? keptUsage(here, migration, place) : await movingUsage(asking, migration, place);
+    const usage = here ? keptUsage(here, migration, { place, roots }) : await movingUsage(asking, migration, place);
     if (usage) usages.set(moveKey(uuid), usage);
   }
   return { usages, migrationUuids: new Set(migrations.map((migration) => migration.get('uuid'))) };
@@ -48,7 +54,7 @@ async function migrationsUnderWay(
 function keptUsage(
   instance: Instance,
   migration: NovaObject<'Migration'>,
-  { host, node }: Place,
+  { place: { host, node }, roots }: { readonly place: Place; readonly roots: VolumeRoots },
 ): InstanceUsage | undefined {
   const ends = [migration.get('source_compute'), migration.get('dest_compute')];
   const nodes = [migration.get('source_node'), migration.get('dest_node')];
@@ -56,7 +62,7 @@ function keptUsage(
   if (!isWithin || migration.get('status') === 'error' || !isMoving(instance)) return undefined;
   const hasOld = instance.get('instance_type_id') === migration.get('old_instance_type_id');
   const flavor = instance.find(hasOld ? 'new_flavor' : 'old_flavor');
-  return flavor ? flavorUsage(flavor, !instance.find('image_ref')) : undefined;
+  return flavor ? flavorUsage(flavor, roots.isOnVolume(instance)) : undefined;
 }
 
 const MOVING: ReadonlySet<string | null> = new Set([

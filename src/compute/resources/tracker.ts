@@ -29,6 +29,7 @@ import { ProviderReport } from './provider-report.ts';
 import { wantedTraits } from './traits.ts';
 import { migrationContext } from './migration-context.ts';
 import { flavorUsage, hostUsage, moveKey, usageOf } from './usage.ts';
+import { VolumeRoots } from './volume-roots.ts';
 import { checkCpuSets, shareOf } from './cpu-sets.ts';
 import { pin, unpin, wantsPins } from './pinning.ts';
 
@@ -48,6 +49,7 @@ export class HostResourceTracker implements ResourceTracker {
   readonly computeNodeUuid: string;
   readonly #options: TrackerOptions;
   readonly #ledger = new UsageLedger();
+  readonly #roots = new VolumeRoots();
   readonly #report: ProviderReport;
   readonly #save: Coalesced;
   #node: ComputeNode | undefined;
@@ -76,7 +78,11 @@ export class HostResourceTracker implements ResourceTracker {
     this.#serviceId = serviceId;
   }
 
-  async instanceClaim(context: RequestContext, instance: Instance): Promise<Claim> {
+  async instanceClaim(
+    context: RequestContext,
+    instance: Instance,
+    { isOnVolume }: { readonly isOnVolume?: boolean } = {},
+  ): Promise<Claim> {
     const { host } = this.#options.identity;
     this.#present();
     await this.#loadTopology(context, instance);
@@ -85,7 +91,8 @@ export class HostResourceTracker implements ResourceTracker {
     const uuid = instance.get('uuid');
     // together: nobody else's claim comes between
     pin(instance, this.#freeCpus(), this.#knownFacts());
-    const usage = usageOf(instance);
+    if (isOnVolume !== undefined) this.#roots.learn(uuid, isOnVolume);
+    const usage = usageOf(instance, { isOnVolume: this.#roots.isOnVolume(instance) });
     this.#claiming.set(uuid, usage?.pins ?? []);
     this.#ledger.set(uuid, usage);
     try {
@@ -120,7 +127,7 @@ export class HostResourceTracker implements ResourceTracker {
     if (migration.has('dest_compute_id')) migration.set('dest_compute_id', this.computeNodeId);
     await conductor.save(context.elevated(), migration);
     instance.set('migration_context', migrationContext(instance, migration));
-    this.#ledger.set(moveKey(instance.get('uuid')), flavorUsage(flavor, !instance.find('image_ref')));
+    this.#ledger.set(moveKey(instance.get('uuid')), flavorUsage(flavor, this.#roots.isOnVolume(instance)));
     try {
       await conductor.save(context, instance);
     } catch (error) {
@@ -131,7 +138,7 @@ export class HostResourceTracker implements ResourceTracker {
   }
 
   async keepRoom(instance: Instance, flavor: NovaObject<'Flavor'> | null): Promise<void> {
-    const usage = flavor === null ? undefined : flavorUsage(flavor, !instance.find('image_ref'));
+    const usage = flavor === null ? undefined : flavorUsage(flavor, this.#roots.isOnVolume(instance));
     this.#ledger.set(moveKey(instance.get('uuid')), usage);
     await this.#saveSoon();
   }
@@ -139,9 +146,11 @@ export class HostResourceTracker implements ResourceTracker {
   async updateUsage(_context: RequestContext, instance: Instance): Promise<void> {
     const isOurs = instance.get('host') === this.#options.identity.host && instance.get('node') === this.nodeName;
     const pins = this.#ledger.get(instance.get('uuid'))?.pins;
-    const usage = isOurs ? usageOf(instance, pins) : undefined;
+    const isOnVolume = this.#roots.isOnVolume(instance);
+    const usage = isOurs ? usageOf(instance, { isOnVolume, ...(pins && { pins }) }) : undefined;
     this.#ledger.set(instance.get('uuid'), usage);
     if (!usage) this.#ledger.set(moveKey(instance.get('uuid')), undefined);
+    if (!usage) this.#roots.forget(instance.get('uuid'));
     await this.#saveSoon();
   }
 
@@ -149,6 +158,7 @@ export class HostResourceTracker implements ResourceTracker {
     const uuid = instance.get('uuid');
     this.#ledger.set(uuid, undefined);
     this.#ledger.set(moveKey(uuid), undefined);
+    this.#roots.forget(uuid);
     await this.#saveSoon();
   }
 
@@ -181,7 +191,7 @@ export class HostResourceTracker implements ResourceTracker {
     const { usages, migrationUuids } = await readHostUsages(
       asking,
       { host: identity.host, node: this.nodeName },
-      this.#options.config.cpuSets.dedicated === null ? [] : ['numa_topology'],
+      { roots: this.#roots, more: this.#options.config.cpuSets.dedicated === null ? [] : ['numa_topology'] },
     );
     this.#ledger.replace(usages, begunAt);
     this.#node ??= await this.#findOrCreate(context);

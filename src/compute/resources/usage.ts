@@ -29,30 +29,36 @@ export interface HostUsage {
   readonly stats: Readonly<Record<string, string>>;
 }
 
-/** Undefined: the instance takes nothing (any more). `knownPins`: of one whose topology is not at hand. */
+/**
+ * Undefined: the instance takes nothing (any more). `pins`: of one whose topology is not at hand. `isOnVolume`: its root takes no room
+ * here; absent: told by that it has no image.
+ */
 export function usageOf(
   instance: NovaObject<'Instance'>,
-  knownPins: readonly number[] = [],
+  known: { readonly pins?: readonly number[]; readonly isOnVolume?: boolean } = {},
 ): InstanceUsage | undefined {
   const vm = instance.get('vm_state') ?? '';
   const task = instance.get('task_state');
   if (vm === VM_STATES.deleted) return undefined;
   if (vm === VM_STATES.shelvedOffloaded && task !== TASK_STATES.spawning) return undefined;
   return {
-    ...sizesOf(instance),
-    pins: instance.has('numa_topology') ? pinsOf(instance) : knownPins,
-    state: {
-      vm,
-      task,
-      osType: instance.find('os_type') ?? null,
-      projectId: instance.find('project_id') ?? null,
-    },
+    ...sizesOf(instance, known.isOnVolume ?? !instance.find('image_ref')),
+    pins: instance.has('numa_topology') ? pinsOf(instance) : (known.pins ?? []),
+    state: stateOf(instance),
+  };
+}
+
+function stateOf(instance: NovaObject<'Instance'>): NonNullable<InstanceUsage['state']> {
+  return {
+    vm: instance.get('vm_state') ?? '',
+    task: instance.get('task_state'),
+    osType: instance.find('os_type') ?? null,
+    projectId: instance.find('project_id') ?? null,
   };
 }
 
 /** From the flavor when it is loaded, else from the copy of its numbers in the instance. */
-function sizesOf(instance: NovaObject<'Instance'>): InstanceUsage {
-  const isVolumeBacked = !instance.find('image_ref');
+function sizesOf(instance: NovaObject<'Instance'>, isVolumeBacked: boolean): InstanceUsage {
   const flavor = instance.find('flavor');
   if (flavor) return flavorUsage(flavor, isVolumeBacked);
   return {

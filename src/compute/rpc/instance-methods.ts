@@ -71,6 +71,7 @@ const rebuildArgs = {
   recreate: optional(flag()),
   preserve_ephemeral: optional(flag()),
   target_state: optional(text()),
+  reimage_boot_volume: optional(flag()),
 };
 
 function rebuildWish(args: ArgsOf<typeof rebuildArgs>): RebuildWish {
@@ -84,6 +85,7 @@ function rebuildWish(args: ArgsOf<typeof rebuildArgs>): RebuildWish {
     migration: args.migration,
     targetState: args.target_state,
     preserveEphemeral: args.preserve_ephemeral ?? false,
+    overwritesRoot: args.reimage_boot_volume ?? false,
     injectedFiles: args.injected_files ?? [],
     adminPassword: args.new_pass,
     blockDevices: args.bdms === null ? [] : objectsOf(args.bdms),

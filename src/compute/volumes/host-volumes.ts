@@ -4,8 +4,10 @@
 // that uses it, a link to its device and a file that says how it is reached. The folders are those of one boot of the host, so that a
 // name in a guest's configuration never comes to mean a device that another volume has got since.
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import type { VolumeConnection, VolumeContext, VolumeDriver } from '#drivers/volume/driver.ts';
 import { volumeDrivers } from '#drivers/volume/registry.ts';
+import type { RunningCommand } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
 
@@ -26,6 +28,8 @@ export interface HostVolumes {
   /** All that an instance uses here. */
   disconnectInstance(instanceUuid: string, signal: AbortSignal): Promise<void>;
   extend(connection: VolumeConnection, signal: AbortSignal): Promise<void>;
+  /** The first bytes of a volume that is connected for this use; fewer when it has no more. */
+  read(use: VolumeUse, bytes: number, signal: AbortSignal): Promise<Readable>;
   /** Disconnects what instances that are not here have left; returns what could not be, with the reason. */
   keepOnly(instances: ReadonlySet<string>, signal: AbortSignal): Promise<readonly unknown[]>;
 }
@@ -96,6 +100,16 @@ class ConnectedVolumes implements HostVolumes {
     await this.#driver(connection).extend(connection, signal);
   }
 
+  async read(use: VolumeUse, bytes: number, signal: AbortSignal): Promise<Readable> {
+    const { host } = this.#options;
+    const reading = host.start(['head', `--bytes=${bytes}`, '--', await this.#link(use)], {
+      signal,
+      timeoutMs: Infinity,
+    });
+    reading.stdin.end();
+    return Readable.from(checked(reading), { objectMode: false });
+  }
+
   async keepOnly(instances: ReadonlySet<string>, signal: AbortSignal): Promise<readonly unknown[]> {
     const { host, folder } = this.#options;
     const own = await this.#folder();
@@ -143,4 +157,15 @@ class ConnectedVolumes implements HostVolumes {
     const known = this.#drivers.flatMap(({ types }) => types).join(', ');
     throw new AppError('unsupported', `volumes of type ${type} are not supported on this host; it has ${known}`);
   }
+}
+
+/** Its output, which ends well only when the program does. */
+async function* checked({ stdout, done }: RunningCommand): AsyncGenerator<Buffer> {
+  const ended = done.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  for await (const chunk of stdout) yield Buffer.from(chunk as Buffer);
+  const failure = await ended;
+  if (failure !== undefined) throw failure;
 }

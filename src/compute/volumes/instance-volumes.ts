@@ -1,11 +1,13 @@
 // Volumes of instances between Cinder and this host (section 8.5): what every operation that moves guests does with them. The
 // callers hold the instance's lock.
 import type { RequestContext } from '#src/nova/context.ts';
+import { AppError } from '#src/lib/errors.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { isAbsent } from '#src/openstack/service.ts';
-import type { GuestVolume } from '#drivers/virt/driver.ts';
+import type { GuestVolume, SpawnImage } from '#drivers/virt/driver.ts';
 import type { VolumeConnection } from '#drivers/volume/driver.ts';
+import type { EventWatch } from '../events/event-inbox.ts';
 import { inParallel } from '../in-parallel.ts';
 import { userCredentials } from '../network/credentials.ts';
 import type { ComputeServices } from '../types.ts';
@@ -18,6 +20,7 @@ import {
   volumesAmong,
 } from './block-devices.ts';
 import { chooseDeviceName, isDeviceName } from './device-names.ts';
+import { isRoot, rootVolumeAmong, volumeImage } from './root-volume.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -62,6 +65,16 @@ export class InstanceVolumes {
     device.set('connection_info', connectionText(connection, { ...use, isMultiattach: volume.multiattach }));
     await conductor.save(context, device);
     return guestVolume(device, await volumes.connect(use, connection, signal));
+  }
+
+  /** What Cinder wrote to the root volume when it was made; null: nothing that it tells of. The volume is connected. */
+  async rootImage(
+    context: RequestContext,
+    devices: readonly BlockDevice[],
+    signal: AbortSignal,
+  ): Promise<SpawnImage | null> {
+    const root = rootVolumeAmong(devices);
+    return root ? await volumeImage(this.#services, context, useOf(root), signal) : null;
   }
 
   /** The guest has it. */
@@ -147,23 +160,42 @@ export class InstanceVolumes {
    * connected from a host that is lost is reserved anew as well.
    */
   async reserveAnew(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    for (const device of await this.of(context, instance.get('uuid'))) await this.#reserveAnew(context, device, signal);
+  }
+
+  async #reserveAnew(context: RequestContext, device: BlockDevice, signal: AbortSignal): Promise<void> {
     const { cinder, conductor } = this.#services;
     const credentials = userCredentials(context);
-    for (const device of await this.of(context, instance.get('uuid'))) {
-      const { volumeId, instanceUuid } = useOf(device);
-      const old = device.find('attachment_id') ?? null;
-      if (old === null) continue;
-      await this.disconnect(device, signal);
-      const reservation = await cinder.createAttachment(credentials, { volumeId, instanceUuid }, signal);
-      try {
-        device.set('attachment_id', reservation).set('connection_info', null);
-        await conductor.save(context, device);
-      } catch (error) {
-        await cinder.deleteAttachment(credentials, reservation, signal);
-        throw error;
-      }
-      await cinder.deleteAttachment(credentials, old, signal);
+    const { volumeId, instanceUuid } = useOf(device);
+    const old = device.find('attachment_id') ?? null;
+    if (old === null) return;
+    await this.disconnect(device, signal);
+    const reservation = await cinder.createAttachment(credentials, { volumeId, instanceUuid }, signal);
+    try {
+      device.set('attachment_id', reservation).set('connection_info', null);
+      await conductor.save(context, device);
+    } catch (error) {
+      await cinder.deleteAttachment(credentials, reservation, signal);
+      throw error;
     }
+    await cinder.deleteAttachment(credentials, old, signal);
+  }
+
+  /** Has Cinder write an image over the root volume, which is reserved all the while, and used by nobody. */
+  async overwriteRoot(
+    context: RequestContext,
+    instance: Instance,
+    { imageId, watch }: { readonly imageId: string; readonly watch: EventWatch },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const root = rootVolumeAmong(await this.of(context, instance.get('uuid')));
+    if (!root) throw new AppError('internal', 'there is no volume to write an image over');
+    const { volumeId } = useOf(root);
+    await this.#reserveAnew(context, root, signal);
+    await this.#services.cinder.reimageVolume(userCredentials(context), { volumeId, imageId }, signal);
+    const { status } = await watch.wait('volume-reimaged', volumeId, signal);
+    if (status === 'failed')
+      throw new AppError('unavailable', `Cinder could not write the image to volume ${volumeId}`);
   }
 
   /** The instance ends, or was never built: Cinder has its volumes back. `deletes`: those that are to end with it are deleted. */
@@ -210,6 +242,7 @@ function attachmentOf(device: BlockDevice): string {
 
 function guestVolume(device: BlockDevice, hostPath: string): GuestVolume {
   const guestPath = device.find('device_name');
-  if (isDeviceName(guestPath)) return { volumeId: useOf(device).volumeId, hostPath, guestPath };
+  const { volumeId } = useOf(device);
+  if (isDeviceName(guestPath)) return { volumeId, hostPath, guestPath, ...(isRoot(device) && { isRoot: true }) };
   throw novaException('InvalidDevicePath', { path: guestPath ?? null });
 }

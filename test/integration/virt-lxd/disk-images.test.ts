@@ -9,7 +9,7 @@ import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { POWER_STATE, type SpawnSpec } from '#drivers/virt/driver.ts';
+import { POWER_STATE, type SpawnImage, type SpawnSpec } from '#drivers/virt/driver.ts';
 import { DiskImages } from '#drivers/virt/lxd/disk-image/disk-images.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
@@ -37,7 +37,7 @@ function suite(name: EngineName): void {
   let driver: LxdDriver;
   const file = (of: string): string => join(folder, of);
 
-  const specOf = (path: string, diskFormat: string): SpawnSpec => {
+  const specOf = (path: string, diskFormat: string): SpawnSpec & { readonly image: SpawnImage } => {
     const uuid = randomUUID();
     return {
       uuid,

@@ -123,7 +123,7 @@ for (const [from, to, commands] of [
         return spec;
       }
 
-      const guestOf = ({ image, ...spec }: SpawnSpec) => ({ ...spec, imageId: image.id });
+      const guestOf = ({ image, ...spec }: SpawnSpec) => ({ ...spec, imageId: image?.id ?? '' });
       const listed = async ({ driver }: Side) => driver.listInstances(soon());
 
       it("takes the files along, arrives without being this host's, and starts once it is adopted", async () => {

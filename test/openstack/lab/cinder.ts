@@ -68,6 +68,7 @@ function configuration(paths: LabPaths): string {
       nfs_mount_attempts: 1,
       nfs_sparsed_volumes: true,
       nfs_qcow2_volumes: false,
+      nfs_snapshot_support: true,
       nas_secure_file_operations: false,
       nas_secure_file_permissions: false,
     },

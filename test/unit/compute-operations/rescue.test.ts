@@ -53,7 +53,7 @@ describe('rescue_instance', () => {
     expect(harness.row(instance)).toMatchObject({ vm_state: 'rescued', task_state: null, power_state: 1 });
     const guest = guestOf(harness, instance);
     expect(guest.rescued).toBe(own);
-    expect(guest.spec.image.id).toBe('rescue-image');
+    expect(guest.spec.image?.id).toBe('rescue-image');
     expect(guest.nics).toHaveLength(1);
     expect(harness.virt.passwords.get(instance['nova_object.data'].uuid)).toBe('very-secret');
     expect(harness.moments).toEqual(['rescue.start', 'exists', 'rescue.end']);
@@ -67,7 +67,7 @@ describe('rescue_instance', () => {
 
     await harness.send('rescue_instance', argsOf(instance, { rescue_image_ref: null }));
 
-    expect(guestOf(harness, instance).spec.image.id).toBe('image-1');
+    expect(guestOf(harness, instance).spec.image?.id).toBe('image-1');
   });
 
   it.each([

@@ -446,8 +446,9 @@ describe('a build with a volume', () => {
     expectFree(harness, id);
   });
 
-  it('as its root is refused', async () => {
+  it('as its root is refused by an engine that cannot', async () => {
     await using harness = new ComputeHarness();
+    harness.virt.canBootFromVolume = false;
     const instance = instanceOf();
 
     await harness.build(instance, withDevice(instance, volumeDevice(instance, { volume_id: 'v', boot_index: 0 })));

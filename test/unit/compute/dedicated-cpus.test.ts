@@ -134,6 +134,7 @@ describe('the tracker', () => {
     const conductor = new FakeConductor()
       .on('InstanceList.get_by_host_and_node', () => listOf('InstanceList', instances))
       .on('MigrationList.get_in_progress_and_error', () => listOf('MigrationList', []))
+      .on('BlockDeviceMappingList.get_by_instance_uuids', () => listOf('BlockDeviceMappingList', []))
       .on('ComputeNode.get_by_uuid', () => {
         throw remote('ComputeHostNotFound', 'no such node');
       })

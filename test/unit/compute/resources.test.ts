@@ -46,12 +46,14 @@ class World {
   readonly placement = new MemoryPlacement();
   readonly virt = new FakeVirtDriver({ nodeName: 'fake1', vcpus: 8, memoryMib: 4096, diskGib: 100 });
   instances: readonly NovaObject[] = [];
+  devices: readonly NovaObject[] = [];
   isDisabled = false;
 
   constructor() {
     this.conductor
       .on('InstanceList.get_by_host_and_node', () => listOf('InstanceList', this.instances))
       .on('MigrationList.get_in_progress_and_error', () => listOf('MigrationList', []))
+      .on('BlockDeviceMappingList.get_by_instance_uuids', () => listOf('BlockDeviceMappingList', this.devices))
       .on('ComputeNode.get_by_uuid', () => {
         throw remote('ComputeHostNotFound', 'no such node');
       })
@@ -137,6 +139,30 @@ describe('the ledger', () => {
 });
 
 describe('the compute node', () => {
+  it('counts no room for a root on a volume, also of an instance with an image', async () => {
+    const world = new World();
+    world.instances = [
+      instance('a', { host: 'fake1', node: 'fake1' }),
+      instance('b', { host: 'fake1', node: 'fake1' }),
+    ];
+    world.devices = ['a', 'b'].map((uuid) =>
+      createObject('BlockDeviceMapping', {
+        instance_uuid: uuid,
+        boot_index: 0,
+        destination_type: uuid === 'a' ? 'volume' : 'local',
+      }),
+    );
+
+    await (await world.tracker()).update(context, signal);
+
+    const { local_gb_used: used } = world.conductor.named('ComputeNode.create')[0]?.changes ?? {};
+    const one = usageOf(instance('b'))?.diskGib ?? 0;
+    const other = usageOf(instance('a', { image_ref: '' }))?.diskGib ?? 0;
+    expect(used).toBe(one + other);
+    expect(other).toBeLessThan(one);
+    expect(world.conductor.named('BlockDeviceMappingList.get_by_instance_uuids')).toHaveLength(1);
+  });
+
   it('is made once, saved only when something changed, and belongs to the service', async () => {
     const world = new World();
     const tracker = await world.tracker();

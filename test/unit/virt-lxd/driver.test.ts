@@ -3,7 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LifecycleEvent, POWER_STATE, type SpawnNic, type SpawnSpec } from '#drivers/virt/driver.ts';
+import {
+  type LifecycleEvent,
+  POWER_STATE,
+  type SpawnImage,
+  type SpawnNic,
+  type SpawnSpec,
+} from '#drivers/virt/driver.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS, type LxdDriverOptions } from '#drivers/virt/lxd/options.ts';
 import { tarNames, writeTar } from '#src/lib/tar.ts';
@@ -47,7 +53,9 @@ async function begin(served: FakeLxdOptions = {}, options: Partial<LxdDriverOpti
   await driver.start(soon());
 }
 
-function specOf(changes: Partial<SpawnSpec> = {}): SpawnSpec {
+type ImageSpec = SpawnSpec & { readonly image: SpawnImage };
+
+function specOf(changes: Partial<ImageSpec> = {}): ImageSpec {
   const uuid = randomUUID();
   return {
     uuid,
