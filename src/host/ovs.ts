@@ -49,8 +49,6 @@ export interface OvsQueues {
 
 export interface OvsDetachment {
   readonly port: string;
-  /** Bridges that go as well. */
-  readonly bridges?: readonly string[];
   /** Records of queues that go as well. */
   readonly records?: readonly string[];
 }
@@ -167,11 +165,8 @@ export class Ovs {
   }
 
   /** Absent is success. Like attach(), it waits for the database only. */
-  async detach({ port, bridges = [], records = [] }: OvsDetachment, signal: AbortSignal): Promise<void> {
-    await this.#change(
-      [['--if-exists', 'del-port', port], ...bridges.map((bridge) => ['--if-exists', 'del-br', bridge])],
-      signal,
-    );
+  async detach({ port, records = [] }: OvsDetachment, signal: AbortSignal): Promise<void> {
+    await this.#change([['--if-exists', 'del-port', port]], signal);
     // the database lets none go that the port refers to, not even in the step in which that goes
     const removals = records.map((record) => ['--if-exists', 'destroy', 'QoS', record]);
     if (removals.length > 0) await this.#change(removals, signal);

@@ -67,7 +67,6 @@ export class FakeSwitch {
       return '';
     }
     if (name === 'add-br') addBridge(state, first, isLenient);
-    else if (name === 'del-br') removeBridge(state, first, isLenient);
     else if (name === 'port-to-br') return `${portOf(state, first).bridge}\n`;
     else if (name === 'add-port') addPort(state, first, second, isLenient);
     else if (name === 'del-port') {
@@ -116,11 +115,6 @@ function portOf(state: State, name: string): Port {
 function addBridge(state: State, name: string, isLenient: boolean): void {
   if (state.bridges.has(name) && !isLenient) throw new Refusal(`bridge ${name} exists`);
   if (!state.bridges.has(name)) state.bridges.set(name, 'system');
-}
-
-function removeBridge(state: State, name: string, isLenient: boolean): void {
-  if (!state.bridges.delete(name) && !isLenient) throw new Refusal(`no bridge named ${name}`);
-  for (const [port, { bridge }] of state.ports) if (bridge === name) state.ports.delete(port);
 }
 
 function addPort(state: State, bridge: string, name: string, isLenient: boolean): void {

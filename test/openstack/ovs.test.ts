@@ -142,8 +142,9 @@ describe.skipIf(paths.network !== 'ovs')('ports of Open vSwitch (npm run up -- -
     expect(await switchPorts()).toEqual(before.switchPorts);
   });
 
-  it('may be parents of trunks, in a bridge of their own that goes with them', async () => {
-    const bridges = await vsctl('list-br');
+  it('may be parents of trunks, in a bridge of their own, and nothing of it stays', async () => {
+    const wiring = async () => `${await vsctl('list-br')} ${await vsctl('list-ports', 'br-int')}`;
+    const untouched = await wiring();
     const [{ id: parent }, { id: child }] = await Promise.all([
       make<{ id: string }>('port', { network_id: network, name: 'parent' }),
       make<{ id: string }>('port', { network_id: network, name: 'child' }),
@@ -163,11 +164,11 @@ describe.skipIf(paths.network !== 'ovs')('ports of Open vSwitch (npm run up -- -
     const [port] = await portsOf(trunked);
     const bridge = String(port?.['binding:vif_details']['bridge_name']);
     expect(bridge).toBe(`tbr-${trunk}`.slice(0, 14));
-    expect(await vsctl('port-to-br', `tap${parent.slice(0, 11)}`)).toBe(bridge);
+    expect(await vsctl('port-to-br', port ? switchPortOf(port) : '')).toBe(bridge);
     await waitForPing(addressOf(trunked) ?? '', network);
 
     await deleteServer(id);
-    await expect.poll(() => vsctl('list-br'), { timeout: 30_000 }).toBe(bridges);
+    await expect.poll(wiring, { timeout: 40_000, interval: 300 }).toBe(untouched);
     await cloud.delete(cloud.network, `/v2.0/trunks/${trunk}`);
     for (const name of [parent, child]) await cloud.delete(cloud.network, `/v2.0/ports/${name}`);
   });

@@ -12,8 +12,6 @@ import type { BoundVif, KnownVif, OvsVifOptions, VifContext, VifDriver, VifModul
 
 const UNDO_LIMIT_MS = 30_000;
 const DEFAULT_BRIDGE = 'br-int';
-/** A trunk's bridge goes with its parent port, for which it was made; Neutron's agent does the rest. */
-const TRUNK_PREFIX = 'tbr-';
 /** Neutron's dead VLAN: the agent takes the port out of it when its rules are in place. */
 const DEAD_VLAN = 4095;
 const DATAPATH_TYPES: ReadonlySet<unknown> = new Set(['system', 'netdev']);
@@ -86,11 +84,11 @@ class OvsVif implements VifDriver {
     for (const result of detached) if (result.status === 'rejected') throw result.reason;
   }
 
-  async #detach({ id }: KnownVif, { bridge, port }: Names, signal: AbortSignal): Promise<void> {
+  async #detach({ id }: KnownVif, { port }: Names, signal: AbortSignal): Promise<void> {
     const owners = await this.#queueOwners(signal);
     const records = owners.has(id) ? await this.#switch.queuesOf(id, signal) : [];
-    const bridges = bridge.startsWith(TRUNK_PREFIX) ? [bridge] : [];
-    await this.#switch.detach({ port, bridges, records }, signal);
+    // a trunk's bridge stays: the agent needs it to find what it has joined to it elsewhere, and removes it afterwards
+    await this.#switch.detach({ port, records }, signal);
     owners.delete(id);
   }
 
