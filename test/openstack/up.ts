@@ -1,6 +1,6 @@
 // npm run up: an all-in-one OpenStack from Debian's packages, our engine and our compute, and a first server on them.
 import { startCinder } from './lab/cinder.ts';
-import { startControlPlane } from './lab/control-plane.ts';
+import { startControlPlane, startRouters } from './lab/control-plane.ts';
 import { writeConfiguration } from './lab/configuration.ts';
 import { Cloud, type Server } from './lab/cloud.ts';
 import { bootFirstServer, consoleLog, services, waitForAgents, waitForCompute } from './lab/first-server.ts';
@@ -10,16 +10,19 @@ import { keepNetwork } from './lab/networks.ts';
 import { installPackages, PACKAGES } from './lab/packages.ts';
 import { Processes } from './lab/processes.ts';
 import { say, step } from './lab/progress.ts';
-import { ensureResources } from './lab/resources.ts';
+import { ensureExternalNetwork, ensureResources } from './lab/resources.ts';
+import { SECOND_HOST, SecondNode } from './lab/second-node.ts';
 import { defaultPaths, type LabPaths } from './lab/settings.ts';
 import { datapathType } from './lab/switches.ts';
 
-const USAGE = `usage: npm run up [-- --engine | --volumes | --ovs]
+const USAGE = `usage: npm run up [-- --engine | [--volumes] [--ovs | --routers] [--second-host]]
 
-  (nothing)   OpenStack, lighterd and nova-compute-lxd on this machine, and a first server
-  --engine    the engine alone
-  --volumes   Cinder as well
-  --ovs       Neutron with its Open vSwitch agent in the place of the linuxbridge agent
+  (nothing)      OpenStack, lighterd and nova-compute-lxd on this machine, and a first server
+  --engine       the engine alone
+  --volumes      Cinder as well
+  --ovs          Neutron with its Open vSwitch agent in the place of the linuxbridge agent
+  --routers      Neutron's L3 agent as well, and an external network for floating IP addresses
+  --second-host  another lighterd and nova-compute-lxd, as the host ${SECOND_HOST}, which servers can be moved to
 
 LIGHTERVISOR_ENGINE=lxd, or incus, takes a stock one in the place of lighterd; it must be installed.
 LIGHTERVISOR_FIREWALL=iptables_hybrid, or noop, takes another firewall driver of the Open vSwitch agent than openvswitch.
@@ -81,7 +84,16 @@ Next:
 `);
 }
 
-async function upAll(paths: LabPaths, withVolumes: boolean): Promise<void> {
+interface Extras {
+  readonly volumes: boolean;
+  readonly routers: boolean;
+  readonly secondHost: boolean;
+}
+
+async function upAll(paths: LabPaths, extras: Extras): Promise<void> {
+  if (paths.network !== 'linuxbridge' && (extras.routers || extras.secondHost)) {
+    throw new Error('routers and a second host are there with the linuxbridge agent only');
+  }
   await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane]);
   keepNetwork(paths.state, paths.network);
   if (paths.network !== 'linuxbridge') await installPackages(PACKAGES.switches);
@@ -97,7 +109,16 @@ async function upAll(paths: LabPaths, withVolumes: boolean): Promise<void> {
     await waitForConsumer(processes);
     await waitForCompute(cloud);
   });
-  if (withVolumes) await step('Cinder', () => startCinder(paths, processes));
+  if (extras.volumes) await step('Cinder', () => startCinder(paths, processes));
+  if (extras.routers) {
+    startRouters(paths, processes);
+    await step('external network', () => ensureExternalNetwork(cloud));
+  }
+  if (extras.secondHost) {
+    const second = new SecondNode(cloud, { paths, processes }, SECOND_HOST);
+    await step(`the host ${SECOND_HOST}`, () => second.start({ gibibytes: 40, hasAgent: true }));
+    second.engine.close();
+  }
   await step('Neutron agents', () => waitForAgents(cloud, Date.now()));
   const server = await step('first server', () => bootFirstServer(cloud));
   await report(paths, cloud, server);
@@ -113,7 +134,13 @@ if (process.getuid?.() !== 0) {
   if (argv.includes('--ovs')) process.env['LIGHTERVISOR_NETWORK'] = 'ovs';
   const paths = defaultPaths();
   try {
-    await (argv.includes('--engine') ? upEngine(paths) : upAll(paths, argv.includes('--volumes')));
+    const has = (option: string) => argv.includes(option);
+    const extras = {
+      volumes: has('--volumes'),
+      routers: has('--routers'),
+      secondHost: has('--second-host'),
+    };
+    await (has('--engine') ? upEngine(paths) : upAll(paths, extras));
     say('ready');
   } catch (error) {
     // the command that failed is named in the message; its whole output, which the error carries as well, says no more

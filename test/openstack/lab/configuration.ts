@@ -117,6 +117,13 @@ function neutron(paths: LabPaths): Ini {
   };
 }
 
+/** One end of a veth pair stands for a physical network, so that every network gets a bridge of its own; the other is the host's. */
+export const PHYSICAL_NETWORKS = {
+  physnet1: { inside: 'labphys0', host: 'labphys1' },
+  /** Of floating IP addresses, where there are routers. */
+  physext: { inside: 'labext0', host: 'labext1' },
+} as const;
+
 const MECHANISMS = { linuxbridge: 'linuxbridge', ovs: 'openvswitch', ovn: 'ovn' } as const;
 
 function ml2({ network }: LabPaths): Ini {
@@ -127,17 +134,18 @@ function ml2({ network }: LabPaths): Ini {
       mechanism_drivers: MECHANISMS[network],
       extension_drivers: 'port_security',
     },
-    ml2_type_flat: { flat_networks: 'physnet1' },
+    ml2_type_flat: { flat_networks: Object.keys(PHYSICAL_NETWORKS).join(',') },
     ml2_type_vxlan: { vni_ranges: '1:1000' },
     securitygroup: { enable_security_group: true, enable_ipset: true },
   };
 }
 
-/** One end of a veth pair stands for the physical network, so that every network gets a bridge of its own. */
-export const PHYSICAL_INTERFACE = 'labphys0';
-
 const LINUXBRIDGE_AGENT: Ini = {
-  linux_bridge: { physical_interface_mappings: `physnet1:${PHYSICAL_INTERFACE}` },
+  linux_bridge: {
+    physical_interface_mappings: Object.entries(PHYSICAL_NETWORKS)
+      .map(([name, { inside }]) => `${name}:${inside}`)
+      .join(','),
+  },
   vxlan: { enable_vxlan: false },
   securitygroup: { enable_security_group: true, enable_ipset: true, firewall_driver: 'iptables' },
 };
@@ -165,6 +173,8 @@ function dhcpAgent({ network }: LabPaths): Ini {
     ...(network !== 'linuxbridge' && { ovs: { integration_bridge: 'br-int', ovsdb_connection: OVSDB } }),
   };
 }
+
+const L3_AGENT: Ini = { DEFAULT: { interface_driver: 'linuxbridge', agent_mode: 'legacy' } };
 
 const METADATA_AGENT: Ini = {
   DEFAULT: {
@@ -285,6 +295,7 @@ export function writeConfiguration(paths: LabPaths, datapath: string): void {
     'neutron/linuxbridge_agent.ini': render(LINUXBRIDGE_AGENT),
     'neutron/openvswitch_agent.ini': render(openvswitchAgent(datapath)),
     'neutron/dhcp_agent.ini': render(dhcpAgent(paths)),
+    'neutron/l3_agent.ini': render(L3_AGENT),
     'neutron/metadata_agent.ini': render(METADATA_AGENT),
     'nova/nova.conf': render(novaApi),
     'nova/nova-compute.conf': render(novaCompute(paths)),

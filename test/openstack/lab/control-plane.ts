@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cloud } from './cloud.ts';
 import { run, SYSTEM_ENV } from './commands.ts';
-import { PHYSICAL_INTERFACE } from './configuration.ts';
+import { PHYSICAL_NETWORKS } from './configuration.ts';
 import { ensureIdentity } from './identity.ts';
 import { createDatabases, type Database, dropDatabases, once, startInfrastructure } from './infrastructure.ts';
 import { httpAnswers, type Processes } from './processes.ts';
@@ -134,15 +134,26 @@ async function startServices(paths: LabPaths, processes: Processes): Promise<voi
   await once(paths, 'identity', ensureIdentity);
   await processes.waitFor('placement', () => httpAnswers(url(PORTS.placement)));
   // these three give up at start when Keystone or Placement do not answer them
-  for (const name of ['nova-conductor', 'nova-scheduler', 'nova-api'] as const) {
+  for (const name of ['nova-conductor', 'nova-scheduler'] as const) {
     processes.start({ name, argv: [name, ...file(paths, 'nova/nova.conf')] });
   }
   await Promise.all([
     processes.waitFor('glance', () => httpAnswers(url(PORTS.glance))),
     processes.waitFor('neutron-server', () => httpAnswers(url(PORTS.neutron))),
-    processes.waitFor('nova-api', () => httpAnswers(url(PORTS.nova))),
-    processes.waitFor('nova-api', () => httpAnswers(url(PORTS.metadata))),
+    startNovaApi(paths, processes),
   ]);
+}
+
+/** `extra` are further configuration files; what they say wins. */
+export async function startNovaApi(
+  paths: LabPaths,
+  processes: Processes,
+  extra: readonly string[] = [],
+): Promise<void> {
+  const files = [join(paths.etc, 'nova/nova.conf'), ...extra].flatMap((path) => ['--config-file', path]);
+  processes.start({ name: 'nova-api', argv: ['nova-api', ...files] });
+  await processes.waitFor('nova-api', () => httpAnswers(url(PORTS.nova)));
+  await processes.waitFor('nova-api', () => httpAnswers(url(PORTS.metadata)));
 }
 
 /** The agents find our ebtables first; see there. */
@@ -154,6 +165,17 @@ const AGENTS = {
   'neutron-dhcp-agent': 'dhcp_agent.ini',
   'neutron-metadata-agent': 'metadata_agent.ini',
 } as const;
+
+/** Routers and floating IP addresses: for those who want them. Debian has it in neutron-common. */
+export const L3_AGENT = 'neutron-l3-agent';
+
+export function startRouters(paths: LabPaths, processes: Processes): void {
+  processes.start({
+    name: L3_AGENT,
+    argv: [L3_AGENT, ...neutronFiles(paths, 'l3_agent.ini')],
+    env: { PATH: AGENT_PATH },
+  });
+}
 
 export function startAgent(paths: LabPaths, processes: Processes, name: Agent): void {
   processes.start({ name, argv: [name, ...neutronFiles(paths, AGENTS[name])], env: { PATH: AGENT_PATH } });
@@ -188,7 +210,7 @@ export function wiringAgent({ network }: LabPaths): Agent | undefined {
 }
 
 async function startAgents(paths: LabPaths, processes: Processes): Promise<void> {
-  if (paths.network === 'linuxbridge') await ensurePhysicalInterface();
+  if (paths.network === 'linuxbridge') await ensurePhysicalInterfaces();
   else {
     await startSwitches(paths, processes);
     await ensurePhysicalBridge();
@@ -210,16 +232,17 @@ async function hasReported(binary: Agent): Promise<boolean> {
   return agents.some(({ alive }) => alive);
 }
 
-async function ensurePhysicalInterface(): Promise<void> {
-  if (!existsSync(`/sys/class/net/${PHYSICAL_INTERFACE}`)) {
-    await run(['ip', 'link', 'add', PHYSICAL_INTERFACE, 'type', 'veth', 'peer', 'name', 'labphys1']);
-    await run(['ip', 'link', 'set', PHYSICAL_INTERFACE, 'up']);
-    await run(['ip', 'link', 'set', 'labphys1', 'up']);
+async function ensurePhysicalInterfaces(): Promise<void> {
+  for (const { inside, host } of Object.values(PHYSICAL_NETWORKS)) {
+    if (existsSync(`/sys/class/net/${inside}`)) continue;
+    await run(['ip', 'link', 'add', inside, 'type', 'veth', 'peer', 'name', host]);
+    for (const end of [inside, host]) await run(['ip', 'link', 'set', end, 'up']);
   }
 }
 
 /** Order matters at the end: the last ones are what the others stand on. */
 export const SERVICES = [
+  L3_AGENT,
   'neutron-metadata-agent',
   'neutron-dhcp-agent',
   'neutron-linuxbridge-agent',

@@ -44,6 +44,34 @@ async function ensureNetwork(cloud: Cloud): Promise<void> {
   await cloud.post(cloud.network, '/v2.0/subnets', { subnet });
 }
 
+export const EXTERNAL_NETWORK = 'public';
+/** Of the external network: the host's end of it has the first address. */
+export const EXTERNAL = { cidr: '172.24.4.0/24', gateway: '172.24.4.1' } as const;
+
+export async function ensureExternalNetwork(cloud: Cloud): Promise<void> {
+  const path = `/v2.0/networks?name=${EXTERNAL_NETWORK}`;
+  const { networks } = await cloud.get<{ networks: readonly NetworkBody[] }>(cloud.network, path);
+  const wanted = {
+    name: EXTERNAL_NETWORK,
+    'router:external': true,
+    'provider:network_type': 'flat',
+    'provider:physical_network': 'physext',
+  };
+  const network =
+    networks[0] ??
+    (await cloud.post<{ network: NetworkBody }>(cloud.network, '/v2.0/networks', { network: wanted })).network;
+  if (network.subnets.length > 0) return;
+  const subnet = {
+    name: `${EXTERNAL_NETWORK}-v4`,
+    network_id: network.id,
+    ip_version: 4,
+    cidr: EXTERNAL.cidr,
+    gateway_ip: EXTERNAL.gateway,
+    enable_dhcp: false,
+  };
+  await cloud.post(cloud.network, '/v2.0/subnets', { subnet });
+}
+
 async function createNetwork(cloud: Cloud): Promise<NetworkBody> {
   const network = {
     name: NETWORK,

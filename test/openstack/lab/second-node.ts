@@ -1,5 +1,5 @@
 // A second host on this machine: an engine, a compute and, when it is wanted, a Neutron agent of its own.
-import { appendFileSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EngineClient } from '#src/client/client.ts';
@@ -12,6 +12,9 @@ import type { Processes } from './processes.ts';
 import { type LabPaths, PORTS } from './settings.ts';
 
 const UNMOUNT_ATTEMPTS = 25;
+
+/** Of npm run up -- --second-host; tests have others of their own. */
+export const SECOND_HOST = 'node-b';
 
 export interface SecondNodeOptions {
   /** Size of the file system of the engine's data. */
@@ -26,7 +29,8 @@ export class SecondNode implements AsyncDisposable {
   readonly #cloud: Cloud;
   readonly #paths: LabPaths;
   readonly #processes: Processes;
-  readonly #directory: string;
+  /** Of its engine. */
+  readonly directory: string;
 
   constructor(
     cloud: Cloud,
@@ -37,7 +41,7 @@ export class SecondNode implements AsyncDisposable {
     this.#cloud = cloud;
     this.#paths = paths;
     this.#processes = processes;
-    this.#directory = join(paths.state, `lighter-${host}`);
+    this.directory = join(paths.state, `lighter-${host}`);
     this.engine = new EngineClient({ endpoint: { kind: 'unix', socketPath: this.#socket } });
   }
 
@@ -54,16 +58,18 @@ export class SecondNode implements AsyncDisposable {
   }
 
   get #socket(): string {
-    return join(this.#directory, 'unix.socket');
+    return join(this.directory, 'unix.socket');
   }
 
   /** Resolves when servers can be placed on it. */
   async start({ gibibytes, hasAgent = false }: SecondNodeOptions): Promise<void> {
-    const disk = `${this.#directory}.img`;
-    mkdirSync(this.#directory, { recursive: true });
-    await run(['truncate', '-s', `${gibibytes}G`, disk]);
-    await run(['mkfs.ext4', '-q', '-F', '-m', '0', '-O', '^has_journal', disk]);
-    await run(['mount', '-o', 'loop', disk, this.#directory]);
+    const disk = `${this.directory}.img`;
+    mkdirSync(this.directory, { recursive: true });
+    if (!existsSync(disk)) {
+      await run(['truncate', '-s', `${gibibytes}G`, disk]);
+      await run(['mkfs.ext4', '-q', '-F', '-m', '0', '-O', '^has_journal', disk]);
+    }
+    if (!mounts().includes(this.directory)) await run(['mount', '-o', 'loop', disk, this.directory]);
     if (hasAgent) this.#startAgent();
     await this.startEngine();
     this.startCompute();
@@ -75,7 +81,7 @@ export class SecondNode implements AsyncDisposable {
 
   async startEngine(): Promise<void> {
     const name = this.engineName;
-    this.#processes.start({ name, argv: [bin('lighterd')], env: { LIGHTER_DIR: this.#directory } });
+    this.#processes.start({ name, argv: [bin('lighterd')], env: { LIGHTER_DIR: this.directory } });
     await this.#processes.waitFor(name, () => engineAnswers(this.#socket));
   }
 
@@ -120,10 +126,10 @@ migration_address = 127.0.0.1:${PORTS.secondEngine}
 
   /** Leaves no byte free in the engine's file system. */
   async fillDisk(): Promise<void> {
-    const { bavail, bsize } = statfsSync(this.#directory);
+    const { bavail, bsize } = statfsSync(this.directory);
     // most of it without writing, the rest to the last block
-    await run(['fallocate', '-l', String((bavail - 1024) * bsize), join(this.#directory, 'filler')]);
-    await run(['dd', 'if=/dev/zero', `of=${join(this.#directory, 'rest')}`, 'bs=4k']).catch((error: unknown) => {
+    await run(['fallocate', '-l', String((bavail - 1024) * bsize), join(this.directory, 'filler')]);
+    await run(['dd', 'if=/dev/zero', `of=${join(this.directory, 'rest')}`, 'bs=4k']).catch((error: unknown) => {
       if (!String(error).includes('No space left')) throw error;
     });
   }
@@ -140,15 +146,20 @@ migration_address = 127.0.0.1:${PORTS.secondEngine}
     appendFileSync(this.#processes.logFile(this.computeName), '--- host removed\n');
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Its data stays. */
+  async stop(): Promise<void> {
     this.engine.close();
     await this.#processes.stop(this.computeName);
     await this.#processes.stop(this.#agentName);
     await this.#processes.stop(this.engineName);
-    const inside = mounts().filter((path) => path.startsWith(`${this.#directory}/`));
+    const inside = mounts().filter((path) => path.startsWith(`${this.directory}/`));
     for (const path of inside.toReversed()) await run(['umount', path]);
-    await unmountSoon(this.#directory);
-    for (const path of [`${this.#directory}.img`, this.#directory, join(this.#paths.data, this.computeName)]) {
+    await unmountSoon(this.directory);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    for (const path of [`${this.directory}.img`, this.directory, join(this.#paths.data, this.computeName)]) {
       rmSync(path, { recursive: true, force: true });
     }
   }

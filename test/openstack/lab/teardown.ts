@@ -1,14 +1,16 @@
 // Undoes the lab: processes, the agents' children, bridges, firewall chains; containers of the lab's engine.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { run } from './commands.ts';
-import { PHYSICAL_INTERFACE } from './configuration.ts';
+import { PHYSICAL_NETWORKS } from './configuration.ts';
 import { CINDER, removeShareMounts } from './cinder.ts';
-import { SERVICES } from './control-plane.ts';
+import { Cloud } from './cloud.ts';
+import { L3_AGENT, SERVICES } from './control-plane.ts';
 import { stopContainers } from './containers.ts';
 import { LXCFS } from './node.ts';
 import { Processes } from './processes.ts';
 import { say, step } from './progress.ts';
+import { SECOND_HOST, SecondNode } from './second-node.ts';
 import type { LabPaths } from './settings.ts';
 import { removeBridges, SWITCHES } from './switches.ts';
 
@@ -46,7 +48,18 @@ async function removeNetworks({ data }: LabPaths): Promise<void> {
     for (const tap of taps) await removeTap(tap);
     await run(['ip', 'link', 'del', bridge]);
   }
-  if (existsSync(`/sys/class/net/${PHYSICAL_INTERFACE}`)) await run(['ip', 'link', 'del', PHYSICAL_INTERFACE]);
+  for (const { inside } of Object.values(PHYSICAL_NETWORKS)) {
+    if (!existsSync(`/sys/class/net/${inside}`)) continue;
+    const bridge = `/sys/class/net/${inside}/brport/bridge`;
+    // of a network without DHCP: with addresses for routers only
+    if (existsSync(bridge)) await run(['ip', 'link', 'del', basename(readlinkSync(bridge))]);
+    await run(['ip', 'link', 'del', inside]);
+  }
+}
+
+async function removeRouters(): Promise<void> {
+  const names = (await run(['ip', 'netns', 'list'])).split('\n').map((line) => line.split(' ')[0] ?? '');
+  for (const name of names.filter((one) => one.startsWith('qrouter-'))) await run(['ip', 'netns', 'del', name]);
 }
 
 /** The kernel removes those of a namespace by itself, in its own time: perhaps just now. */
@@ -74,8 +87,15 @@ export async function tearDown(paths: LabPaths): Promise<void> {
   const onTop = ours.filter(
     (name) => ![...SERVICES, ...CINDER, ...LAST, ...SWITCHES, 'epmd', LXCFS, paths.engine].includes(name),
   );
+  const second = new SecondNode(new Cloud(), { paths, processes }, SECOND_HOST);
+  if (processes.pid(second.engineName) !== undefined) {
+    await step('the second host', async () => {
+      await stopContainers(second.directory);
+      await second.stop();
+    });
+  }
   await step('computes', () => Promise.all(onTop.map((name) => processes.stop(name))));
-  if (processes.pid(paths.engine) !== undefined) await step('containers', () => stopContainers(paths));
+  if (processes.pid(paths.engine) !== undefined) await step('containers', () => stopContainers(paths.engineFolder));
   await processes.stop(paths.engine);
   await processes.stop(LXCFS);
   await step('OpenStack services', () => Promise.all([...CINDER, ...SERVICES].map((name) => processes.stop(name))));
@@ -83,6 +103,7 @@ export async function tearDown(paths: LabPaths): Promise<void> {
   await step('infrastructure', () => Promise.all(LAST.map((name) => processes.stop(name, 40_000))));
   await processes.stop('epmd');
   for (const pid of children) process.kill(pid, 'SIGTERM');
+  if (ours.includes(L3_AGENT)) await removeRouters();
   if (existsSync('/usr/sbin/ip') || existsSync('/sbin/ip')) await removeNetworks(paths);
   await removeBridges(processes);
   for (const name of SWITCHES) await processes.stop(name);

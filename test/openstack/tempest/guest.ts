@@ -1,6 +1,6 @@
 // The image of Tempest's servers: the busybox root, with what Tempest runs in a guest. Tempest's own tests are written for CirrOS,
 // which is busybox and dropbear as well, with a key that it asks the metadata service for.
-import { chmod, copyFile, mkdir, mkdtemp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, readFile, realpath, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -69,13 +69,22 @@ async function copyInto(root: string, from: string, to: string): Promise<void> {
   await chmod(target, 0o755);
 }
 
+/** A guest without disks is nothing to tell for lsblk, and Tempest, which counts them, cannot read that: it wants the heading. */
+const LSBLK = `#!/bin/sh
+found=$(/usr/libexec/lsblk "$@") || exit
+echo "\${found:-NAME MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS}"
+`;
+
 async function writeScripts(root: string): Promise<void> {
   const dhcp = join(root, 'usr/share/udhcpc/default.script');
   const withRoutes = (await readFile(dhcp, 'utf8')).replace(
     '    : > /etc/resolv.conf\n',
     `${ROUTES}    : > /etc/resolv.conf\n`,
   );
+  await mkdir(join(root, 'usr/libexec'), { recursive: true });
+  await rename(join(root, 'bin/lsblk'), join(root, 'usr/libexec/lsblk'));
   const scripts = {
+    'bin/lsblk': LSBLK,
     'etc/rc.local': RC_LOCAL,
     'sbin/udhcpc': UDHCPC,
     'usr/share/udhcpc/default.script': withRoutes,

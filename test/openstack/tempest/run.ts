@@ -6,10 +6,13 @@ import { createInterface } from 'node:readline';
 import { Cloud } from '../lab/cloud.ts';
 import { run, SYSTEM_ENV } from '../lab/commands.ts';
 import { CINDER } from '../lab/cinder.ts';
+import { PHYSICAL_NETWORKS } from '../lab/configuration.ts';
+import { L3_AGENT } from '../lab/control-plane.ts';
 import { installPackages, PACKAGES } from '../lab/packages.ts';
 import { Processes } from '../lab/processes.ts';
 import { say } from '../lab/progress.ts';
-import { ensureImage } from '../lab/resources.ts';
+import { ensureImage, EXTERNAL, EXTERNAL_NETWORK } from '../lab/resources.ts';
+import { services } from '../lab/first-server.ts';
 import { defaultPaths, type LabPaths } from '../lab/settings.ts';
 import { makeGuest } from './guest.ts';
 import { type Result, resultOf, table } from './results.ts';
@@ -18,12 +21,14 @@ import { LARGER_FLAVOR, tempestConfiguration, TEMPEST_FLAVOR } from './settings.
 const USAGE = `usage: npm run tempest [-- REGEX…]
 
 Runs the tests whose names match (default: tempest.api.compute and tempest.scenario) against the lab that npm run up has made;
-with those of volumes when it was npm run up -- --volumes. Configuration, log and results: $LIGHTERVISOR_LAB/data/tempest.`;
+with those of volumes, routers and moves when it was npm run up -- --volumes --routers --second-host. Configuration, log and results: $LIGHTERVISOR_LAB/data/tempest.`;
 
 const DEFAULT = ['^tempest\\.(api\\.compute|scenario)\\.'];
-/** The host's end of what stands for the physical network, and the gateway's address in the lab's network. */
-const HOST_NIC = 'labphys1';
-const HOST_ADDRESS = '10.77.0.1/24';
+/** The gateways' addresses in the lab's networks, on the host's ends of what stands for the physical ones. */
+const HOST_ADDRESSES = [
+  ['10.77.0.1/24', PHYSICAL_NETWORKS.physnet1.host],
+  [`${EXTERNAL.gateway}/24`, PHYSICAL_NETWORKS.physext.host],
+] as const;
 
 async function writeFiles(paths: LabPaths, folder: string): Promise<string> {
   mkdirSync(join(folder, 'lock'), { recursive: true });
@@ -36,17 +41,25 @@ async function writeFiles(paths: LabPaths, folder: string): Promise<string> {
   const flavor = (wanted: string) => flavors.find((one) => one.name === wanted)?.id ?? '';
   const file = join(folder, 'tempest.conf');
   const processes = new Processes(paths);
+  const hosts = (await services(cloud)).filter(({ binary, state }) => binary === 'nova-compute' && state === 'up');
   const text = tempestConfiguration({
     folder,
     image,
     otherImage,
     flavor: flavor(TEMPEST_FLAVOR),
     largerFlavor: flavor(LARGER_FLAVOR),
-    computes: 1,
+    computes: hosts.length,
+    externalNetwork: processes.pid(L3_AGENT) === undefined ? undefined : await externalNetwork(cloud),
     hasVolumes: CINDER.every((service) => processes.pid(service) !== undefined),
   });
   writeFileSync(file, text, { mode: 0o600 });
   return file;
+}
+
+async function externalNetwork(cloud: Cloud): Promise<string | undefined> {
+  type Networks = { readonly networks: readonly { readonly id: string }[] };
+  const { networks } = await cloud.get<Networks>(cloud.network, `/v2.0/networks?name=${EXTERNAL_NETWORK}`);
+  return networks[0]?.id;
 }
 
 async function runTests(folder: string, file: string, expressions: readonly string[]): Promise<readonly Result[]> {
@@ -73,13 +86,13 @@ async function main(expressions: readonly string[]): Promise<void> {
   const folder = join(paths.data, 'tempest');
   await installPackages(PACKAGES.tempest);
   const file = await writeFiles(paths, folder);
-  await run(['ip', 'address', 'replace', HOST_ADDRESS, 'dev', HOST_NIC]);
+  for (const [address, nic] of HOST_ADDRESSES) await run(['ip', 'address', 'replace', address, 'dev', nic]);
   try {
     const results = await runTests(folder, file, expressions.length > 0 ? expressions : DEFAULT);
     console.log(`\n${table(results)}`);
     if (results.length === 0 || results.some(({ outcome }) => outcome === 'failed')) process.exitCode = 1;
   } finally {
-    await run(['ip', 'address', 'delete', HOST_ADDRESS, 'dev', HOST_NIC]);
+    for (const [address, nic] of HOST_ADDRESSES) await run(['ip', 'address', 'delete', address, 'dev', nic]);
   }
 }
 

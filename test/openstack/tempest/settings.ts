@@ -1,7 +1,7 @@
 // tempest.conf: the lab's accounts, images, flavors and network, and what its compute offers.
 import { join } from 'node:path';
 import { render } from '../lab/configuration.ts';
-import { FLAVOR, NETWORK } from '../lab/resources.ts';
+import { EXTERNAL_NETWORK, FLAVOR, NETWORK } from '../lab/resources.ts';
 import { KEYSTONE_URL, PASSWORD, REGION } from '../lab/settings.ts';
 
 export interface Facts {
@@ -15,6 +15,8 @@ export interface Facts {
   /** Hosts that servers can be moved between. */
   readonly computes: number;
   readonly hasVolumes: boolean;
+  /** With routers, of which floating IP addresses are taken; undefined: there are none, and servers are where the host is. */
+  readonly externalNetwork: string | undefined;
 }
 
 export const LARGER_FLAVOR = 'c1.small';
@@ -58,27 +60,45 @@ const ACCOUNTS = {
   admin_project_name: 'admin',
   admin_domain_name: 'Default',
   use_dynamic_credentials: true,
-  // all servers are in the lab's one network, which the host has an address in
-  create_isolated_networks: false,
 };
 
 const VALIDATION = {
   run_validation: true,
-  connect_method: 'fixed',
-  network_for_ssh: NETWORK,
   image_ssh_user: 'root',
   image_alt_ssh_user: 'root',
-  ssh_timeout: 60,
-  ping_timeout: 60,
+  ssh_timeout: 180,
+  ping_timeout: 120,
   connect_timeout: 20,
 };
 
+/** All servers are in the lab's one network, which the host has an address in. */
+const ONE_NETWORK = {
+  auth: { create_isolated_networks: false },
+  compute: { fixed_network_name: NETWORK },
+  network: { shared_physical_network: true, project_networks_reachable: true },
+  validation: { connect_method: 'fixed', network_for_ssh: NETWORK },
+};
+
+/** Accounts have networks of their own, which floating IP addresses lead into. */
+const networksOf = (external: string) => ({
+  auth: { create_isolated_networks: true },
+  compute: {},
+  network: {
+    shared_physical_network: false,
+    project_networks_reachable: false,
+    public_network_id: external,
+    floating_network_name: EXTERNAL_NETWORK,
+  },
+  validation: { connect_method: 'floating' },
+});
+
 export function tempestConfiguration(facts: Facts): string {
-  const { folder, computes, hasVolumes } = facts;
+  const { folder, computes, hasVolumes, externalNetwork } = facts;
+  const networks = externalNetwork === undefined ? ONE_NETWORK : networksOf(externalNetwork);
   return render({
     DEFAULT: { log_dir: folder, log_file: 'tempest.log', debug: true, use_stderr: false },
     oslo_concurrency: { lock_path: join(folder, 'lock') },
-    auth: ACCOUNTS,
+    auth: { ...ACCOUNTS, ...networks.auth },
     identity: { uri_v3: KEYSTONE_URL, auth_version: 'v3', region: REGION, v3_endpoint_type: 'publicURL' },
     'identity-feature-enabled': { api_v2: false, api_v3: true },
     compute: {
@@ -86,21 +106,26 @@ export function tempestConfiguration(facts: Facts): string {
       image_ref_alt: facts.otherImage,
       flavor_ref: facts.flavor,
       flavor_ref_alt: facts.largerFlavor,
-      fixed_network_name: NETWORK,
+      ...networks.compute,
       min_compute_nodes: computes,
       max_microversion: 'latest',
-      build_timeout: 120,
+      build_timeout: 300,
       build_interval: 1,
       hypervisor_type: 'lxd',
       // what Nova calls the first volume of a server whose image names no bus
       volume_device_name: 'sdb',
     },
     'compute-feature-enabled': COMPUTE_FEATURES,
-    network: { shared_physical_network: true, project_networks_reachable: true, endpoint_type: 'public' },
-    'network-feature-enabled': { ipv6: false, floating_ips: false, port_security: true, qos_placement: false },
+    network: { ...networks.network, endpoint_type: 'public' },
+    'network-feature-enabled': {
+      ipv6: false,
+      floating_ips: externalNetwork !== undefined,
+      port_security: true,
+      qos_placement: false,
+    },
     image: { region: REGION },
     'image-feature-enabled': { api_v2: true },
-    validation: VALIDATION,
+    validation: { ...VALIDATION, ...networks.validation },
     volume: { catalog_type: 'volumev3', storage_protocol: 'nfs', vendor_name: 'Open Source', volume_size: 1 },
     'volume-feature-enabled': { multi_backend: false, backup: false, snapshot: false, extend_attached_volume: false },
     service_available: {
