@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import type { RuntimeContainer, RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
 import { poll } from '#src/lib/wait.ts';
+import { timeFactor } from '#test/time-factor.ts';
 
 export interface RuntimeUnderTest extends AsyncDisposable {
   readonly runtime: RuntimeDriver;
@@ -33,7 +34,7 @@ export const PLAIN_SPEC: RuntimeSpec = {
 };
 
 export function runtimeContract(setUp: () => Promise<RuntimeUnderTest>): void {
-  const signal = (): AbortSignal => AbortSignal.timeout(20_000);
+  const signal = (): AbortSignal => AbortSignal.timeout(20_000 * timeFactor());
 
   it('runs a container from start to kill', async () => {
     await using under = await setUp();

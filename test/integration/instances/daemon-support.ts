@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { WebSocket } from 'ws';
 import { poll } from '#src/lib/wait.ts';
+import { timeFactor } from '#test/time-factor.ts';
 import { makeBusyboxImage } from '../images.ts';
 
 export const run = promisify(execFile);
@@ -70,7 +71,7 @@ export class TestDaemon implements AsyncDisposable {
         () => undefined,
       );
     };
-    await poll(answers, 50, AbortSignal.timeout(30_000));
+    await poll(answers, 50, AbortSignal.timeout(30_000 * timeFactor()));
     this.#socket = new WebSocket(`ws+unix://${this.socketPath}:/1.0/events?type=lifecycle`);
     this.#socket.on('message', (data: Buffer) => {
       const { metadata } = JSON.parse(data.toString()) as { metadata: { action: string; source: string } };
@@ -128,7 +129,7 @@ export class TestDaemon implements AsyncDisposable {
   async operate(method: string, path: string, body?: unknown): Promise<Answer> {
     const started = await this.call(method, path, body);
     if (started.type !== 'async') throw new Error(started.error);
-    const ended = await this.call('GET', `${started.operation}/wait?timeout=60`);
+    const ended = await this.call('GET', `${started.operation}/wait?timeout=${60 * timeFactor()}`);
     if (ended.metadata.status_code !== 200) throw new Error(ended.metadata.err);
     return ended;
   }
@@ -140,7 +141,7 @@ export class TestDaemon implements AsyncDisposable {
     const upload = await this.call('POST', '/1.0/images', await readFile(file), {
       'content-type': 'application/octet-stream',
     });
-    const ended = await this.call('GET', `${upload.operation}/wait?timeout=60`);
+    const ended = await this.call('GET', `${upload.operation}/wait?timeout=${60 * timeFactor()}`);
     if (ended.metadata.status_code !== 200) throw new Error(ended.metadata.err);
     const target = ended.metadata.metadata.fingerprint as string;
     await this.call('POST', '/1.0/images/aliases', { name: 'bb', target });
@@ -168,13 +169,13 @@ export class TestDaemon implements AsyncDisposable {
   /** Resolves when init has said that it is up, at least `times` times. */
   async ready(name: string, times = 1): Promise<void> {
     const up = async () => ((await this.consoleLog(name)).split('up as').length > times ? true : undefined);
-    await poll(up, 20, AbortSignal.timeout(15_000));
+    await poll(up, 20, AbortSignal.timeout(15_000 * timeFactor()));
   }
 
   /** The next event with this action, at or after `since` in the list. */
   async seen(action: string, since = 0): Promise<LifecycleSeen> {
     const find = () => this.events.slice(since).find((event) => event.action === action);
-    return poll(find, 10, AbortSignal.timeout(15_000));
+    return poll(find, 10, AbortSignal.timeout(15_000 * timeFactor()));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

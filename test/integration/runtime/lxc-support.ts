@@ -9,6 +9,7 @@ import { lxc } from '#drivers/runtime/lxc/lxc.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { poll } from '#src/lib/wait.ts';
+import { timeFactor } from '#test/time-factor.ts';
 import { PLAIN_SPEC, type RuntimeUnderTest } from '#test/contract/runtime/runtime-contract.ts';
 import { BUSYBOX_GREETING, makeBusyboxRoot } from '../images.ts';
 import { unmountBelow } from '../mounts.ts';
@@ -42,7 +43,7 @@ export async function lxcUnderTest(): Promise<LxcUnderTest> {
     };
     made.push(container);
     const spec = { ...PLAIN_SPEC, hostname: name, rootfs: { path: rootfs }, ...changes };
-    await runtime.writeConfig(container, spec, AbortSignal.timeout(5000));
+    await runtime.writeConfig(container, spec, AbortSignal.timeout(5000 * timeFactor()));
     return container;
   };
   const consoleLog = (container: RuntimeContainer) => readFile(container.consoleLogPath, 'utf8').catch(() => '');
@@ -55,7 +56,7 @@ export async function lxcUnderTest(): Promise<LxcUnderTest> {
     broken: (name) => write(name, { initCommand: '/sbin/absent' }),
     async ready(container) {
       const up = async () => ((await consoleLog(container)).includes(BUSYBOX_GREETING) ? true : undefined);
-      await poll(up, 10, AbortSignal.timeout(10_000));
+      await poll(up, 10, AbortSignal.timeout(10_000 * timeFactor()));
     },
     async [Symbol.asyncDispose]() {
       for (const container of made) await endIt(runtime, container);
@@ -66,6 +67,6 @@ export async function lxcUnderTest(): Promise<LxcUnderTest> {
 }
 
 async function endIt(runtime: RuntimeDriver, container: RuntimeContainer): Promise<void> {
-  await runtime.kill(container, AbortSignal.timeout(20_000));
-  await runtime.cleanUp(container, AbortSignal.timeout(20_000));
+  await runtime.kill(container, AbortSignal.timeout(20_000 * timeFactor()));
+  await runtime.cleanUp(container, AbortSignal.timeout(20_000 * timeFactor()));
 }

@@ -2,11 +2,12 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
+import { timeFactor } from '#test/time-factor.ts';
 import { runtimeContract } from '#test/contract/runtime/runtime-contract.ts';
 import { describeWith } from '../support.ts';
 import { lxcUnderTest } from './lxc-support.ts';
 
-const signal = (): AbortSignal => AbortSignal.timeout(20_000);
+const signal = (): AbortSignal => AbortSignal.timeout(20_000 * timeFactor());
 
 describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'the lxc runtime', () => {
   runtimeContract(lxcUnderTest);
