@@ -260,10 +260,12 @@ class LxcRuntime implements RuntimeDriver {
     const cgroups = await layoutFor(host, (await this.#readFeatures()).cgroups, after, before);
     const group = payloadGroup(readKernelFile(`/proc/${initPid}/cgroup`) ?? '');
     if (group === undefined) throw new AppError('unavailable', `Process ${initPid} is in no container's control group`);
+    const known = ignoredLimits(before, cgroups);
+    const ignored = ignoredLimits(after, cgroups).filter((limit) => !known.includes(limit));
+    if (ignored.length > 0) log.warn('this host cannot hold to limits', { container: group, ignored });
     const write = async ({ controller, file, value }: CgroupSetting): Promise<void> => {
       const mount = cgroups.controllers.get(controller);
-      if (mount === undefined) log.warn('this host has no such control group', { controller, file });
-      else await host.writeFile(`${mount}/${group}/${file}`, value);
+      if (mount !== undefined) await host.writeFile(`${mount}/${group}/${file}`, value);
     };
     await applyLimits(write, cgroups, { before, after });
   }
