@@ -114,7 +114,12 @@ export interface RuntimeSpec {
   readonly hostname: string;
   /** Kernel's machine name: x86_64, i686, aarch64 … */
   readonly architecture: string;
-  readonly rootfs: { readonly path: string; readonly options?: string };
+  readonly rootfs: {
+    readonly path: string;
+    readonly options?: string;
+    /** Path of the user namespace, with the id map below, that the container has to be in to be let into its root. */
+    readonly userNamespace?: string;
+  };
   /** null: privileged. */
   readonly idMap: readonly RuntimeIdMapEntry[] | null;
   readonly nesting: boolean;

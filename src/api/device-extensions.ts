@@ -23,4 +23,6 @@ export const DEVICE_EXTENSIONS: readonly string[] = [
   'lighter_disk_instance_root',
   // `lighter.sysfs.block`: unless it is false, an instance's /sys/block lists the block devices that it was given.
   'lighter_sysfs_block',
+  // A root disk with `lighter.block`, the path of a device or file of the host that it lies on (docs/decisions/0013).
+  'lighter_root_block',
 ];

@@ -17,7 +17,8 @@ export type ContainerMountWork =
       readonly target: string;
       readonly kind: 'directory' | 'file';
     })
-  | (Owner & { readonly what: 'detach'; readonly target: string; readonly removeFile: boolean });
+  | (Owner & { readonly what: 'detach'; readonly target: string; readonly removeFile: boolean })
+  | { readonly what: 'lift'; readonly target: string };
 
 export interface ContainerMountJob {
   /** An open file descriptor. */
@@ -180,11 +181,19 @@ function detach(work: Extract<ContainerMountWork, { what: 'detach' }>): void {
   if (work.removeFile) asOwner(work, () => calls.unlinkat(AT_FDCWD, path, 0)); // a left placeholder harms nobody
 }
 
-function run({ namespace, work }: ContainerMountJob): { call: string; errno: string } | undefined {
+/** A copy of what is mounted at `target`, as a descriptor of the whole process. */
+function lift(target: string): number {
+  return check('open_tree', calls.openTree(SYS.openTree, AT_FDCWD, target, OPEN_TREE_CLONE | O.cloexec));
+}
+
+export type ContainerMountAnswer = { readonly call: string; readonly errno: string } | { readonly fd: number };
+
+function run({ namespace, work }: ContainerMountJob): ContainerMountAnswer | undefined {
   check('unshare', calls.unshare(CLONE_FS));
   const home = check('open', calls.open('/proc/thread-self/ns/mnt', O.rdonly | O.cloexec));
   check('setns', calls.setns(namespace, CLONE_NEWNS));
   try {
+    if (work.what === 'lift') return { fd: lift(work.target) };
     if (work.what === 'attach') attach(work);
     else detach(work);
     return undefined;
@@ -198,7 +207,7 @@ function run({ namespace, work }: ContainerMountJob): { call: string; errno: str
 }
 
 if (!isMainThread) {
-  const failed = run(workerData as ContainerMountJob);
+  const answer = run(workerData as ContainerMountJob);
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
-  if (failed) parentPort?.postMessage(failed);
+  if (answer) parentPort?.postMessage(answer);
 }

@@ -66,6 +66,9 @@ export function lxcConfig(request: ConfigRequest): string {
       : ([['lxc.mount.auto', `shmounts:${request.sharedMounts}:${SHARED_MOUNTS_INSIDE}`]] as const)),
     ...spec.nics.flatMap(nicLines),
     ...(spec.initCommand === undefined ? [] : ([['lxc.init.cmd', spec.initCommand]] as const)),
+    ...(spec.rootfs.userNamespace === undefined
+      ? []
+      : ([['lxc.namespace.share.user', spec.rootfs.userNamespace]] as const)),
     ['lxc.rootfs.path', `dir:${spec.rootfs.path}`],
     ...(spec.rootfs.options === undefined ? [] : ([['lxc.rootfs.options', spec.rootfs.options]] as const)),
   ];

@@ -147,7 +147,8 @@ export class InstanceChanges {
     const expanded = expander(this.#parts.context.database)(instance);
     withPrefix('Invalid expanded devices: ', () => {
       validateExpanded(expanded.devices);
-      withPrefix('Failed detecting root disk device: ', () => rootDisk(expanded.devices));
+      const root = withPrefix('Failed detecting root disk device: ', () => rootDisk(expanded.devices));
+      if (root.fill) throw new AppError('invalid', 'A device is filled at the creation of an instance only');
     });
     return expanded;
   }

@@ -6,7 +6,7 @@ import { ownValue } from '#src/lib/own-value.ts';
 import type { NetworkAccess } from '../context.ts';
 import type { ConfigMap, DeviceMap, InstanceRules } from '../types.ts';
 import { CONFIG_KEYS, FREE_PREFIXES, VOLATILE_SUFFIXES } from './config-keys.ts';
-import { isRoot, validateRoot } from './disks.ts';
+import { isOfInstance, isRoot, validateRoot } from './disks.ts';
 import { isLentRoot } from './lent-roots.ts';
 
 export interface RuleParts {
@@ -34,6 +34,9 @@ export function createRules(parts: RuleParts): InstanceRules {
               'invalid',
               'The root of an instance can only be a disk of an instance, not of a profile',
             );
+          }
+          if (profile && isOfInstance(device)) {
+            throw new AppError('invalid', 'The root of an instance is a device of the host by its own settings alone');
           }
           if (profile) checkOwnPath(device, devices);
           validateDevice(name, device, { ...parts, project });

@@ -30,6 +30,7 @@ import { MigrationSink } from './migration-sink.ts';
 import { MigrationSource } from './migration-source.ts';
 import { InstanceMoves } from './move.ts';
 import { InstanceNics } from './nics.ts';
+import { InstanceRoots } from './instance-roots.ts';
 import { InstancePower } from './power.ts';
 import { InstanceRebuild } from './rebuild.ts';
 import { InstanceRestore } from './restore.ts';
@@ -104,7 +105,8 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   });
   const cpus = new CpuBalancer({ host, log, runtime, supervisor });
   const snapshots = new InstanceSnapshots({ context, runtime, supervisor });
-  const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots, cpus });
+  const roots = new InstanceRoots(context, runtime);
+  const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots, cpus, roots });
   const live: LiveChanges = new LiveChanges({ context, runtime, devices, nics, lifecycle, cpus });
   const devlxd = new Devlxd(context.database, supervisor);
   const changes = new InstanceChanges({
@@ -123,12 +125,12 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const sink = new MigrationSink({ context, lifecycle, copies, snapshots });
   const stopping = new AbortController();
   const boot = { stopping, pending: false };
-  const creation = new InstanceCreation({ context, rules, lifecycle, devices, copies, sink });
+  const creation = new InstanceCreation({ context, rules, lifecycle, devices, copies, sink, roots });
   const sources = new CreationSources({ context, snapshots, supervisor });
-  const base = { context, runtime, rules, supervisor, lifecycle };
+  const base = { context, runtime, rules, supervisor, lifecycle, roots };
   const parts = { ...base, creation, changes, power, snapshots, copies, sources, sink };
   const instances = new Instances(parts);
-  const trees = new InstanceTrees({ context, runtime, supervisor, lifecycle });
+  const trees = new InstanceTrees({ context, runtime, supervisor, lifecycle, roots });
   const readRoot = rootReader({ context, lifecycle, supervisor });
   const backups = new InstanceBackups(context, readRoot);
   return {
@@ -156,13 +158,14 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     haveStarted: () => !boot.pending,
     addMetrics: (set, projects, signal) => addInstanceMetrics({ instances, runtime }, set, { projects, signal }),
     service: createService(
-      { context, runtime, supervisor, lifecycle, live, nics },
+      { context, runtime, supervisor, lifecycle, live, nics, roots },
       {
         boot,
         periodic: [
           new SnapshotSchedule(parts),
           backups,
           { start: async () => undefined, stop: () => devices.close() },
+          { start: async () => undefined, stop: () => roots.close() },
           cpus,
         ],
       },

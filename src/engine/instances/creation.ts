@@ -11,9 +11,10 @@ import { publishNics, removeDirectories } from './changes.ts';
 import { validateExpanded } from './config-rules.ts';
 import type { CopiedInstance, InstanceCopies, NotesOfCopy, Unowned } from './copy.ts';
 import type { InstanceDevices } from './devices.ts';
-import { rootDisk, type RootDisk } from './disks.ts';
+import { filled, rootDisk, type RootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { instancePaths, type InstancePaths } from './instance-paths.ts';
+import type { InstanceRoots } from './instance-roots.ts';
 import { writeImageFiles } from './image-metadata-file.ts';
 import {
   architectureOf,
@@ -40,6 +41,7 @@ export interface CreationParts {
   readonly devices: InstanceDevices;
   readonly copies: InstanceCopies;
   readonly sink: MigrationSink;
+  readonly roots: InstanceRoots;
 }
 
 export type CreationSource =
@@ -180,6 +182,7 @@ export class InstanceCreation {
     const draft = { project, profiles, config: own, devices };
     context.gate.newInstance(project, { ...draft, name }, request.config);
     const { root, storage, expanded } = this.#checkDevices(draft);
+    checkBlock(plan.source, root);
     await this.#parts.devices.check(expanded.devices, 'Failed initialising instance: Failed add validation for');
     const { idMap, volatile } = await lifecycle.ids.claim(plan, expanded.config);
     const config = {
@@ -191,6 +194,8 @@ export class InstanceCreation {
     const now = new Date().toISOString();
     const instance: NewInstance = {
       ...draft,
+      // When there is a row of it, it is filled.
+      devices: filled(devices),
       config,
       name,
       uuid: config['volatile.uuid'],
@@ -232,6 +237,15 @@ export class InstanceCreation {
     }
     if (source.type === 'copy') await copies.copyFiles(source, plan);
   }
+}
+
+function checkBlock({ type }: CreationSource, { block, fill }: RootDisk): void {
+  if (block === undefined) return;
+  if (type !== 'image' && type !== 'none') {
+    throw new AppError('invalid', 'The root of an instance that is copied or moved cannot be a device of the host');
+  }
+  if (fill && type !== 'image')
+    throw new AppError('invalid', '"lighter.block.fill" is for instances that are made from an image');
 }
 
 function initialising<T>(prefix: string, work: () => T, outer = ''): T {

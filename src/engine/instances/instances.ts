@@ -13,6 +13,7 @@ import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import type { CreationPlan, CreationSource, InstanceCreation } from './creation.ts';
 import { expander, type Expand, type Expanded } from './expansion.ts';
 import { instancePaths, lockKey, type InstancePaths } from './instance-paths.ts';
+import type { InstanceRoots } from './instance-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { inOrder } from './lock-order.ts';
 import type { MigrationSink } from './migration-sink.ts';
@@ -41,6 +42,7 @@ export interface InstanceParts {
   readonly lifecycle: InstanceLifecycle;
   readonly snapshots: InstanceSnapshots;
   readonly sink: MigrationSink;
+  readonly roots: InstanceRoots;
 }
 
 /** An instance with what is not in its row. */

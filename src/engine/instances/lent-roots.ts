@@ -5,6 +5,7 @@ import type { IdMapRange } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import { lockKey, rootVolume } from './instance-paths.ts';
 import type { Supervisor } from './supervisor.ts';
 
@@ -49,6 +50,7 @@ export class DiskSources implements DeviceVolumes {
       const name = source.name.slice(PREFIX.length);
       throw new AppError('not_found', `No instance "${name}" has its root in storage pool "${source.pool}"`);
     }
+    refuseOnBlock(record, 'a disk of another instance');
     // One that is being worked on may be on its way to run.
     if (supervisor.status(record.id) !== 'Stopped' || context.locks.isBusy(lockKey(record))) {
       throw new AppError(

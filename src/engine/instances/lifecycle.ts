@@ -15,7 +15,8 @@ import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
 import { expander, type Expanded } from './expansion.ts';
 import { idMapFromJson, idMapJson } from './idmap.ts';
 import { InstanceIds } from './instance-ids.ts';
-import { hostName, instancePaths, type InstancePaths, ownedVolume, rootVolume } from './instance-paths.ts';
+import { hostName, instancePaths, type InstancePaths } from './instance-paths.ts';
+import type { InstanceRoot, InstanceRoots } from './instance-roots.ts';
 import { cpuLimit } from './limits.ts';
 import { refuseLent } from './lent-roots.ts';
 import { loadKernelModules } from './kernel-modules.ts';
@@ -41,6 +42,7 @@ export interface LifecycleParts {
   readonly supervisor: Supervisor;
   readonly snapshots: InstanceSnapshots;
   readonly cpus: CpuBalancer;
+  readonly roots: InstanceRoots;
 }
 
 /** What start() gathers before anything is changed. */
@@ -90,7 +92,8 @@ export class InstanceLifecycle {
     this.#recordStart(ready, volatile, revert);
     await runtime.start(container, signal);
     await this.#attachDevices(ready, revert, signal);
-    supervisor.attach(record, { container, cpuLimit: cpuLimit(ready.expanded.config), cpus });
+    const life = supervisor.attach(record, { container, cpuLimit: cpuLimit(ready.expanded.config), cpus });
+    await this.#parts.roots.watch(record, life, ready.expanded.devices);
     this.#parts.cpus.changed();
     revert.commit();
   }
@@ -106,10 +109,12 @@ export class InstanceLifecycle {
   }
 
   /** Devices that work beside a container which the daemon did not start itself: found running, or rebooted. */
-  async resume(record: InstanceRecord, { container }: Pick<Life, 'container'>, signal: AbortSignal): Promise<void> {
+  async resume(record: InstanceRecord, life: Life, signal: AbortSignal): Promise<void> {
+    const { container } = life;
     const { context, runtime, devices } = this.#parts;
     const expanded = expander(context.database)(record);
     const owner = deviceOwner(record, this.runningIdMap(record.config), expanded.devices);
+    await this.#parts.roots.watch(record, life, expanded.devices);
     devices.watch(owner, expanded.devices);
     await devices.resumeBlocks(owner);
     if (!devices.needAttaching(expanded.devices)) return;
@@ -181,11 +186,10 @@ export class InstanceLifecycle {
     return { spec, volatile };
   }
 
-  async #mount({ record, expanded, idMap }: Preparation, revert: Reverter, signal: AbortSignal): Promise<MountedRoot> {
-    const storage = this.#parts.context.pools.driver(record.pool);
-    const volume = ownedVolume(record, expanded.config);
-    const root = await storage.mountVolume(volume, idMap, signal);
-    revert.add('mount', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  async #mount({ record, ...wanted }: Preparation, revert: Reverter, signal: AbortSignal): Promise<InstanceRoot> {
+    const { roots } = this.#parts;
+    const root = await roots.mount(record, wanted, signal);
+    revert.add('mount', () => roots.unmount(record, AbortSignal.timeout(UNDO_LIMIT_MS)));
     return root;
   }
 
@@ -294,7 +298,7 @@ export class InstanceLifecycle {
     const undo = AbortSignal.timeout(UNDO_LIMIT_MS);
     const steps = [
       () => this.#parts.devices.sweep(hostName(record)),
-      () => context.pools.driver(record.pool).unmountVolume(rootVolume(record), undo),
+      () => this.#parts.roots.unmount(record, undo),
       () => runtime.cleanUp(container, undo),
     ];
     for (const step of steps) {

@@ -15,6 +15,7 @@ import type { StreamSender } from '../migration/streams.ts';
 import { type CopySource, mountForReading } from '../storage/copy-volume.ts';
 import { samePlaces, streamSender } from '../storage/volume-streams.ts';
 import type { OperationHandle } from '../types.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import { refuseStateful } from './criu.ts';
 import { instancePaths, lockKey } from './instance-paths.ts';
@@ -51,6 +52,7 @@ export class MigrationSource {
   async start({ copied, live, target }: MigrationRequest): Promise<string> {
     const { context, supervisor } = this.#parts;
     const { record, snapshot } = copied;
+    refuseOnBlock(record, 'migrated');
     if (live && !snapshot && supervisor.status(record.id) !== 'Stopped') {
       await refuseStateful(context.host, 'Unable to perform container live migration', AbortSignal.timeout(CHECK_MS));
     }

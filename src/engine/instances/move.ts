@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { copyVolume } from '../storage/copy-volume.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import type { InstanceChanges } from './changes.ts';
 import type { InstanceCopies } from './copy.ts';
 import { rootDisk } from './disks.ts';
@@ -82,6 +83,7 @@ export class InstanceMoves {
   /** The row decides which of the two volumes is the instance's; the other one goes. */
   async #toPool(record: InstanceRecord, pool: string, signal: AbortSignal): Promise<void> {
     const { context, lifecycle, copies } = this.#parts;
+    refuseOnBlock(record, 'moved');
     const { database } = context;
     const storage = context.pools.driver(pool);
     const expanded = expander(database)(record);

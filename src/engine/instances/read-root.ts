@@ -7,6 +7,7 @@ import type { InstanceRecord } from '../db/records.ts';
 import type { ReadableRoot, ReadRoot } from '../types.ts';
 import { expander } from './expansion.ts';
 import { mountForReading } from '../storage/copy-volume.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import { hostName, instancePaths, lockKey, ownedVolume, rootVolume } from './instance-paths.ts';
 import { isLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
@@ -45,6 +46,7 @@ async function mounted<T>(
   record: InstanceRecord,
   { use, signal }: Use<T>,
 ): Promise<T> {
+  refuseOnBlock(record, 'exported or published');
   const storage = context.pools.driver(record.pool);
   const volume = hostName(record);
   const { config } = expander(context.database)(record);

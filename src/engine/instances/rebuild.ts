@@ -5,6 +5,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { ImageRecord, InstanceRecord } from '../db/records.ts';
 import type { ConfigMap, OperationHandle } from '../types.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import { rootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { writeImageFiles } from './image-metadata-file.ts';
@@ -62,6 +63,7 @@ export class InstanceRebuild {
       throw new AppError('invalid', 'Instance must be stopped to be rebuilt');
     }
     refuseLent(this.#parts, record);
+    refuseOnBlock(record, 'rebuilt');
     await supervisor.sessions.dismiss(record.id);
     if (context.database.snapshots.names(record.id).length > 0) {
       throw new AppError('invalid', 'Cannot rebuild an instance with snapshots');

@@ -12,6 +12,7 @@ import { hostName, instancePaths, rootVolume, type InstanceKey } from './instanc
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { cpuLimit } from './limits.ts';
+import type { InstanceRoots } from './instance-roots.ts';
 import type { LiveChanges } from './live-changes.ts';
 import type { InstanceNics } from './nics.ts';
 import { cleanStaging } from './staging.ts';
@@ -26,6 +27,7 @@ export interface ReconcileParts {
   readonly lifecycle: InstanceLifecycle;
   readonly live: LiveChanges;
   readonly nics: InstanceNics;
+  readonly roots: InstanceRoots;
 }
 
 /** One instance that cannot be reconciled does not keep the others. */
@@ -33,6 +35,7 @@ export async function reconcileInstances(parts: ReconcileParts, signal: AbortSig
   await cleanStaging(parts.context);
   await settleTransitions(parts, signal);
   const records = parts.context.database.instances.list();
+  await parts.roots.sweep(records);
   await Promise.all(records.map((record) => guarded(parts, record, () => reconcileOne(parts, record, signal))));
   await restoreFilters(parts, signal);
 }

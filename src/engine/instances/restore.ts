@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import type { EngineContext } from '../context.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import { rootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { publishNics } from './changes.ts';
@@ -58,6 +59,7 @@ export class InstanceRestore {
     const { record, snapshot } = target;
     for (const profile of snapshot.profiles) context.database.profiles.get(record.project, profile);
     refuseLent(this.#parts, record);
+    refuseOnBlock(record, 'restored');
     await this.#makeWay(target, signal);
     const life: Life | undefined = supervisor.life(record.id);
     if (!life) return this.#restoreStopped(target, signal);

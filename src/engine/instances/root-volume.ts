@@ -34,6 +34,7 @@ export async function makeRootVolume(
       return fillEmpty(parts, wanted, volume, making.operation.signal);
     case 'image':
       await fromImage(parts, { ...wanted, fingerprint: source.image.fingerprint }, volume, making);
+      if (root.fill) await moveToBlock(parts, wanted, volume, making);
       return [];
     case 'copy':
       await copies.copyRoot(source, { storage, volume }, making.operation.signal);
@@ -93,6 +94,24 @@ async function fromImage(
   };
   const make = (): Promise<void> => makeVolume(wanted, { ...volume, image: fingerprint }, making);
   await context.images.withUnpacked({ fingerprint, pool: root.pool, progress }, make, operation.signal);
+}
+
+/** The image's clone in the pool is only what the device is filled from: an empty volume takes its place. */
+async function moveToBlock(
+  { context, roots }: CreationParts,
+  { plan, storage, root: { block = '' } }: Wanted,
+  volume: Volume,
+  { operation }: Making,
+): Promise<void> {
+  const { signal } = operation;
+  await using mounts = new Reverter(context.log); // never committed: the mount is for this alone
+  const tree = await storage.mountVolume(volume, volume.idMap, signal);
+  mounts.add('mount', () => storage.unmountVolume(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  operation.setMetadata({ create_instance_from_image_unpack_progress: 'Filling the device' });
+  await roots.fill(plan, { block, tree, idMap: volume.idMap }, signal);
+  await storage.unmountVolume(volume, signal);
+  await storage.deleteVolume(volume, signal);
+  await storage.createVolume(volume, signal);
 }
 
 /** Begins with the image that both ends have, so that only what differs is sent. */

@@ -11,6 +11,7 @@ import { NO_NOTES, type VolumeNotes } from '../db/root-volumes.ts';
 import { nextSnapshotName, validateSnapshotName } from '../snapshots/names.ts';
 import { expiryOf } from '../snapshots/schedule.ts';
 import { refuseStateful } from './criu.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import { expander } from './expansion.ts';
 import { instancePaths, lockKey, rootVolume } from './instance-paths.ts';
 import { operationSpec } from './operation-spec.ts';
@@ -120,6 +121,7 @@ export class InstanceSnapshots {
 
   async #take(record: InstanceRecord, { name, expiresAt }: Wanted, signal: AbortSignal): Promise<void> {
     const { context } = this.#parts;
+    refuseOnBlock(record, 'snapshotted');
     if (context.database.snapshots.find(record.id, name)) {
       const which = `"${record.name}/${name}"`;
       throw new AppError(

@@ -2,6 +2,7 @@
 import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
+import { refuseOnBlock } from './block-rules.ts';
 import type { CopiedInstance } from './copy.ts';
 import type { CreationSource } from './creation.ts';
 import { instanceArrivalOf } from './migration-sink.ts';
@@ -48,6 +49,7 @@ export class CreationSources {
     const [instance = '', snapshotName] = (source.source ?? '').split('/', 2);
     if (instance === '') throw new AppError('invalid', 'Must specify a source instance');
     const record = this.#instance(from, instance);
+    refuseOnBlock(record, 'copied');
     const whole = { record, instanceOnly, allowInconsistent };
     this.#refuseRunningTarget(project, name, source);
     if (snapshotName !== undefined) return { ...whole, snapshot: snapshots.get(record, snapshotName) };
@@ -66,6 +68,7 @@ export class CreationSources {
 
   #refuseRunningTarget(project: string, name: string, { refresh = false }: InstanceSource): void {
     const target = refresh ? this.#parts.context.database.instances.find(project, name) : undefined;
+    if (target) refuseOnBlock(target, 'refreshed');
     if (target && this.#parts.supervisor.status(target.id) !== 'Stopped') {
       throw new AppError('invalid', 'Cannot refresh a running instance');
     }

@@ -1,9 +1,10 @@
 // What the runtime is told about an instance: its expanded configuration, translated.
 import type { RuntimeLimits, RuntimeMount, RuntimeNic, RuntimeSeccomp, RuntimeSpec } from '#drivers/runtime/driver.ts';
-import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
+import type { IdMapRange } from '#drivers/storage/driver.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import type { ConfigMap } from '../types.ts';
 import { idMapEntries } from './idmap.ts';
+import type { InstanceRoot } from './instance-roots.ts';
 import { runtimeLimits } from './limits.ts';
 import { parseBoolean } from './values.ts';
 
@@ -11,7 +12,7 @@ export interface SpecParts {
   readonly record: InstanceRecord;
   /** Expanded. */
   readonly config: ConfigMap;
-  readonly root: MountedRoot;
+  readonly root: InstanceRoot;
   readonly idMap: IdMapRange | null;
   readonly nics: readonly RuntimeNic[];
   readonly mounts: readonly RuntimeMount[];
@@ -32,6 +33,7 @@ export function runtimeSpec(parts: SpecParts): RuntimeSpec {
     rootfs: {
       path: root.rootfsPath,
       ...(root.rootfsOptions !== undefined && { options: root.rootfsOptions }),
+      ...(root.userNamespace !== undefined && { userNamespace: root.userNamespace }),
     },
     idMap: idMapEntries(idMap),
     nesting: parseBoolean(config['security.nesting']),

@@ -7,6 +7,7 @@ import type { InstanceRecord } from '../db/records.ts';
 import { rootDisk } from './disks.ts';
 import type { Expanded } from './expansion.ts';
 import { hostName, instancePaths } from './instance-paths.ts';
+import type { InstanceRoots } from './instance-roots.ts';
 import type { InstanceStatus } from './supervisor.ts';
 
 export interface InstanceInterface extends NetworkInterface {
@@ -39,6 +40,7 @@ export interface StateParts {
   readonly readInterfaces?: (pid: number) => readonly NetworkInterface[];
   /** Default: asks the driver for each. */
   readonly usage?: ReadUsage;
+  readonly roots: Pick<InstanceRoots, 'usedBytes'>;
 }
 
 type ReadUsage = (pool: string, volume: string, signal: AbortSignal) => Promise<number | undefined>;
@@ -105,14 +107,19 @@ export async function instanceStates(
   return Promise.all(queries.map((query) => instanceState({ ...parts, usage }, query, signal)));
 }
 
-async function diskUsage({ context, usage }: StateParts, { record, expanded }: StateQuery, signal: AbortSignal) {
+function oneDisk(device: string, bytes: number | undefined) {
+  return bytes === undefined ? {} : { [device]: bytes };
+}
+
+async function diskUsage({ context, usage, roots }: StateParts, { record, expanded }: StateQuery, signal: AbortSignal) {
   try {
-    const { device } = rootDisk(expanded.devices);
+    const { device, block } = rootDisk(expanded.devices);
     const volume = hostName(record);
+    if (block !== undefined) return oneDisk(device, await roots.usedBytes(record));
     const bytes = usage
       ? await usage(record.pool, volume, signal)
       : await context.pools.driver(record.pool).instanceUsage(volume, signal);
-    return bytes === undefined ? {} : { [device]: bytes };
+    return oneDisk(device, bytes);
   } catch (error) {
     signal.throwIfAborted();
     context.log.debug('the disk usage of an instance cannot be read', {

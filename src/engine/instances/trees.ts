@@ -7,7 +7,8 @@ import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { expander } from './expansion.ts';
 import { idMapFromJson } from './idmap.ts';
-import { hostName, lockKey, ownedVolume } from './instance-paths.ts';
+import { lockKey } from './instance-paths.ts';
+import type { InstanceRoots } from './instance-roots.ts';
 import type { InstanceInfo } from './instances.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Life, Supervisor } from './supervisor.ts';
@@ -19,6 +20,7 @@ export interface TreesParts {
   readonly runtime: RuntimeDriver;
   readonly supervisor: Supervisor;
   readonly lifecycle: Pick<InstanceLifecycle, 'idMap'>;
+  readonly roots: InstanceRoots;
 }
 
 export class InstanceTrees {
@@ -89,12 +91,11 @@ export class InstanceTrees {
   }
 
   async #mount(key: InstanceRecord): Promise<ContainedTree> {
-    const { context, lifecycle, supervisor } = this.#parts;
+    const { context, lifecycle, roots, supervisor } = this.#parts;
     const record = context.database.instances.get(key.project, key.name);
-    const { config } = expander(context.database)(record);
-    const idMap = await lifecycle.idMap(record, config);
-    const storage = context.pools.driver(record.pool);
-    const root = await storage.mountVolume(ownedVolume(record, config), idMap, limited(MOUNT_LIMIT_MS));
+    const expanded = expander(context.database)(record);
+    const idMap = await lifecycle.idMap(record, expanded.config);
+    const root = await roots.mount(record, { expanded, idMap }, limited(MOUNT_LIMIT_MS));
     this.#users.set(record.id, (this.#users.get(record.id) ?? 0) + 1);
     try {
       return ContainedTree.ofDirectory(root.rootfsPath, root.owners);
@@ -121,6 +122,6 @@ export class InstanceTrees {
     if (supervisor.status(record.id) !== 'Stopped') return;
     // Under another name, or gone, it is somebody else's to unmount.
     if (context.database.instances.find(record.project, record.name)?.id !== record.id) return;
-    await context.pools.driver(record.pool).unmountInstance(hostName(record), limited(MOUNT_LIMIT_MS));
+    await this.#parts.roots.unmount(record, limited(MOUNT_LIMIT_MS));
   }
 }

@@ -189,11 +189,14 @@ function networkAllowed(rules: ConfigMap, name: string): boolean {
   return access === '' || access.split(',').some((one) => one.trim() === name);
 }
 
-function diskComplaint(rules: ConfigMap, { path, pool = '', source = '' }: ConfigMap): string | undefined {
+function diskComplaint(rules: ConfigMap, disk: ConfigMap): string | undefined {
+  const { path, pool = '', 'lighter.block': block = '' } = disk;
   const mode = restriction(rules, 'restricted.devices.disk');
-  if (path === '/' && pool !== '') return undefined;
+  if (path === '/' && pool !== '' && block === '') return undefined;
   if (mode === 'block') return 'Disk devices are forbidden';
-  if (pool !== '') return undefined;
+  if (pool !== '' && block === '') return undefined;
+  // A root on a device of the host is as much as a disk that comes from there.
+  const source = block === '' ? (disk['source'] ?? '') : block;
   if (mode === 'managed') return 'Attaching disks not backed by a pool is forbidden';
   return pathAllowed(rules, source) ? undefined : `Disk source path "${source}" not allowed`;
 }

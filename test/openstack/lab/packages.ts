@@ -4,7 +4,7 @@ import { run } from './commands.ts';
 import { say } from './progress.ts';
 
 const ENGINE =
-  'lxc lxcfs uidmap dnsmasq-base iproute2 nftables tar gzip xz-utils zstd bzip2 squashfs-tools rsync attr busybox-static procps ca-certificates';
+  'lxc lxcfs uidmap dnsmasq-base iproute2 nftables tar gzip xz-utils zstd bzip2 squashfs-tools fuse2fs bubblewrap e2fsprogs rsync attr busybox-static procps ca-certificates';
 const CONTROL_PLANE =
   'rabbitmq-server mariadb-server-core mariadb-client-core mariadb-client memcached keystone placement-api glance-api ' +
   'nova-api nova-conductor nova-scheduler python3-nova neutron-server neutron-linuxbridge-agent neutron-dhcp-agent ' +

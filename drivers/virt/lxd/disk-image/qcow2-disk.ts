@@ -1,6 +1,6 @@
 // A qcow2 image as the disk that it stands for, read in place: what is not allocated costs nothing, so that no sparse bomb unpacks.
 import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib';
-import { type Disk, Recent, requireRange, unfit } from './disk.ts';
+import { type Disk, Recent, requireRange, unfit } from '#src/host/disk-content/disk.ts';
 import { type Qcow2Header, readQcow2Header } from './qcow2-header.ts';
 import { zstdFrame } from './zstd-frame.ts';
 

@@ -1,5 +1,5 @@
 // The header of a qcow2 image (QEMU, docs/interop/qcow2.txt), and what of it is refused: everything that leads out of the file.
-import { countable, type Disk, unfit } from './disk.ts';
+import { countable, type Disk, unfit } from '#src/host/disk-content/disk.ts';
 
 const MAGIC = 0x51_46_49_fb;
 const SMALLEST_HEADER = 72;

@@ -2,11 +2,11 @@
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { constants, createZstdCompress } from 'node:zlib';
-import { type Disk, unfit } from './disk.ts';
+import { type Disk, unfit } from '#src/host/disk-content/disk.ts';
 import { Qcow2Disk } from './qcow2-disk.ts';
-import { RawDisk } from './raw-disk.ts';
+import { RawDisk } from '#src/host/disk-content/raw-disk.ts';
 import { type ArchiveReport, RootArchive } from './root-archive.ts';
-import { findRoot } from './root-partition.ts';
+import { findRoot } from '#src/host/disk-content/root-partition.ts';
 
 export type DiskFormat = 'raw' | 'qcow2';
 

@@ -1,9 +1,9 @@
 // A root file system as a tar stream: owners, modes, links, access lists and capabilities are kept; devices and sockets are left out.
-import { unfit } from './disk.ts';
-import { accessListText } from './ext/access-list.ts';
-import type { Attribute } from './ext/attributes.ts';
-import type { ExtFileSystem } from './ext/ext-file-system.ts';
-import type { Inode } from './ext/inode.ts';
+import { unfit } from '#src/host/disk-content/disk.ts';
+import { accessListText } from '#src/host/disk-content/ext/access-list.ts';
+import type { Attribute } from '#src/host/disk-content/ext/attributes.ts';
+import type { ExtFileSystem } from '#src/host/disk-content/ext/ext-file-system.ts';
+import type { Inode } from '#src/host/disk-content/ext/inode.ts';
 import { containerFstab } from './guest-fstab.ts';
 import { TAR_END, type TarEntry, tarHeader, tarPadding, type TarType } from './tar-entry.ts';
 

@@ -1,7 +1,7 @@
 // What of a virtual machine's root is written anew for a container, and how.
 import { describe, expect, it } from 'vitest';
-import { accessListText } from '#drivers/virt/lxd/disk-image/ext/access-list.ts';
-import { entriesOf } from '#drivers/virt/lxd/disk-image/ext/directory-block.ts';
+import { accessListText } from '#src/host/disk-content/ext/access-list.ts';
+import { entriesOf } from '#src/host/disk-content/ext/directory-block.ts';
 import { containerFstab } from '#drivers/virt/lxd/disk-image/guest-fstab.ts';
 import { type TarEntry, tarHeader } from '#drivers/virt/lxd/disk-image/tar-entry.ts';
 import { tarNames } from '#src/lib/tar.ts';

@@ -1,5 +1,5 @@
 // Disks of tests: bytes in memory, and nothing in between.
-import { type Disk, requireRange } from '#drivers/virt/lxd/disk-image/disk.ts';
+import { type Disk, requireRange } from '#src/host/disk-content/disk.ts';
 
 export class MemoryDisk implements Disk {
   readonly sizeBytes: number;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { readPartitions } from '#drivers/virt/lxd/disk-image/partitions.ts';
+import { readPartitions } from '#src/host/disk-content/partitions.ts';
 import { gpt, LINUX_DATA, mbr, type MbrPartition, ROOT_X86_64, SECTOR } from '#test/fakes/disk-tables.ts';
 import { MemoryDisk } from './memory-disk.ts';
 

@@ -1,4 +1,4 @@
-// A raw image: the file is the disk.
+// A raw image, or a block device: the file is the disk.
 import { fstatSync, readSync } from 'node:fs';
 import { type Disk, requireRange, unfit } from './disk.ts';
 
@@ -6,10 +6,10 @@ export class RawDisk implements Disk {
   readonly sizeBytes: number;
   readonly #fd: number;
 
-  /** The descriptor, of a regular file, stays the caller's. */
-  constructor(fd: number) {
+  /** The descriptor stays the caller's. `sizeBytes` is to be said of a block device. */
+  constructor(fd: number, sizeBytes = fstatSync(fd).size) {
     this.#fd = fd;
-    this.sizeBytes = fstatSync(fd).size;
+    this.sizeBytes = sizeBytes;
   }
 
   read(at: number, length: number): Buffer {

@@ -21,11 +21,22 @@ const INITS = ['/sbin/init', '/usr/sbin/init', '/usr/lib/systemd/systemd', '/bin
 
 interface Candidate {
   readonly fileSystem: ExtFileSystem;
-  readonly partition: Pick<Partition, 'type' | 'name'>;
+  readonly partition: Partition;
 }
 
 /** AppError 'invalid', with what was found instead, when there is none that we read. */
 export function findRoot(disk: Disk): ExtFileSystem {
+  return bestRoot(disk).fileSystem;
+}
+
+/** Where it lies, in bytes. A file system that fills the whole disk is taken without a look at what is in it. */
+export function placeOfRoot(disk: Disk): { readonly start: number; readonly sizeBytes: number } {
+  if (fileSystemOf(disk) === 'ext') return { start: 0, sizeBytes: disk.sizeBytes };
+  const { start, sizeBytes } = bestRoot(disk).partition;
+  return { start, sizeBytes };
+}
+
+function bestRoot(disk: Disk): Candidate {
   const partitions = readPartitions(disk) ?? [{ start: 0, sizeBytes: disk.sizeBytes, type: '', name: '' }];
   const looked = partitions
     .filter(({ type }) => type !== '05')
@@ -46,7 +57,7 @@ export function findRoot(disk: Disk): ExtFileSystem {
     }
   });
   const [best] = candidates.toSorted((left, right) => rank(right) - rank(left) || bySize(left, right));
-  if (best) return best.fileSystem;
+  if (best) return best;
   throw complaints[0] === undefined ? noRoot(looked.map(({ kind }) => kind)) : unfit(complaints[0]);
 }
 

@@ -1,0 +1,39 @@
+// Where the tools of ext file systems read what a tenant wrote: without rights, network or files, but for the one device.
+import type { Argv } from '../host.ts';
+import type { ExposedDevice } from './device.ts';
+
+const MEMORY_BYTES = 2 * 2 ** 30;
+/** What they see of the device. */
+export const DEVICE_INSIDE = '/disk';
+export const MOUNT_INSIDE = '/mnt';
+
+const NAMESPACES = ['ipc', 'pid', 'net', 'uts', 'cgroup-try'].map((name) => `--unshare-${name}`);
+const FOLDERS = ['/bin', '/dev', '/etc', MOUNT_INSIDE].flatMap((path) => ['--dir', path]);
+const PROGRAMS = ['/usr', '/lib', '/lib64', '/sbin'].flatMap((path) => ['--ro-bind-try', path, path]);
+const DEVICES = ['/dev/null', '/dev/urandom'].flatMap((path) => ['--dev-bind', path, path]);
+/** They look for what is mounted, and are told: nothing. */
+const NO_MOUNTS = ['--dev-bind', '/dev/null', '/etc/mtab'];
+const POWERLESS = ['--clear-groups', '--bounding-set', '-all', '--inh-caps', '-all', '--no-new-privs'];
+
+/** `more`: mounts besides, as options of bwrap(1). */
+export function jailed(device: ExposedDevice, program: Argv, more: readonly string[] = []): Argv {
+  const { path, uid, gid, isFile } = device;
+  // A device that has a file system is opened by one program at a time; of a file we see to that.
+  const alone = isFile ? ['flock', '--nonblock', '--conflict-exit-code', '75', '--no-fork', path] : [];
+  const ids = ['--reuid', `${uid}`, '--regid', `${gid}`];
+  const [first = 'bwrap', ...rest] = [
+    ...alone,
+    'bwrap',
+    ...NAMESPACES,
+    ...['--new-session', '--clearenv', '--setenv', 'PATH', '/usr/sbin:/usr/bin:/sbin:/bin'],
+    ...FOLDERS,
+    ...PROGRAMS,
+    ...DEVICES,
+    ...NO_MOUNTS,
+    ...['--dev-bind', path, DEVICE_INSIDE],
+    ...more,
+    ...['--', 'prlimit', '--core=0', `--as=${MEMORY_BYTES}`, '--', 'setpriv', ...ids, ...POWERLESS, '--'],
+    ...program,
+  ];
+  return [first, ...rest];
+}
