@@ -10,6 +10,7 @@ import { addVirtualHost, createDatabases, once } from './infrastructure.ts';
 import { installPackages, PACKAGES } from './packages.ts';
 import { httpAnswers, type Processes } from './processes.ts';
 import { step } from './progress.ts';
+import { SECOND_HOST, secondComputeName } from './second-node.ts';
 import { COMPUTE_HOST, type LabPaths, PORTS } from './settings.ts';
 
 export const CINDER = ['cinder-volume', 'cinder-scheduler', 'cinder-api'] as const;
@@ -30,7 +31,9 @@ function foldersOf({ data }: LabPaths): Folders {
   return {
     state,
     share: join(state, 'share'),
-    mounts: [join(state, 'mnt', MOUNT_POINT), join(data, 'compute/mnt', MOUNT_POINT)],
+    mounts: [state, join(data, 'compute'), join(data, secondComputeName(SECOND_HOST))].map((folder) =>
+      join(folder, 'mnt', MOUNT_POINT),
+    ),
   };
 }
 

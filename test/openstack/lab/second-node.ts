@@ -16,6 +16,9 @@ const UNMOUNT_ATTEMPTS = 25;
 /** Of npm run up -- --second-host; tests have others of their own. */
 export const SECOND_HOST = 'node-b';
 
+/** Of the process, and of the folder with its state. */
+export const secondComputeName = (host: string): string => `compute-${host}`;
+
 export interface SecondNodeOptions {
   /** Size of the file system of the engine's data. */
   readonly gibibytes: number;
@@ -46,7 +49,7 @@ export class SecondNode implements AsyncDisposable {
   }
 
   get computeName(): string {
-    return `compute-${this.host}`;
+    return secondComputeName(this.host);
   }
 
   get engineName(): string {
