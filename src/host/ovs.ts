@@ -172,6 +172,17 @@ export class Ovs {
     if (removals.length > 0) await this.#change(removals, signal);
   }
 
+  /** '' is the kernel's, which is also 'system'; undefined: there is no such bridge. */
+  async datapathOf(bridge: string, signal: AbortSignal): Promise<string | undefined> {
+    const { stdout } = await this.#call(
+      ['--no-wait', '--if-exists', 'get', 'Bridge', bridge, 'datapath_type'],
+      [0],
+      signal,
+    );
+    const said = stdout.trim();
+    return said === '' ? undefined : said.replaceAll('"', '');
+  }
+
   /** Ids of an owner's records by which Open vSwitch leaves queues alone. */
   async queuesOf(owner: string, signal: AbortSignal): Promise<readonly string[]> {
     return await this.#find('_uuid', `external-ids:${OWNER}="${owner}"`, signal);

@@ -60,6 +60,7 @@ export class FakeSwitch {
     const [first = '', second = '', ...rest] = args;
     const isLenient = options.includes('--if-exists') || options.includes('--may-exist');
     if (name === 'find') return this.#find(state, args);
+    if (name === 'get') return `${state.bridges.get(second) ?? ''}\n`;
     if (name === 'create') {
       const record = `00000000-0000-4000-8000-${String((this.#records += 1)).padStart(12, '0')}`;
       state.queues.set(record, valueOf(args.find((word) => word.startsWith('external-ids:')) ?? ''));

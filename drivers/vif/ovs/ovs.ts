@@ -14,7 +14,7 @@ const UNDO_LIMIT_MS = 30_000;
 const DEFAULT_BRIDGE = 'br-int';
 /** Neutron's dead VLAN: the agent takes the port out of it when its rules are in place. */
 const DEAD_VLAN = 4095;
-const DATAPATH_TYPES: ReadonlySet<unknown> = new Set(['system', 'netdev']);
+const DATAPATH_TYPES: ReadonlySet<string> = new Set(['system', 'netdev']);
 
 /** The Linux bridge of a port, and the pair that joins it to the integration bridge. */
 interface Hybrid {
@@ -36,6 +36,8 @@ interface Names {
 interface Plug {
   readonly vif: BoundVif;
   readonly names: Names;
+  /** Undefined: the bridge is not there, and nobody says what it is to be. */
+  readonly datapath: string | undefined;
   readonly revert: Reverter;
   readonly signal: AbortSignal;
 }
@@ -47,6 +49,8 @@ class OvsVif implements VifDriver {
   readonly #rates: EndRates;
   readonly #switch: Ovs;
   #owners: Promise<Set<string>> | undefined;
+  /** Of bridges, as far as Open vSwitch was asked: OVN's bindings do not say. */
+  readonly #datapaths = new Map<string, string>();
 
   constructor(context: VifContext) {
     this.#context = context;
@@ -60,10 +64,11 @@ class OvsVif implements VifDriver {
     const names = namesOf(vif);
     const { ends, hybrid } = names;
     checkIds(vif);
-    checkRates(vif, names);
     macOf(vif);
+    const datapath = await this.#datapathOf(vif, names.bridge, signal);
+    checkRates(vif, names, datapath);
     await using revert = new Reverter(this.#context.log);
-    const plug = { vif, names, revert, signal };
+    const plug = { vif, names, datapath, revert, signal };
     const isJoined = hybrid !== null && (await this.#ensureHybrid(plug, hybrid));
     const isNew = await this.#ensurePair(plug);
     await this.#sumPackets(plug, { isNew, isJoined });
@@ -139,25 +144,34 @@ class OvsVif implements VifDriver {
     return await ensurePair(host, vif, plan, { revert, undo, signal });
   }
 
+  async #datapathOf({ details }: BoundVif, bridge: string, signal: AbortSignal): Promise<string | undefined> {
+    const { datapath_type: told } = details;
+    if (typeof told === 'string' && told !== '') return told;
+    const known = this.#datapaths.get(bridge);
+    if (known !== undefined) return known;
+    const asked = await this.#switch.datapathOf(bridge, signal);
+    if (asked !== undefined) this.#datapaths.set(bridge, asked);
+    return asked;
+  }
+
   /** A daemon that forwards the packets itself does not add the checksums that a pair leaves to who gets its packets. */
   async #sumPackets(
-    { vif, names }: Plug,
+    { names, datapath }: Plug,
     { isNew, isJoined }: { readonly isNew: boolean; readonly isJoined: boolean },
   ): Promise<void> {
     const { ports } = this.#context.host;
     const { ends, hybrid } = names;
-    if (vif.details['datapath_type'] !== 'netdev') return;
+    if (datapath !== 'netdev') return;
     if (hybrid === null && isNew) await ports.leaveChecksums(ends.peer, false);
     if (hybrid !== null && isJoined) await ports.leaveChecksums(hybrid.inside, false);
   }
 
   /** `isNew`: its device was not there, so that what Open vSwitch knows of that name is of another one. */
   async #attach(plug: Plug, isNew: boolean): Promise<void> {
-    const { vif, names, revert, signal } = plug;
+    const { vif, names, datapath, revert, signal } = plug;
     const { bridge, port } = names;
     const queues = await this.#queues(plug);
     if (isNew) revert.add('port', () => this.#detach(vif, names, limited(UNDO_LIMIT_MS)));
-    const { datapath_type: datapath } = vif.details;
     await this.#switch.attach(
       {
         bridge,
@@ -169,7 +183,7 @@ class OvsVif implements VifDriver {
           'attached-mac': vif.macAddress,
           'vm-uuid': vif.instanceUuid,
         },
-        ...(DATAPATH_TYPES.has(datapath) && { datapathType: String(datapath) }),
+        ...(datapath !== undefined && DATAPATH_TYPES.has(datapath) && { datapathType: datapath }),
         ...(vif.mtu !== null && { mtu: Math.trunc(vif.mtu) }),
         ...(this.#options.isolates && { firstTag: DEAD_VLAN }),
         ...(queues && { queues }),
@@ -214,8 +228,8 @@ function checkIds({ id, interfaceId, instanceUuid }: BoundVif): void {
 }
 
 /** A daemon that forwards by itself takes packets from an end before the host's filters see them: nothing would hold a guest to it. */
-function checkRates({ id, details, rates }: BoundVif, { hybrid }: Names): void {
-  if (details['datapath_type'] !== 'netdev' || hybrid !== null || rates.outbound === null) return;
+function checkRates({ id, rates }: BoundVif, { hybrid }: Names, datapath: string | undefined): void {
+  if (datapath !== 'netdev' || hybrid !== null || rates.outbound === null) return;
   throw new AppError(
     'unsupported',
     `port ${id}: what the guest sends cannot be limited on a bridge with the datapath netdev (quota:vif_outbound_average)`,

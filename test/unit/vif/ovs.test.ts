@@ -148,6 +148,18 @@ describe('a datapath of a daemon', () => {
     expect(host.calls).toContain(`port ${QVB} leaves checksums false`);
   });
 
+  it('is asked for where the binding does not say, once', async () => {
+    const host = new FakeVifMachine();
+    host.on(/ get Bridge br-int datapath_type$/, 'netdev\n');
+    const driver = driverOn(host);
+
+    await driver.plug({ ...VIF, details: {} }, 'eth0', signal);
+    await driver.plug({ ...VIF, details: {} }, 'eth0', signal);
+
+    expect(host.calls).toContain(`port ${PEER} leaves checksums false`);
+    expect(vsctl(host).filter((line) => line.includes(' get '))).toHaveLength(1);
+  });
+
   it('is the only one that does', async () => {
     const host = new FakeVifMachine();
 
