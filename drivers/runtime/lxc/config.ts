@@ -1,6 +1,7 @@
 // Writes a container's whole lxc configuration: no includes, no defaults of the host's package (lxd-engine-contract section 4.1).
 import { AppError } from '#src/lib/errors.ts';
 import type { RuntimeContainer, RuntimeMount, RuntimeNic, RuntimeSpec } from '../driver.ts';
+import { apparmorRules } from './apparmor.ts';
 import { limitSettings, type CgroupLayout } from './cgroups.ts';
 
 /** What the host is like; read once per daemon. */
@@ -140,11 +141,10 @@ function securityLines({ spec, features, seccompPath }: ConfigRequest): Line[] {
 
 /** liblxc generates and loads a profile of its own. */
 function apparmorLines(spec: RuntimeSpec): Line[] {
-  const raw = (spec.apparmor ?? '').split('\n').filter((text) => text.trim() !== '');
   return [
     ['lxc.apparmor.profile', 'generated'],
     ...(spec.nesting ? ([['lxc.apparmor.allow_nesting', '1']] as const) : []),
-    ...raw.map((text): Line => ['lxc.apparmor.raw', text.trim()]),
+    ...apparmorRules(spec.apparmor).map((rule): Line => ['lxc.apparmor.raw', rule]),
   ];
 }
 

@@ -22,6 +22,7 @@ import type {
   RuntimeStatistics,
   RuntimeUsage,
 } from '../driver.ts';
+import { apparmorRules, checkRules } from './apparmor.ts';
 import { attachProcess } from './attach.ts';
 import { type CgroupSetting, payloadGroup, readUsage } from './cgroups.ts';
 import { askInitPid, askState, awaitExit, commandSocketPath, sendStop } from './command-socket.ts';
@@ -85,8 +86,9 @@ class LxcRuntime implements RuntimeDriver {
     });
   }
 
-  async writeConfig(container: RuntimeContainer, spec: RuntimeSpec): Promise<void> {
+  async writeConfig(container: RuntimeContainer, spec: RuntimeSpec, signal: AbortSignal): Promise<void> {
     const { host } = this.#context;
+    if ((await this.#readFeatures()).apparmor) await checkRules(host, apparmorRules(spec.apparmor), signal);
     const text = await this.renderConfig(container, spec);
     const policy = seccompPolicy(spec.seccomp, spec.architecture);
     await this.#shared.prepare(container);

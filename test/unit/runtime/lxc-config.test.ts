@@ -1,6 +1,7 @@
 // The lxc configuration that is written, its limits on both kinds of cgroup hosts, and its system call filters.
 import { describe, expect, it } from 'vitest';
 import type { RuntimeSpec } from '#drivers/runtime/driver.ts';
+import { apparmorRules, checkRules } from '#drivers/runtime/lxc/apparmor.ts';
 import {
   limitSettings,
   payloadGroup,
@@ -293,6 +294,32 @@ describe('cgroups', () => {
       memoryBytes: 456,
       swapBytes: 0,
     });
+  });
+});
+
+describe('lines for AppArmor', () => {
+  const signal = AbortSignal.timeout(10_000);
+
+  it('are parsed before the container starts, with nothing loaded', async () => {
+    const host = new FakeHost().on(/^apparmor_parser/, '');
+
+    await checkRules(host, apparmorRules(' deny /a r,\n\n  deny /b w,\n'), signal);
+    await checkRules(host, apparmorRules(undefined), signal);
+
+    expect(host.commands.map(({ line, input }) => [line, input])).toEqual([
+      [
+        'apparmor_parser --skip-kernel-load --skip-cache --quiet',
+        '#include <tunables/global>\nprofile check {\ndeny /a r,\ndeny /b w,\n}\n',
+      ],
+    ]);
+  });
+
+  it('that are no rules are refused in the words of the parser', async () => {
+    const host = new FakeHost().fail(/^apparmor_parser/, 'AppArmor parser error, in stdin line 3: syntax error\n');
+
+    await expect(checkRules(host, ['no rule'], signal)).rejects.toThrow(
+      'Invalid raw.apparmor: AppArmor parser error, in stdin line 3: syntax error',
+    );
   });
 });
 
