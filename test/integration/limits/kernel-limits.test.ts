@@ -1,6 +1,5 @@
 // Limits that not every kernel has: of swap, of huge pages, of disks' weights. By effect where it can be had here.
 import { readdirSync, readFileSync } from 'node:fs';
-import { freemem } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EngineClient } from '#src/client/client.ts';
 import { execIn } from '../guest-exec.ts';
@@ -22,9 +21,10 @@ function textOf(path: string): string {
   }
 }
 
-const hasSwap = textOf('/proc/swaps').trim().split('\n').length > 1 && freemem() > 0;
-const hasHugepages = Number(textOf(`${POOL}/free_hugepages`)) >= 4;
+const hasSwap = textOf('/proc/swaps').trim().split('\n').length > 1;
 const isUnified = textOf('/sys/fs/cgroup/cgroup.controllers') !== '';
+const hasHugetlb = isUnified || textOf('/sys/fs/cgroup/hugetlb/tasks') !== '';
+const hasHugepages = hasHugetlb && Number(textOf(`${POOL}/free_hugepages`)) >= 4;
 const hasBfq = readdirSync('/sys/block').some((disk) => textOf(`/sys/block/${disk}/queue/scheduler`).includes('[bfq]'));
 
 describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'limits of some kernels', () => {
