@@ -5,6 +5,7 @@ import type { Host } from '../host.ts';
 import type { IdMapRange } from '../id-map.ts';
 import { Sandbox } from '../unpack/sandbox.ts';
 import { deviceStatus, exposeDevice } from './device.ts';
+import { alone } from './jail.ts';
 import { stopServing } from './served-file-system.ts';
 
 export const LABEL = 'lighter-root';
@@ -33,10 +34,10 @@ export async function fillDevice(
   cleaning.add('device', () => stopServing({ host, log }, directory));
   await host.makeDirectory(directory, { mode: 0o711 });
   const { sizeBytes } = await deviceStatus(source);
-  const { path } = await exposeDevice(host, source, { directory, name: 'disk', ids: idMap });
+  const { path, isFile } = await exposeDevice(host, source, { directory, name: 'disk', ids: idMap });
   // The tools run as the container's root: what they make of hostile names is the container's own.
   using view = tree.owners === null ? await host.mounts.openMapped(tree.path, idMap) : undefined;
   const place = { directory: view?.path ?? tree.path, owners: idMap };
   using sandbox = await Sandbox.owning(host, place, { fileBytes: sizeBytes, signal });
-  await sandbox.run(['mkfs.ext4', '-q', '-F', '-L', LABEL, '-d', '.', path]);
+  await sandbox.run([...alone({ path, isFile }), 'mkfs.ext4', '-q', '-F', '-L', LABEL, '-d', '.', path]);
 }

@@ -15,14 +15,17 @@ const DEVICES = ['/dev/null', '/dev/urandom'].flatMap((path) => ['--dev-bind', p
 const NO_MOUNTS = ['--dev-bind', '/dev/null', '/etc/mtab'];
 const POWERLESS = ['--clear-groups', '--bounding-set', '-all', '--inh-caps', '-all', '--no-new-privs'];
 
+/** Before a command: these tools open a block device for themselves alone; of a file we see to that. */
+export function alone({ path, isFile }: Pick<ExposedDevice, 'path' | 'isFile'>): Argv {
+  return isFile ? ['flock', '--nonblock', '--conflict-exit-code', '75', '--no-fork', path] : ['env'];
+}
+
 /** `more`: mounts besides, as options of bwrap(1). */
 export function jailed(device: ExposedDevice, program: Argv, more: readonly string[] = []): Argv {
-  const { path, uid, gid, isFile } = device;
-  // A device that has a file system is opened by one program at a time; of a file we see to that.
-  const alone = isFile ? ['flock', '--nonblock', '--conflict-exit-code', '75', '--no-fork', path] : [];
+  const { path, uid, gid } = device;
   const ids = ['--reuid', `${uid}`, '--regid', `${gid}`];
-  const [first = 'bwrap', ...rest] = [
-    ...alone,
+  return [
+    ...alone(device),
     'bwrap',
     ...NAMESPACES,
     ...['--new-session', '--clearenv', '--setenv', 'PATH', '/usr/sbin:/usr/bin:/sbin:/bin'],
@@ -35,5 +38,4 @@ export function jailed(device: ExposedDevice, program: Argv, more: readonly stri
     ...['--', 'prlimit', '--core=0', `--as=${MEMORY_BYTES}`, '--', 'setpriv', ...ids, ...POWERLESS, '--'],
     ...program,
   ];
-  return [first, ...rest];
 }

@@ -44,10 +44,15 @@ describeWith({ root: true, commands: COMMANDS }, 'a root on a device of the host
     return { mounts: (await daemon.mounts()).filter((path) => path.includes('/served/')), servers };
   };
   const nothing = { mounts: [], servers: [] };
-  const server = async () => {
-    const { stdout } = await run('ps', ['-eo', 'pid=,args=']);
-    const lines = stdout.split('\n').filter((line) => / fuse2fs \/disk /.test(` ${line} `) && !line.includes('bwrap'));
-    return lines.map((line) => Number(line.trim().split(' ')[0]));
+  /** Of this daemon alone: what runs in its jails and is none of them. */
+  const server = async (): Promise<number[]> => {
+    const { stdout } = await run('ps', ['-eo', 'pid=,ppid=,args=']);
+    const all = stdout.split('\n').flatMap((line) => {
+      const [, pid, parent, args = ''] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? [];
+      return pid === undefined ? [] : [{ pid: Number(pid), parent: Number(parent), args }];
+    });
+    const jails = new Set(all.filter(({ args }) => args.includes(`${daemon.root}/served`)).map(({ pid }) => pid));
+    return all.filter(({ pid, parent }) => jails.has(parent) && !jails.has(pid)).map(({ pid }) => pid);
   };
   const fresh = async (name = file) => {
     await writeFile(name, '');
@@ -165,6 +170,7 @@ describeWith({ root: true, commands: COMMANDS }, 'a root on a device of the host
       await daemon.ready(NAME);
       await inside(NAME, 'echo before > /root/crash; sync');
       const before = daemon.events.length;
+      expect(await server()).toHaveLength(1);
       for (const pid of await server()) process.kill(pid, 'SIGKILL');
 
       await daemon.seen('instance-shutdown', before);
@@ -232,15 +238,19 @@ describeWith({ root: true, commands: COMMANDS }, 'a root on a device of the host
       const handle = await open(bad, 'r+');
       await handle.write(Buffer.alloc(64, 0xff), 0, 64, 1024);
       await handle.close();
-      const kernel = async () => (await run('dmesg', [])).stdout.split('\n').filter((line) => /EXT4|fuse/.test(line));
+      const { stdout } = await run('losetup', ['-f', '--show', bad]);
+      const device = stdout.trim();
+      const name = device.slice('/dev/'.length);
+      const kernel = async () => (await run('dmesg', [])).stdout.split('\n').filter((line) => line.includes(name));
       const said = await kernel();
-      await daemon.operate('POST', '/1.0/instances', {
-        name: NAME,
-        source: { type: 'none' },
-        devices: rootDevice(bad),
-      });
-      await expect(state(NAME, 'start')).rejects.toThrow(bad);
-      expect(await kernel()).toEqual(said);
+      try {
+        const broken = { name: NAME, source: { type: 'none' }, devices: rootDevice(device) };
+        await daemon.operate('POST', '/1.0/instances', broken);
+        await expect(state(NAME, 'start')).rejects.toThrow(device);
+        expect(await kernel()).toEqual(said);
+      } finally {
+        await run('losetup', ['-d', device]);
+      }
       expect(await left()).toEqual(nothing);
       await remove(NAME);
     },
@@ -260,6 +270,10 @@ describeWith({ root: true, commands: COMMANDS }, 'a root on a device of the host
     await expect(create(rootDevice(file, fill), { source: { type: 'none' } })).rejects.toThrow('from an image');
     const privileged = { config: { 'security.privileged': 'true' } };
     await expect(create(rootDevice(file, fill), privileged)).rejects.toThrow('privileged');
+    const config = { restricted: 'true', 'features.images': 'false' };
+    expect((await daemon.call('POST', '/1.0/projects', { name: 'r', config })).error).toBe('');
+    const tenants = { name: 'x', source: { type: 'none' }, devices: rootDevice(file) };
+    await expect(daemon.operate('POST', '/1.0/instances?project=r', tenants)).rejects.toThrow('not backed by a pool');
     const profile = { name: 'p', devices: rootDevice(file) };
     expect((await daemon.call('POST', '/1.0/profiles', profile)).error).toContain('own settings alone');
     expect(await readFile(file).then((data) => data.subarray(0x438, 0x43a).toString('hex'))).toBe('53ef');
