@@ -156,8 +156,14 @@ export class CustomSnapshots implements Service {
 
   /** The caller holds the lock of the volume. */
   async erase(volume: VolumeRecord, snapshot: VolumeSnapshotRecord, signal: AbortSignal): Promise<void> {
-    this.#context.database.volumeSnapshots.setPending(snapshot.id, 'delete');
-    await this.#volumes.eraseSnapshot(volume, snapshot, signal);
+    const { volumeSnapshots } = this.#context.database;
+    volumeSnapshots.setPending(snapshot.id, 'delete');
+    try {
+      await this.#volumes.eraseSnapshot(volume, snapshot, signal);
+    } catch (error) {
+      volumeSnapshots.setPending(snapshot.id, ''); // what was refused is not done later
+      throw error;
+    }
   }
 
   /** AppError with this text while a running instance uses the volume. */

@@ -51,19 +51,37 @@ export class CustomVolumes implements DeviceVolumes, Service {
     });
   }
 
-  /** What a daemon that was killed left half-done. A pool that is not open waits for the next start. */
+  /** What a daemon that was killed left half-done. A pool that is not open is waited for. */
   async start(signal: AbortSignal): Promise<void> {
+    const { database, pools } = this.#context;
+    await this.#settle(database.volumes.pending(), database.volumeSnapshots.pending(), signal);
+    const left = { volumes: ids(database.volumes.pending()), snapshots: ids(database.volumeSnapshots.pending()) };
+    pools.onReturn(async (pool, ending) => {
+      const volumes = database.volumes
+        .pending()
+        .filter((volume) => volume.pool === pool && left.volumes.has(volume.id));
+      const snapshots = database.volumeSnapshots.pending().filter(({ id }) => left.snapshots.has(id));
+      await this.#settle(volumes, snapshots, ending);
+    });
+  }
+
+  async #settle(
+    halfDone: readonly VolumeRecord[],
+    snapshots: readonly VolumeSnapshotRecord[],
+    signal: AbortSignal,
+  ): Promise<void> {
     const { database, log } = this.#context;
-    for (const volume of database.volumes.pending()) {
-      await this.#erase(volume, signal).catch((error: unknown) => {
+    for (const volume of halfDone) {
+      await this.locked(volume, signal, () => this.#erase(volume, signal)).catch((error: unknown) => {
         log.warn('a half-made volume was not removed yet', { volume: volume.name, error: messageOf(error) });
       });
     }
     const volumes = new Map(database.volumes.list().map((volume) => [volume.id, volume]));
-    for (const snapshot of database.volumeSnapshots.pending()) {
+    for (const snapshot of snapshots) {
       const volume = volumes.get(snapshot.volumeId);
       if (!volume) continue;
-      await this.eraseSnapshot(volume, snapshot, signal).catch((error: unknown) => {
+      const work = (): Promise<void> => this.eraseSnapshot(volume, snapshot, signal);
+      await this.locked(volume, signal, work).catch((error: unknown) => {
         log.warn('a half-made snapshot was not removed yet', { snapshot: snapshot.name, error: messageOf(error) });
       });
     }
@@ -169,7 +187,16 @@ export class CustomVolumes implements DeviceVolumes, Service {
   }
 
   /** A copy with its snapshots, from whatever pool. Without configuration of its own it gets the source's. */
-  async copy(volume: NewCustomVolume, source: VolumeSource, signal: AbortSignal): Promise<void> {
+  copy(volume: NewCustomVolume, source: VolumeSource, signal: AbortSignal): Promise<void> {
+    return this.#copy(volume, { ...source, goes: false }, signal);
+  }
+
+  /** `goes`: from the moment that the copy is there the source is one that is being deleted. */
+  async #copy(
+    volume: NewCustomVolume,
+    source: VolumeSource & { readonly goes: boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
     const { pools, database, host, log } = this.#context;
     const from = this.get(source);
     const chosen = source.snapshot === undefined ? undefined : this.snapshot(from, source.snapshot);
@@ -192,6 +219,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
             database.volumeSnapshots.create({ ...snapshot, volumeId: record.id });
           }
           database.volumes.setPending(record.id, '');
+          if (source.goes) database.volumes.setPending(from.id, 'delete');
         });
       });
     await inOrder(this.#context.locks, [lockKey(from), lockKey(wanted)], work, signal);
@@ -203,11 +231,13 @@ export class CustomVolumes implements DeviceVolumes, Service {
     if (this.usedBy(volume).length > 0) throw new AppError('invalid', 'Volume is still in use');
   }
 
-  /** A copy, and then the end of what was copied: a daemon that is killed between leaves both. */
+  /** A copy, and then the end of what was copied, which a later daemon goes on with. */
   async move(volume: VolumeRecord, target: VolumeKey, signal: AbortSignal): Promise<void> {
     this.checkMove(volume, target);
-    await this.copy({ ...target, ...this.#movedTo(target.pool, volume) }, { ...volume, volumeOnly: false }, signal);
-    await this.remove(volume, signal);
+    const moved = { ...target, ...this.#movedTo(target.pool, volume) };
+    await this.#copy(moved, { ...volume, volumeOnly: false, goes: true }, signal);
+    await this.locked(volume, signal, () => this.#erase(volume, signal));
+    this.#publishRemoval(volume);
   }
 
   #movedTo(pool: string, { pool: from, description, config }: VolumeRecord): VolumeContent {
@@ -281,15 +311,27 @@ export class CustomVolumes implements DeviceVolumes, Service {
   }
 
   async remove(volume: VolumeRecord, signal: AbortSignal): Promise<void> {
-    const { database, events } = this.#context;
+    const { database } = this.#context;
     await this.locked(volume, signal, async () => {
       const current = this.get(volume);
       if (this.usedBy(current).length > 0) throw new AppError('invalid', 'The storage volume is still in use');
       database.volumes.setPending(current.id, 'delete');
-      await this.#erase(current, signal);
+      try {
+        await this.#erase(current, signal);
+      } catch (error) {
+        // What was refused is not done later, when nobody expects it; it can be asked for again.
+        database.volumes.setPending(current.id, '');
+        throw error;
+      }
     });
+    this.#publishRemoval(volume);
+  }
+
+  #publishRemoval(volume: VolumeRecord): void {
+    const { events } = this.#context;
+    const context = { type: 'custom' };
     const { project } = volume;
-    events.lifecycle({ action: 'storage-volume-deleted', source: urlOf(volume), project, context: { type: 'custom' } });
+    events.lifecycle({ action: 'storage-volume-deleted', source: urlOf(volume), project, context });
   }
 
   /** Bytes; AppError 'unsupported' with LXD's text where the pool cannot tell. */
@@ -334,6 +376,10 @@ export class CustomVolumes implements DeviceVolumes, Service {
   locked<T>(key: VolumeKey, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     return this.#context.locks.run(lockKey(key), work, signal);
   }
+}
+
+function ids(rows: readonly { readonly id: number }[]): ReadonlySet<number> {
+  return new Set(rows.map(({ id }) => id));
 }
 
 export function lockKey({ pool, project, name }: VolumeKey): string {

@@ -1,13 +1,17 @@
 // Kill -9 at the steps of every operation: the next start finishes it or undoes it, and the same request works then. A sample by
-// default; FAULT_STEPS=all takes every step of every operation (npm run check:faults), FAULT_DRIVER and FAULT_ONLY choose.
+// default; FAULT_STEPS=all (or 40-60) takes every step of every operation (npm run check:faults), FAULT_DRIVER and FAULT_ONLY choose.
 import { appendFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { timeFactor } from '#test/time-factor.ts';
 import { describeWith } from '../../support.ts';
 import { type FaultDriver, FaultMachine, type View } from './machine.ts';
 import { type FaultOperation, OPERATIONS } from './operations.ts';
 
-const ALL = process.env['FAULT_STEPS'] === 'all';
+/** `all`, or those from one number to another: 40-60. */
+const STEPS = process.env['FAULT_STEPS'] ?? '';
+const ALL = STEPS === 'all' || STEPS.includes('-');
+const [FIRST = 1, LAST = Infinity] = /^(\d+)-(\d+)$/u.exec(STEPS)?.slice(1).map(Number) ?? [];
 const DRIVERS = (process.env['FAULT_DRIVER'] ?? (ALL ? 'overlay,dir,btrfs,zfs' : 'overlay,btrfs')).split(',');
 const ONLY = new RegExp(process.env['FAULT_ONLY'] ?? '', 'u');
 const COMMANDS: Readonly<Record<string, readonly string[]>> = { btrfs: ['mkfs.btrfs'], zfs: ['zpool', 'zfs'] };
@@ -17,7 +21,7 @@ const SAMPLE: Readonly<Record<string, readonly string[]>> = {
   btrfs: ['restore', 'copy of a snapshot', 'delete of a volume', 'create of a pool'],
 };
 /** How long what goes on after a start may take. */
-const SETTLE_MS = 4000;
+const SETTLE_MS = 4000 * timeFactor();
 
 for (const driver of DRIVERS as FaultDriver[]) {
   const commands = ['lxc-start', 'busybox', ...(COMMANDS[driver] ?? [])];
@@ -90,7 +94,9 @@ class Trial implements AsyncDisposable {
   /** All, or one in the middle. */
   chosen(all: boolean): readonly number[] {
     const count = this.#steps.length;
-    return all ? Array.from({ length: count }, (_none, index) => index + 1) : [Math.ceil((count * 2) / 3)];
+    if (!all) return [Math.ceil((count * 2) / 3)];
+    const numbers = Array.from({ length: count }, (_none, index) => index + 1);
+    return numbers.filter((number) => number >= FIRST && number <= LAST);
   }
 
   /** Empty, or what is wrong after a kill at this step, which the daemon waits for; the next daemon waits for the next one. */

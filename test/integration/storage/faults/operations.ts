@@ -329,6 +329,16 @@ export const OPERATIONS: readonly FaultOperation[] = [
     back: (m) => m.operate('PUT', `${V}/v1`, { description: '', config: {} }),
   },
   {
+    name: 'move of a volume to another pool',
+    prepare: all(
+      (m) => m.operate('POST', '/1.0/storage-pools', { name: 'q', driver: 'dir', config: {} }),
+      V1.prepare ?? all(),
+    ),
+    end: all(remove(`${V}/v1`), remove('/1.0/storage-pools/q')),
+    request: rename(`${V}/v1`, 'v1', { pool: 'q' }),
+    back: rename('/1.0/storage-pools/q/volumes/custom/v1', 'v1', { pool: 'p' }),
+  },
+  {
     name: 'create of a pool',
     request: (m) => m.operate('POST', '/1.0/storage-pools', { name: 'q', ...m.newPool('q') }),
     back: remove('/1.0/storage-pools/q'),
