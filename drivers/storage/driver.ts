@@ -60,6 +60,11 @@ export interface VolumeRef {
   readonly name: string;
   /** mountVolume() fails with AppError 'forbidden' rather than change owners on the disk (security.protection.shift). */
   readonly keepsOwners?: boolean;
+  /**
+   * mountVolume() is for reading alone: what is not mounted yet has the owners that are on the disk, whatever map is asked for, and drivers
+   * that would have to write for a mount need not be able to.
+   */
+  readonly forReading?: boolean;
 }
 
 /** Keys of one driver (StorageModule.volumeKeys) that a volume has of its own; the pool's volume.* are the defaults. */
@@ -204,6 +209,13 @@ export interface StorageDriver {
    * images was left. Idempotent; what the operator had there before stays.
    */
   discardPool(signal: AbortSignal): Promise<void>;
+  /**
+   * AppError 'unavailable', saying why, when the open pool is not there any more: unmounted, exported, its devices do not answer. Cheap,
+   * and asks nothing that could wait for them. Absent: it cannot be told.
+   */
+  checkPresent?(signal: AbortSignal): Promise<void>;
+  /** Whether the open pool can only be read. Absent: as the file system is mounted. */
+  isReadonly?(signal: AbortSignal): Promise<boolean>;
   poolUsage(signal: AbortSignal): Promise<PoolUsage>;
   /**
    * Applies the keys of StorageModule.changeableKeys that differ from `before`; this driver has the new configuration, and the pool is

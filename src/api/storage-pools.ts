@@ -42,6 +42,7 @@ export function registerStoragePoolRoutes(app: ApiApp, deps: Deps): void {
 
 async function view(deps: Deps, pool: PoolRecord): Promise<object> {
   const { name, driver, description, config } = pool;
+  await deps.pools.look(name);
   const isOpen = deps.pools.isOpen(name);
   const status = isOpen ? 'Created' : 'Unavailable';
   const quotas = isOpen && deps.pools.driver(name).info.quotas;

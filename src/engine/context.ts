@@ -21,6 +21,8 @@ export interface PoolAccess {
   volumeKeys(pool: string): Readonly<Record<string, (value: string) => void>>;
   /** What the pool's configuration says of copies by rsync. */
   rsync(pool: string): RsyncSettings;
+  /** `listener` is called when a pool has become available that was not. */
+  onReturn(listener: (pool: string, signal: AbortSignal) => Promise<void>): void;
 }
 
 export interface ImageSelector {

@@ -50,7 +50,7 @@ function mayMount([program, verb = '', argument = '']: Argv): boolean {
 const COMPLAINTS: readonly (readonly [RegExp, ErrorKind])[] = [
   [/does not exist|no such pool|could not find any/, 'not_found'],
   [/already exists|dependent clones|is cloned|is part of active pool/, 'conflict'],
-  [/is busy|target is busy|failed to unmount|umount failed/, 'unavailable'],
+  [/is busy|resource busy|failed to unmount|umount failed/i, 'unavailable'],
   // of zfs-fuse, while a mount is on its way out
   [/cannot rollback .*I\/O error/, 'unavailable'],
   [/invalid (property|vdev|dataset|character)|too long|out of range|must be|less than|size is|too small/, 'invalid'],
@@ -152,6 +152,12 @@ export class Zfs {
   /** Looks for the pool's devices in the folder. */
   async importPool(name: string, folder: string | undefined, signal: AbortSignal): Promise<void> {
     await this.#run(['zpool', 'import', '-f', ...(folder === undefined ? [] : ['-d', folder]), name], signal);
+  }
+
+  /** Imported only to be read; of OpenZFS. */
+  async isReadonlyPool(name: string, signal: AbortSignal): Promise<boolean> {
+    const text = await this.#run(['zpool', 'get', '-H', '-o', 'value', 'readonly', name], signal);
+    return text.trim() === 'on';
   }
 
   /** AppError 'conflict' when it exists. */
@@ -268,8 +274,11 @@ export class Zfs {
   }
 
   async set(dataset: string, properties: ZfsProperties, signal: AbortSignal): Promise<void> {
-    for (const [name, value] of Object.entries(properties))
-      await this.#run(['zfs', 'set', `${name}=${value}`, dataset], signal);
+    for (const [name, value] of Object.entries(properties)) {
+      const argv: Argv = ['zfs', 'set', `${name}=${value}`, dataset];
+      // zfs-fuse mounts it anew at once, where another mount may be on its way out.
+      await (name === 'mountpoint' ? this.#patiently(argv, signal) : this.#run(argv, signal));
+    }
   }
 
   /** Takes back what was set. */

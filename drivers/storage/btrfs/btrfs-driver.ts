@@ -81,6 +81,10 @@ export class BtrfsDriver implements StorageDriver {
     return this.#pool.change(before, signal);
   }
 
+  checkPresent(): Promise<void> {
+    return this.#pool.checkPresent();
+  }
+
   poolUsage(): Promise<PoolUsage> {
     return this.#host.usage(this.#context.poolPath);
   }

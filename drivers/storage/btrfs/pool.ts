@@ -70,6 +70,13 @@ export class BtrfsPool {
     await this.#makeFolders();
   }
 
+  /** Its mount point has no folders of its own. */
+  async checkPresent(): Promise<void> {
+    const { poolPath } = this.#context;
+    if (await this.#host.exists(join(poolPath, 'containers'))) return;
+    throw new AppError('unavailable', `the btrfs file system of the pool is not mounted on ${poolPath}`);
+  }
+
   /** The file grows, and other mount options hold at once. */
   async change(before: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void> {
     const { config, poolPath } = this.#context;

@@ -38,18 +38,41 @@ export class PoolDirectory {
     await this.#host.makeDirectory(poolPath, { mode: 0o711 });
     revert.add(`bind mount of pool ${pool}`, () => this.#host.mounts.unmount(poolPath));
     revert.add(`folders of pool ${pool}`, () => this.#removeFolders());
-    await this.open();
+    await this.#attach();
+    await this.#makeFolders();
     revert.commit();
   }
 
-  /** Idempotent: bind mount, folders; what a crash left half-made goes away. */
+  /** Idempotent: bind mount, folders; what a crash left half-made goes away. AppError 'unavailable' when no pool is there. */
   async open(): Promise<void> {
+    const isOurs = await this.#attach();
+    try {
+      await this.checkPresent();
+    } catch (error) {
+      if (isOurs) await this.#host.mounts.unmount(this.#context.poolPath);
+      throw error;
+    }
+    await this.#makeFolders();
+  }
+
+  /** The first folder of a pool is in each of them; a mount point without its mount has none. */
+  async checkPresent(): Promise<void> {
+    if (await this.#host.exists(this.layout.folder('containers'))) return;
+    throw new AppError('unavailable', `no storage pool is in ${this.#source()}: is its file system mounted?`);
+  }
+
+  /** Whether it had to be mounted. */
+  async #attach(): Promise<boolean> {
     const { poolPath } = this.#context;
     const source = this.#source();
     await this.#host.makeDirectory(poolPath, { mode: 0o711 });
-    if (source !== poolPath && !(await this.#host.mounts.isMountPoint(poolPath))) {
-      await this.#host.mounts.mount({ source, target: poolPath, type: 'none', flags: ['bind'] });
-    }
+    if (source === poolPath || (await this.#host.mounts.isMountPoint(poolPath))) return false;
+    await this.#host.mounts.mount({ source, target: poolPath, type: 'none', flags: ['bind'] });
+    return true;
+  }
+
+  async #makeFolders(): Promise<void> {
+    const { poolPath } = this.#context;
     for (const [name, mode] of Object.entries({ ...FOLDERS, ...OWN_FOLDERS })) {
       await this.#host.makeDirectory(join(poolPath, name), { mode });
     }

@@ -37,7 +37,7 @@ export interface NewTree {
 }
 
 /** How a tree is to be seen. */
-export interface TreeMount extends Pick<VolumeRef, 'keepsOwners'> {
+export interface TreeMount extends Pick<VolumeRef, 'keepsOwners' | 'forReading'> {
   readonly idMap: IdMapRange | null;
 }
 
@@ -112,6 +112,10 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
 
   discardPool(): Promise<void> {
     return this.pool.discard();
+  }
+
+  checkPresent(): Promise<void> {
+    return this.pool.checkPresent();
   }
 
   poolUsage(): Promise<PoolUsage> {
@@ -221,7 +225,7 @@ export abstract class TreeDriver extends InstanceVolumes implements StorageDrive
   }
 
   override mountSnapshot({ volume, snapshot, idMap }: SnapshotMount, signal: AbortSignal): Promise<MountedRoot> {
-    return this.mountTree(this.snapshots.path(volume.name, snapshot), { idMap }, signal);
+    return this.mountTree(this.snapshots.path(volume.name, snapshot), { idMap, forReading: true }, signal);
   }
 
   override async unmountSnapshot({ name }: VolumeRef, snapshot: string): Promise<void> {

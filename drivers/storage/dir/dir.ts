@@ -30,6 +30,7 @@ export class DirDriver extends VolumeTreeDriver {
     const { idMap } = mount;
     const rootfsPath = join(path, 'rootfs');
     const { owners } = await readRecord(this.host, path);
+    if (mount.forReading === true) return { rootfsPath, owners };
     const wanted = await this.#ownersOnDisk(idMap);
     if (!sameIdMap(owners, wanted)) {
       requireShiftable(mount);

@@ -10,7 +10,7 @@ import { requireShiftable } from '../common/owner-protection.ts';
 import type { TreeShape } from '../common/tree-snapshots.ts';
 import { VolumeTreeDriver } from '../common/volume-tree-driver.ts';
 import { readRecord, readRecords, type VolumeRecord, writeRecord } from '../common/volume-record.ts';
-import { LowerLayers } from './lower-layer.ts';
+import { type LowerLayer, LowerLayers } from './lower-layer.ts';
 
 interface Remap {
   readonly record: VolumeRecord;
@@ -42,7 +42,13 @@ export class OverlayDriver extends VolumeTreeDriver {
     const rootfsPath = join(path, 'rootfs');
     let record = await readRecord(this.host, path);
     const mounted = await this.host.mounts.isMountPoint(rootfsPath);
-    if (mounted && sameIdMap(record.owners, idMap)) return { rootfsPath, owners: idMap };
+    if (mount.forReading === true) {
+      if (!mounted) await this.#mountForReading(path, record, signal);
+      return { rootfsPath, owners: record.owners };
+    }
+    // One for reading is what a daemon left that was killed.
+    const isWritable = mounted && !(await this.host.mounts.isReadonly(rootfsPath));
+    if (isWritable && sameIdMap(record.owners, idMap)) return { rootfsPath, owners: idMap };
     if (!sameIdMap(record.owners, idMap)) requireShiftable(mount);
     if (mounted) await this.host.mounts.unmount(rootfsPath);
     if (!sameIdMap(record.owners, idMap)) record = await this.#remap(path, { record, idMap, signal });
@@ -69,14 +75,25 @@ export class OverlayDriver extends VolumeTreeDriver {
     return (await readRecords(this.host, this.pool.layout)).some(({ image }) => image === fingerprint);
   }
 
+  /** Of two lower layers: without an upper one overlayfs has nothing to write, which a full or read-only pool would refuse. */
+  async #mountForReading(path: string, record: VolumeRecord, signal: AbortSignal): Promise<void> {
+    const upper = join(path, record.upper ?? 'upper');
+    const target = join(path, 'rootfs');
+    const mount = (lower: string): Promise<void> => {
+      const data = `lowerdir=${upper}:${lower},redirect_dir=follow`;
+      return this.host.mounts.mount({ source: 'overlay', target, type: 'overlay', flags: ['readonly'], data });
+    };
+    await this.#layers.with(await this.#layer(path, record), mount, signal);
+  }
+
+  async #layer(path: string, { image, owners }: VolumeRecord): Promise<LowerLayer> {
+    const imagePath = image === null ? undefined : await this.images.find(image);
+    return { imagePath, fingerprint: image, idMap: owners, mountPoint: join(path, 'lower') };
+  }
+
   async #mount(path: string, record: VolumeRecord, signal: AbortSignal): Promise<void> {
     const upper = join(path, record.upper ?? 'upper');
-    const layer = {
-      imagePath: record.image === null ? undefined : await this.images.find(record.image),
-      fingerprint: record.image,
-      idMap: record.owners,
-      mountPoint: join(path, 'lower'),
-    };
+    const layer = await this.#layer(path, record);
     const mount = async (lower: string): Promise<void> => {
       // redirect_dir: renaming a directory of the image is a rename, not EXDEV.
       const data = `lowerdir=${lower},upperdir=${upper},workdir=${join(path, 'work')},redirect_dir=on`;

@@ -2,7 +2,8 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import type { Host } from '#src/host/host.ts';
-import type { Zfs, ZfsProperties } from '#src/host/zfs.ts';
+import { readIfPresent } from '#src/host/read-if-present.ts';
+import { isZfsInKernel, type Zfs, type ZfsProperties } from '#src/host/zfs.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { PoolUsage, StorageContext } from '../driver.ts';
@@ -88,6 +89,25 @@ export class ZfsPool {
     if (isThere || this.#source.kind === 'file') await this.#remove(signal);
     if (this.#source.kind === 'file') await discardLoopFile(this.#host, this.#source.path);
     await this.#host.removeTree(this.#context.poolPath);
+  }
+
+  /** In the kernel by what it shows of its pools: a command would wait for a pool whose devices do not answer. */
+  async checkPresent(signal: AbortSignal): Promise<void> {
+    const { root } = this.names;
+    const [zpool = ''] = root.split('/');
+    const shown = `/proc/spl/kstat/zfs/${zpool}`;
+    const inKernel = await isZfsInKernel(this.#host);
+    const isThere = await (inKernel ? this.#host.exists(shown) : this.#zfs.exists(root, signal));
+    if (!isThere) throw new AppError('unavailable', `zfs pool ${zpool} is not imported`);
+    const state = inKernel ? await readIfPresent(this.#host, `${shown}/state`) : undefined;
+    if (state?.trim() === 'SUSPENDED')
+      throw new AppError('unavailable', `zfs pool ${zpool} is suspended: its devices do not answer`);
+  }
+
+  /** zfs-fuse imports none for reading alone. */
+  async isReadonly(signal: AbortSignal): Promise<boolean> {
+    const [zpool = ''] = this.names.root.split('/');
+    return (await isZfsInKernel(this.#host)) && (await this.#zfs.isReadonlyPool(zpool, signal));
   }
 
   async usage(signal: AbortSignal): Promise<PoolUsage> {

@@ -85,6 +85,14 @@ export class ZfsDriver implements StorageDriver {
     await this.#parts.images.clean(signal);
   }
 
+  checkPresent(signal: AbortSignal): Promise<void> {
+    return this.#parts.pool.checkPresent(signal);
+  }
+
+  isReadonly(signal: AbortSignal): Promise<boolean> {
+    return this.#parts.pool.isReadonly(signal);
+  }
+
   poolUsage(signal: AbortSignal): Promise<PoolUsage> {
     return this.#parts.pool.usage(signal);
   }

@@ -105,8 +105,13 @@ export function keepPlanned({ context }: Pick<AutostartParts, 'context'>, plan: 
   }
 }
 
-/** Some at a time; one priority after the other; nothing beside one that has a delay until that has passed. */
-export async function autostart(parts: AutostartParts, plan: readonly Autostart[], signal: AbortSignal): Promise<void> {
+/** Some at a time; one priority after the other; nothing beside one that has a delay until that has passed. Gives what did not start. */
+export async function autostart(
+  parts: AutostartParts,
+  plan: readonly Autostart[],
+  signal: AbortSignal,
+): Promise<readonly Autostart[]> {
+  const failed: Autostart[] = [];
   const starting = new Set<Promise<void>>();
   let priority = plan[0]?.priority;
   for (const next of plan) {
@@ -114,7 +119,9 @@ export async function autostart(parts: AutostartParts, plan: readonly Autostart[
     if (next.priority !== priority) await Promise.all(starting);
     priority = next.priority;
     while (starting.size >= availableParallelism()) await Promise.race(starting);
-    const start = startOne(parts, next.record, signal);
+    const start = startOne(parts, next.record, signal).then((isStarted) => {
+      if (!isStarted) failed.push(next);
+    });
     starting.add(start);
     // oxlint-disable-next-line promise/prefer-await-to-then -- leaves the set whenever it ends
     void start.finally(() => starting.delete(start)).catch(() => undefined);
@@ -123,9 +130,10 @@ export async function autostart(parts: AutostartParts, plan: readonly Autostart[
     await sleep(next.delaySeconds * 1000, signal);
   }
   await Promise.all(starting);
+  return failed;
 }
 
-async function startOne(parts: AutostartParts, record: InstanceRecord, signal: AbortSignal): Promise<void> {
+async function startOne(parts: AutostartParts, record: InstanceRecord, signal: AbortSignal): Promise<boolean> {
   const { context, retryMs = RETRY_MS } = parts;
   const { warnings } = context.database;
   const entityUrl = `/1.0/instances/${record.name}${projectSuffix(record.project)}`;
@@ -133,14 +141,14 @@ async function startOne(parts: AutostartParts, record: InstanceRecord, signal: A
     const failure = await tryStart(parts, record, signal);
     if (failure === undefined) {
       warnings.resolve(WARNING, entityUrl);
-      return;
+      return true;
     }
     // it is the next daemon's: all that was to be started has not been
     signal.throwIfAborted();
     context.log.warn('autostart failed', { instance: record.name, tries, error: failure });
     if (tries >= START_TRIES) {
       warnings.raise({ type: WARNING, entityUrl, project: record.project, message: failure, severity: 'low' });
-      return;
+      return false;
     }
     await sleep(retryMs, signal);
   }

@@ -9,7 +9,7 @@ import type { EngineContext } from '../context.ts';
 import { InstanceBackups } from '../backups/instance-backups.ts';
 import { InstanceImport } from '../backups/instance-import.ts';
 import type { InstancesPart } from '../types.ts';
-import { autostart, isNewBoot, keepPlanned, noteBoot, planAutostart, withThose } from './autostart.ts';
+import { type Autostart, autostart, isNewBoot, keepPlanned, noteBoot, planAutostart, withThose } from './autostart.ts';
 import { InstanceChanges } from './changes.ts';
 import { createRules } from './config-rules.ts';
 import { InstanceCopies } from './copy.ts';
@@ -38,7 +38,7 @@ import { SnapshotSchedule } from './snapshot-schedule.ts';
 import { InstanceSftp } from './sftp.ts';
 import { InstanceSnapshots } from './snapshots.ts';
 import { CreationSources } from './sources.ts';
-import { reconcileInstances, type ReconcileParts } from './reconcile.ts';
+import { reconcileInstances, type ReconcileParts, settleLate } from './reconcile.ts';
 import { refreshDevice } from './refresh-device.ts';
 import { rootReader } from './read-root.ts';
 import { CpuBalancer } from './cpu-balancer.ts';
@@ -124,7 +124,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const copies = new InstanceCopies({ context, lifecycle, runtime, supervisor });
   const sink = new MigrationSink({ context, lifecycle, copies, snapshots });
   const stopping = new AbortController();
-  const boot = { stopping, pending: false };
+  const boot: Boot = { stopping, pending: false, failed: [] };
   const creation = new InstanceCreation({ context, rules, lifecycle, devices, copies, sink, roots });
   const sources = new CreationSources({ context, snapshots, supervisor });
   const base = { context, runtime, rules, supervisor, lifecycle, roots };
@@ -184,6 +184,8 @@ interface Periodic {
 interface Boot {
   readonly stopping: AbortController;
   pending: boolean;
+  /** It is tried again when its pool is there. */
+  failed: readonly Autostart[];
 }
 
 interface ServiceParts {
@@ -199,6 +201,9 @@ function createService(parts: ReconcileParts, { boot, periodic }: ServiceParts):
       const plan = (await isNewBoot(context)) ? planAutostart(parts) : undefined;
       await reconcileInstances(parts, signal);
       for (const part of periodic) await part.start();
+      context.pools.onReturn((pool, ending) =>
+        takeUp(parts, boot, { pool, signal: AbortSignal.any([ending, boot.stopping.signal]) }),
+      );
       const again = await startAgain(context);
       if (!plan && again.length === 0) return;
       if (plan) keepPlanned(parts, plan);
@@ -207,7 +212,8 @@ function createService(parts: ReconcileParts, { boot, periodic }: ServiceParts):
       const all = withThose(plan ?? [], again);
       const starting = autostart(parts, all, AbortSignal.any([signal, boot.stopping.signal]));
       void starting
-        .then(async () => {
+        .then(async (failed) => {
+          boot.failed = failed;
           for (const record of again) await forgetStartAgain(context, record);
           await noteBoot(context);
         })
@@ -222,4 +228,17 @@ function createService(parts: ReconcileParts, { boot, periodic }: ServiceParts):
       supervisor.stop();
     },
   };
+}
+
+/** What a pool that was away at the start kept from being done. */
+async function takeUp(
+  parts: ReconcileParts,
+  boot: Boot,
+  { pool, signal }: { readonly pool: string; readonly signal: AbortSignal },
+): Promise<void> {
+  await settleLate(parts, pool, signal);
+  const due = boot.failed.filter(({ record }) => record.pool === pool);
+  boot.failed = boot.failed.filter((entry) => !due.includes(entry));
+  const failed = await autostart(parts, due, signal);
+  boot.failed = [...boot.failed, ...failed];
 }

@@ -53,10 +53,11 @@ async function mounted<T>(
   const idMap = await lifecycle.idMap(record, config);
   // Never committed: the mount is for this alone.
   await using mounts = new Reverter(context.log);
-  const { rootfsPath, owners } = await storage.mountVolume(ownedVolume(record, config), idMap, signal);
   // That of a container that runs is its own, and so is that of one who has it as a disk.
-  if (supervisor.status(record.id) === 'Stopped' && !isLent({ context, supervisor }, record))
-    mounts.add('mount', () => storage.unmountInstance(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  const isOurs = supervisor.status(record.id) === 'Stopped' && !isLent({ context, supervisor }, record);
+  const source = { ...ownedVolume(record, config), forReading: isOurs };
+  const { rootfsPath, owners } = await storage.mountVolume(source, idMap, signal);
+  if (isOurs) mounts.add('mount', () => storage.unmountInstance(volume, AbortSignal.timeout(UNDO_LIMIT_MS)));
   const { metadata, templates } = instancePaths(context.paths, record);
   const sizeBytes = await storage.instanceUsage(volume, signal);
   const { architecture } = record;

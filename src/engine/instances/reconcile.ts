@@ -8,7 +8,7 @@ import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import { moveDirectories, removeDirectories } from './changes.ts';
 import { expander } from './expansion.ts';
-import { hostName, instancePaths, rootVolume, type InstanceKey } from './instance-paths.ts';
+import { hostName, instancePaths, lockKey, rootVolume, type InstanceKey } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { cpuLimit } from './limits.ts';
@@ -103,15 +103,34 @@ async function settleTransitions(parts: ReconcileParts, signal: AbortSignal): Pr
   const names = await readdir(context.paths.containers).catch(() => []);
   for (const directory of names) {
     const key = keyOf(directory);
-    try {
+    await guardedStep(context, directory, async () => {
       await removeUnfinished(context, key);
       const transition = await readTransition(context.host, instancePaths(context.paths, key));
       if (transition?.frozen === true) await letGoOn(parts, key, signal);
       if (transition) await settle(context, { key, transition }, signal);
       else await removeUnbegun(context, key);
-    } catch (error) {
-      context.log.error('a half-done step could not be settled', { instance: directory, error });
-    }
+    });
+  }
+}
+
+/** What could not be settled at the start because this pool was away. Who holds the lock of an instance is still at it. */
+export async function settleLate({ context }: Pick<ReconcileParts, 'context'>, pool: string, signal: AbortSignal) {
+  const { host, locks, paths } = context;
+  for (const directory of await readdir(paths.containers)) {
+    const key = keyOf(directory);
+    const work = async (): Promise<void> => {
+      const transition = await readTransition(host, instancePaths(paths, key));
+      if (transition?.pool === pool) await settle(context, { key, transition }, signal);
+    };
+    await guardedStep(context, directory, () => locks.run(lockKey(key), work, signal));
+  }
+}
+
+async function guardedStep({ log }: EngineContext, instance: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    log.error('a half-done step could not be settled', { instance, error });
   }
 }
 

@@ -1,7 +1,7 @@
 // What to do when something could not be written: says which pool, or the engine's own disk, is full or read-only.
 import type { PoolUsage } from '#drivers/storage/driver.ts';
 import type { Host } from '#src/host/host.ts';
-import { messageOf } from '#src/lib/errors.ts';
+import { kindOf, messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { type Shortage, shortageIn } from '#src/lib/shortage.ts';
 import { limited } from '#src/lib/wait.ts';
@@ -36,9 +36,18 @@ export class Shortages {
   async explain(error: unknown): Promise<string> {
     const message = messageOf(error);
     const shortage = shortageIn(error);
-    if (!shortage) return message;
+    if (!shortage) return kindOf(error) === 'internal' ? this.#withLost(message) : message;
     const places = shortage === 'limit' ? [] : await this.#known(shortage);
     return `${message}. ${places.length > 0 ? places.join('. ') : GENERAL[shortage]}`;
+  }
+
+  /** What failed without a reason of its own may have lost its pool meanwhile. */
+  async #withLost(message: string): Promise<string> {
+    const { pools } = this.#parts;
+    const open = pools.list().filter(({ name }) => pools.isOpen(name));
+    await Promise.all(open.map(({ name }) => pools.look(name)));
+    const lost = open.filter(({ name }) => !pools.isOpen(name));
+    return [message, ...lost.map(({ name }) => `Storage pool "${name}" is unavailable on this server`)].join('. ');
   }
 
   async #known(shortage: 'full' | 'readonly'): Promise<readonly string[]> {
@@ -73,7 +82,10 @@ export class Shortages {
   }
 
   async #readonly(path: string, pool?: string): Promise<string | undefined> {
-    if (!(await this.#parts.host.mounts.isReadonly(path))) return undefined;
+    const { host, pools } = this.#parts;
+    const driver = pool === undefined ? undefined : pools.driver(pool);
+    const isReadonly = await (driver?.isReadonly?.(limited(LOOK_MS)) ?? host.mounts.isReadonly(path));
+    if (!isReadonly) return undefined;
     const what = pool === undefined ? `The disk of the engine (${path})` : `Storage pool "${pool}" (${path})`;
     return `${what} is read-only: see the log of the kernel, and mount it writable again`;
   }

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { StorageDriver, StorageModule } from '#drivers/storage/driver.ts';
 import type { IdMapRange } from '#src/host/id-map.ts';
-import { AppError, messageOf } from '#src/lib/errors.ts';
+import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { Service } from '#src/lib/service.ts';
 import { limited } from '#src/lib/wait.ts';
@@ -14,6 +14,7 @@ import { projectSuffix } from '../projects/project-url.ts';
 import type { RsyncSettings } from '../migration/rsync.ts';
 import type { ConfigMap } from '../types.ts';
 import { checkVolumeDefaults } from '../volumes/volume-config.ts';
+import { AvailablePools, type ReturnListener } from './available-pools.ts';
 import { checkRsyncSettings, rsyncSettings } from './rsync-settings.ts';
 
 type Context = Pick<EngineContext, 'database' | 'events' | 'host' | 'locks' | 'log' | 'paths'>;
@@ -34,7 +35,6 @@ export interface NewPool {
   readonly config: ConfigMap;
 }
 
-const WARNING = 'Storage pool unavailable';
 const UNDO_MS = 60_000;
 const RETRY_MS = 60_000;
 
@@ -44,7 +44,7 @@ export class StoragePools implements PoolAccess, Service {
   readonly #modules: Readonly<Record<string, StorageModule>>;
   readonly #defaultIdMap: IdMapRange | null;
   readonly #retryMs: number;
-  readonly #open = new Map<string, StorageDriver>();
+  readonly #open: AvailablePools;
   /** What the drivers of open pools were given, and look into. */
   readonly #configs = new WeakMap<StorageDriver, Record<string, string>>();
   readonly #stopping = new AbortController();
@@ -53,6 +53,7 @@ export class StoragePools implements PoolAccess, Service {
   constructor({ context, modules, defaultIdMap, retryMs = RETRY_MS }: StoragePoolsOptions) {
     this.#defaultIdMap = defaultIdMap ?? null;
     this.#context = context;
+    this.#open = new AvailablePools(context);
     this.#modules = modules;
     this.#retryMs = retryMs;
   }
@@ -62,11 +63,13 @@ export class StoragePools implements PoolAccess, Service {
     for (const pool of this.#context.database.pools.pending()) await this.#settle(pool, signal);
     await Promise.all(this.list().map((pool) => this.#openPool(pool, signal)));
     this.#retry = setInterval(() => void this.#openMissing(), this.#retryMs).unref();
+    this.#open.start();
   }
 
   /** Pools stay as they are: containers run on them. */
   async stop(): Promise<void> {
     clearInterval(this.#retry);
+    this.#open.stop();
     this.#stopping.abort(new AppError('unavailable', 'shutting down'));
   }
 
@@ -74,7 +77,16 @@ export class StoragePools implements PoolAccess, Service {
     const driver = this.#open.get(pool);
     if (driver) return driver;
     this.get(pool);
-    throw new AppError('unavailable', `Storage pool "${pool}" is unavailable on this server`);
+    return this.#open.require(pool);
+  }
+
+  /** Looks whether an open pool is still there, and whether one that was lost is there again. Never rejects. */
+  look(pool: string): Promise<void> {
+    return this.#open.look(pool);
+  }
+
+  onReturn(listener: ReturnListener): void {
+    this.#open.onReturn(listener);
   }
 
   volumeKeys(pool: string): Readonly<Record<string, (value: string) => void>> {
@@ -86,7 +98,7 @@ export class StoragePools implements PoolAccess, Service {
   }
 
   isOpen(pool: string): boolean {
-    return this.#open.has(pool);
+    return this.#open.get(pool) !== undefined;
   }
 
   list(): readonly PoolRecord[] {
@@ -148,7 +160,7 @@ export class StoragePools implements PoolAccess, Service {
     database.pools.update(pool.id, { ...content, config });
     const driver = this.#open.get(pool.name);
     if (driver) this.#reconfigure(driver, this.#given(pool.name, pool.driver, config));
-    else await this.#openPool({ ...pool, config }, signal);
+    else if (await this.#openPool({ ...pool, config }, signal)) void this.#open.tellReturn(pool.name);
     events.lifecycle({ action: 'storage-pool-updated', source: `/1.0/storage-pools/${pool.name}` });
   }
 
@@ -287,7 +299,8 @@ export class StoragePools implements PoolAccess, Service {
     const disksPath = paths.disks;
     const defaultIdMap = this.#defaultIdMap;
     const module = this.#module(driver);
-    const made = module.create({ host, log, pool: name, poolPath, disksPath, config: given, defaultIdMap });
+    const own = module.create({ host, log, pool: name, poolPath, disksPath, config: given, defaultIdMap });
+    const made = this.#open.watched(name, own);
     this.#configs.set(made, given);
     return made;
   }
@@ -313,24 +326,23 @@ export class StoragePools implements PoolAccess, Service {
     return join(this.#context.paths.storagePools, name);
   }
 
-  async #openPool(pool: PoolRecord, signal: AbortSignal): Promise<void> {
-    const { database, log } = this.#context;
-    const url = `/1.0/storage-pools/${pool.name}`;
+  async #openPool(pool: PoolRecord, signal: AbortSignal): Promise<boolean> {
     try {
       const driver = this.#driverOf(pool);
       await driver.openPool(signal);
       this.#open.set(pool.name, driver);
-      database.warnings.resolve(WARNING, url);
+      return true;
     } catch (error) {
-      log.error('storage pool could not be opened', { pool: pool.name, error });
-      database.warnings.raise({ type: WARNING, entityUrl: url, message: messageOf(error), severity: 'high' });
+      this.#open.warn(pool.name, error);
+      return false;
     }
   }
 
   async #openMissing(): Promise<void> {
-    for (const pool of this.list()) {
-      if (this.#open.has(pool.name) || this.#context.locks.isBusy(`pool/${pool.name}`)) continue;
-      await this.#openPool(pool, limited(this.#retryMs, this.#stopping.signal));
+    for (const { name, ...pool } of this.list()) {
+      if (this.isOpen(name) || this.#open.isLost(name) || this.#context.locks.isBusy(`pool/${name}`)) continue;
+      const isOpen = await this.#openPool({ name, ...pool }, limited(this.#retryMs, this.#stopping.signal));
+      if (isOpen) await this.#open.tellReturn(name);
     }
   }
 }

@@ -57,7 +57,7 @@ describeWith(needs, 'a shortage', () => {
   }
   const push = (name: string, bytes: number) =>
     daemon.call('POST', `${I}/${name}/files?path=/root/x`, Buffer.alloc(bytes, 1), FILE);
-  const create = (name: string) => call('POST', I, { name, source: { type: 'image', alias: 'bb' } });
+  const create = (name: string, alias = 'bb') => call('POST', I, { name, source: { type: 'image', alias } });
   const snapshot = (name: string) => call('POST', `${I}/c1/snapshots`, { name });
   const startOne = () => call('PUT', `${I}/c1/state`, { action: 'start' });
   const sh = (script: string) =>
@@ -102,7 +102,13 @@ describeWith(needs, 'a shortage', () => {
     await expect(startOne()).rejects.toThrow(FULL);
     expect((await push('run', 500_000)).error).toContain(FULL);
     expect(await daemon.status('run')).toBe('Running');
+    // What is only read and lies elsewhere needs none of its space.
+    await call('POST', '/1.0/images', { source: { type: 'instance', name: 'c1' }, aliases: [{ name: 'pub' }] });
+    await call('POST', `${I}/c1/backups`, { name: 'b0', compression_algorithm: 'none' });
     await call('DELETE', `${I}/waste`);
+    await create('published', 'pub');
+    expect((await daemon.call('GET', `${I}/published/files?path=/root/x`)).text).toHaveLength(1000);
+    await call('DELETE', `${I}/published`);
     await worksAgain();
   });
 
