@@ -1,7 +1,8 @@
 // Custom volumes on a plain file system: custom/NAME is the content itself, its owners never mapped; what is to be remembered lies
 // beside it.
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Argv, Host } from '#src/host/host.ts';
+import { unfinishedName } from '#src/host/unfinished.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { MountedRoot, NewVolume, StorageContext, VolumeCopy } from '../driver.ts';
@@ -101,7 +102,11 @@ export class CustomTrees {
     await pool.removePublished(this.#path(name));
     if (projectId !== undefined) await quotas.release(projectId);
     await pool.removePublished(this.#folder(name));
-    await this.#host.removeTree(this.#record(name));
+    const record = this.#record(name);
+    // What a daemon that was killed was writing of it goes as well.
+    for (const path of [record, join(dirname(record), unfinishedName(basename(record)))]) {
+      if (await this.#host.exists(path)) await this.#host.removeTree(path);
+    }
   }
 
   /** The volume first: when it has the new name and its snapshots have not, another call goes on. */
