@@ -44,7 +44,13 @@ export class FaultMachine implements AsyncDisposable {
 
   static async make(driver: FaultDriver): Promise<FaultMachine> {
     const machine = new FaultMachine(await TestDaemon.start('none', { NODE_COMPILE_CACHE: CACHE }), driver);
-    await machine.#fill();
+    try {
+      await machine.#fill();
+    } catch (error) {
+      // a container of its would run on
+      await machine[Symbol.asyncDispose]();
+      throw error;
+    }
     return machine;
   }
 
