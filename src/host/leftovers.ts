@@ -62,11 +62,17 @@ export async function endLeftovers(
       log.error('commands of a killed daemon do not end', { commands });
       return;
     }
-    for (const { pid, program, starts } of left) {
-      if (!starts && (waitedMs > finishMs || !TRANSACTIONS.test(program))) sendSignal(pid, 'SIGKILL');
-    }
+    for (const one of waitedMs > finishMs ? left : left.filter((each) => !mayFinish(each))) endNow(one);
     await sleep(LOOK_MS);
   }
+}
+
+function mayFinish({ program }: Leftover): boolean {
+  return TRANSACTIONS.test(program);
+}
+
+function endNow({ pid, starts }: Leftover): void {
+  if (!starts) sendSignal(pid, 'SIGKILL');
 }
 
 function leftoversOf(mark: string): readonly Leftover[] {
@@ -77,13 +83,16 @@ function leftoversOf(mark: string): readonly Leftover[] {
 }
 
 function leftoverOf(pid: number, mark: string): Leftover | undefined {
-  const environment = readKernelFile(`/proc/${pid}/environ`)?.split('\0');
-  const starts = environment?.includes(`${LASTING_MARK}=${mark}`) === true;
-  if (!starts && environment?.includes(`${MARK}=${mark}`) !== true) return undefined;
+  const environment = (readKernelFile(`/proc/${pid}/environ`) ?? '').split('\0');
+  const starts = environment.includes(`${LASTING_MARK}=${mark}`);
+  if (!starts && !environment.includes(`${MARK}=${mark}`)) return undefined;
   const life = processLife(pid);
   const program = basename(readKernelFile(`/proc/${pid}/cmdline`)?.split('\0')[0] ?? '');
-  if (!life || !isHere(pid) || HOST_DAEMONS.has(program) || (starts && !STARTERS.has(program))) return undefined;
-  return { ...life, program, starts };
+  return life && isHere(pid) && isToEnd(program, starts) ? { ...life, program, starts } : undefined;
+}
+
+function isToEnd(program: string, starts: boolean): boolean {
+  return starts ? STARTERS.has(program) : !HOST_DAEMONS.has(program);
 }
 
 /** What runs in a container says of itself what it likes; none of ours does. */

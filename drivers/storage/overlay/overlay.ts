@@ -12,6 +12,13 @@ import { VolumeTreeDriver } from '../common/volume-tree-driver.ts';
 import { readRecord, readRecords, type VolumeRecord, writeRecord } from '../common/volume-record.ts';
 import { type LowerLayer, LowerLayers } from './lower-layer.ts';
 
+/** Of a root that is about to be mounted. */
+interface Found {
+  readonly record: VolumeRecord;
+  readonly mounted: boolean;
+  readonly signal: AbortSignal;
+}
+
 interface Remap {
   readonly record: VolumeRecord;
   readonly idMap: IdMapRange | null;
@@ -38,23 +45,30 @@ export class OverlayDriver extends VolumeTreeDriver {
   }
 
   protected async mountTree(path: string, mount: TreeMount, signal: AbortSignal): Promise<MountedRoot> {
-    const { idMap } = mount;
     const rootfsPath = join(path, 'rootfs');
-    let record = await readRecord(this.host, path);
+    const record = await readRecord(this.host, path);
     const mounted = await this.host.mounts.isMountPoint(rootfsPath);
     if (mount.forReading === true) {
       if (!mounted) await this.#mountForReading(path, record, signal);
       return { rootfsPath, owners: record.owners };
     }
+    await this.#mountForWriting(path, mount, { record, mounted, signal });
+    return { rootfsPath, owners: mount.idMap };
+  }
+
+  async #mountForWriting(path: string, mount: TreeMount, found: Found): Promise<void> {
+    const { idMap } = mount;
+    const { record, mounted, signal } = found;
+    const rootfsPath = join(path, 'rootfs');
+    const isRemapped = !sameIdMap(record.owners, idMap);
     // One for reading is what a daemon left that was killed.
     const isWritable = mounted && !(await this.host.mounts.isReadonly(rootfsPath));
-    if (isWritable && sameIdMap(record.owners, idMap)) return { rootfsPath, owners: idMap };
-    if (!sameIdMap(record.owners, idMap)) requireShiftable(mount);
+    if (isWritable && !isRemapped) return;
+    if (isRemapped) requireShiftable(mount);
     if (mounted) await this.host.mounts.unmount(rootfsPath);
-    if (!sameIdMap(record.owners, idMap)) record = await this.#remap(path, { record, idMap, signal });
+    const current = isRemapped ? await this.#remap(path, { record, idMap, signal }) : record;
     await this.host.chown(path, idMap?.uidBase ?? 0, 0);
-    await this.#mount(path, record, signal);
-    return { rootfsPath, owners: idMap };
+    await this.#mount(path, current, signal);
   }
 
   protected async fill({ path, volume, imagePath }: NewTree): Promise<VolumeRecord> {

@@ -40,17 +40,17 @@ export async function ensurePair(
   plan: PairPlan,
   { revert, undo, signal }: Making,
 ): Promise<boolean> {
-  const { tap, peer, bridge, keepsIpv6 = false } = plan;
+  const { tap, peer, keepsIpv6 = false } = plan;
   const [hasTap, hasPeer] = await Promise.all([hasLink(host, tap), hasLink(host, peer)]);
   if (hasTap && (await host.exists(`/sys/class/net/${tap}/tun_flags`))) {
     throw new AppError('conflict', `${tap} exists and is a tap of another program, not the end of a container's pair`);
   }
   // A peer without its tap is not ours to use; a tap without its peer has it in a container.
+  const here = hasPeer ? [`link set dev ${peer} address ${macOf(vif)}${mtuOf(vif)}`] : [];
   const lines = [
-    ...(hasTap ? [] : [addPair(vif, plan)]),
-    ...(hasTap && hasPeer ? [`link set dev ${peer} address ${macOf(vif)}${mtuOf(vif)}`] : []),
+    ...(hasTap ? here : [addPair(vif, plan)]),
     ...(!keepsIpv6 && (await hasIpv6(host)) ? [`link set dev ${tap} addrgenmode none`] : []),
-    `link set dev ${tap}${bridge === undefined ? '' : ` master ${bridge}`}${mtuOf(vif)} up`,
+    `link set dev ${tap}${masterOf(plan)}${mtuOf(vif)} up`,
   ];
   if (!hasTap) revert.add('pair', undo);
   await runIp(host, lines, signal);
@@ -62,6 +62,10 @@ function addPair(vif: BoundVif, { tap, peer, hostMac }: PairPlan): string {
   // A bridge takes the lowest address of its ports: an end that begins with fe never becomes it, so it does not change.
   const own = hostMac ?? macOf(vif).replace(/^../, 'fe');
   return `link add name ${tap} address ${own}${mtuOf(vif)} type veth peer name ${peer} address ${macOf(vif)}${mtuOf(vif)}`;
+}
+
+function masterOf({ bridge }: PairPlan): string {
+  return bridge === undefined ? '' : ` master ${bridge}`;
 }
 
 /** Of a command of ip(8). */

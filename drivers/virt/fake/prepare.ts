@@ -20,8 +20,9 @@ export async function prepare(
     const [guest] = await Promise.all([hooks.guest?.(either), hooks.wired?.(either)]);
     return { nics, guest, volumes };
   };
-  const work = [network(), image && images.fetch(image, either)] as const;
-  for (const each of work) each?.catch((error: unknown) => failed.abort(error));
+  const fetched = image ? images.fetch(image, either) : Promise.resolve();
+  const work = [network(), fetched] as const;
+  for (const each of work) each.catch((error: unknown) => failed.abort(error));
   await Promise.allSettled(work);
   either.throwIfAborted();
   return work[0];

@@ -119,9 +119,9 @@ export async function autostart(
     if (next.priority !== priority) await Promise.all(starting);
     priority = next.priority;
     while (starting.size >= availableParallelism()) await Promise.race(starting);
-    const start = startOne(parts, next.record, signal).then((isStarted) => {
-      if (!isStarted) failed.push(next);
-    });
+    const start = (async () => {
+      if (!(await startOne(parts, next.record, signal))) failed.push(next);
+    })();
     starting.add(start);
     // oxlint-disable-next-line promise/prefer-await-to-then -- leaves the set whenever it ends
     void start.finally(() => starting.delete(start)).catch(() => undefined);

@@ -23,6 +23,7 @@ import type { Supervisor } from './supervisor.ts';
 import { linkRoots } from './root-links.ts';
 import { endTransition, noteRemoval, noteTransition } from './transition.ts';
 import { parseBoolean } from './values.ts';
+import { withoutEmpty, withoutStale } from './volatile-keys.ts';
 
 const UNDO_LIMIT_MS = 120_000;
 
@@ -316,30 +317,6 @@ function changedDevices(before: DeviceMap, after: DeviceMap): DeviceMap {
       return [...Object.keys(old), ...Object.keys(device)].some((option) => old[option] !== device[option]);
     }),
   );
-}
-
-/**
- * Without what was remembered of devices and is no more: all of one that goes or becomes something else, and the address and name
- * of a nic that is given others.
- */
-function withoutStale(config: ConfigMap, before: DeviceMap, after: DeviceMap): ConfigMap {
-  const stale = Object.entries(before).flatMap(([device, old]) => {
-    const now = after[device];
-    const isAnother = now?.['type'] !== old['type'] || now?.['nictype'] !== old['nictype'];
-    const prefix = `volatile.${device}.`;
-    return Object.keys(config).filter((key) => {
-      const option = key.startsWith(prefix) ? key.slice(prefix.length) : '';
-      const isGiven = ['hwaddr', 'name'].includes(option) && (now?.[option] ?? '') !== '';
-      return option !== '' && (isAnother || isGiven);
-    });
-  });
-  const gone = new Set(stale);
-  return Object.fromEntries(Object.entries(config).filter(([key]) => !gone.has(key)));
-}
-
-/** The keys that `volatile` empties are gone. */
-function withoutEmpty(config: ConfigMap, volatile: ConfigMap): ConfigMap {
-  return Object.fromEntries(Object.entries(config).filter(([key]) => volatile[key] !== ''));
 }
 
 function withPrefix<T>(prefix: string, work: () => T): T {

@@ -189,14 +189,18 @@ function networkAllowed(rules: ConfigMap, name: string): boolean {
   return access === '' || access.split(',').some((one) => one.trim() === name);
 }
 
+/** What of the host a disk shows; undefined: nothing but a pool's. A root on a device is as much as a disk that comes from there. */
+function hostSource({ pool = '', source = '', 'lighter.block': block = '' }: ConfigMap): string | undefined {
+  if (block !== '') return block;
+  return pool === '' ? source : undefined;
+}
+
 function diskComplaint(rules: ConfigMap, disk: ConfigMap): string | undefined {
-  const { path, pool = '', 'lighter.block': block = '' } = disk;
   const mode = restriction(rules, 'restricted.devices.disk');
-  if (path === '/' && pool !== '' && block === '') return undefined;
+  const source = hostSource(disk);
+  if (source === undefined && disk['path'] === '/') return undefined;
   if (mode === 'block') return 'Disk devices are forbidden';
-  if (pool !== '' && block === '') return undefined;
-  // A root on a device of the host is as much as a disk that comes from there.
-  const source = block === '' ? (disk['source'] ?? '') : block;
+  if (source === undefined) return undefined;
   if (mode === 'managed') return 'Attaching disks not backed by a pool is forbidden';
   return pathAllowed(rules, source) ? undefined : `Disk source path "${source}" not allowed`;
 }

@@ -139,7 +139,9 @@ export class AvailablePools {
   }
 
   async #findLost(): Promise<void> {
-    for (const pool of [...this.#lost.keys()]) await this.#find(pool);
+    // found ones leave the list meanwhile
+    const pools = Array.from(this.#lost.keys());
+    for (const pool of pools) await this.#find(pool);
   }
 }
 

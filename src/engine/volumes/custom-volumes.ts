@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { DeviceVolumes, VolumeSource as DeviceSource } from '#drivers/devices/driver.ts';
 import type { IdMapRange, MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
-import { AppError, messageOf } from '#src/lib/errors.ts';
+import { AppError } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import type { EngineContext } from '../context.ts';
 import { type VolumeRecord, type VolumeSnapshotRecord, ZERO_TIME } from '../db/records.ts';
@@ -14,6 +14,7 @@ import { type CopySource, copyVolume } from '../storage/copy-volume.ts';
 import { inOrder } from '../instances/lock-order.ts';
 import { parseBoolean } from '../instances/values.ts';
 import type { ConfigMap } from '../types.ts';
+import { endHalfDone } from './half-done.ts';
 import { driverConfig, sizeOf, validateVolumeConfig, validateVolumeName, withoutForeign } from './volume-config.ts';
 import { freeHostName, volumeDefaults } from './volume-places.ts';
 import { usersOf } from './volume-users.ts';
@@ -51,40 +52,8 @@ export class CustomVolumes implements DeviceVolumes, Service {
     });
   }
 
-  /** What a daemon that was killed left half-done. A pool that is not open is waited for. */
   async start(signal: AbortSignal): Promise<void> {
-    const { database, pools } = this.#context;
-    await this.#settle(database.volumes.pending(), database.volumeSnapshots.pending(), signal);
-    const left = { volumes: ids(database.volumes.pending()), snapshots: ids(database.volumeSnapshots.pending()) };
-    pools.onReturn(async (pool, ending) => {
-      const volumes = database.volumes
-        .pending()
-        .filter((volume) => volume.pool === pool && left.volumes.has(volume.id));
-      const snapshots = database.volumeSnapshots.pending().filter(({ id }) => left.snapshots.has(id));
-      await this.#settle(volumes, snapshots, ending);
-    });
-  }
-
-  async #settle(
-    halfDone: readonly VolumeRecord[],
-    snapshots: readonly VolumeSnapshotRecord[],
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { database, log } = this.#context;
-    for (const volume of halfDone) {
-      await this.locked(volume, signal, () => this.#erase(volume, signal)).catch((error: unknown) => {
-        log.warn('a half-made volume was not removed yet', { volume: volume.name, error: messageOf(error) });
-      });
-    }
-    const volumes = new Map(database.volumes.list().map((volume) => [volume.id, volume]));
-    for (const snapshot of snapshots) {
-      const volume = volumes.get(snapshot.volumeId);
-      if (!volume) continue;
-      const work = (): Promise<void> => this.eraseSnapshot(volume, snapshot, signal);
-      await this.locked(volume, signal, work).catch((error: unknown) => {
-        log.warn('a half-made snapshot was not removed yet', { snapshot: snapshot.name, error: messageOf(error) });
-      });
-    }
+    await endHalfDone({ context: this.#context, volumes: this }, signal);
   }
 
   async stop(): Promise<void> {
@@ -236,7 +205,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
     this.checkMove(volume, target);
     const moved = { ...target, ...this.#movedTo(target.pool, volume) };
     await this.#copy(moved, { ...volume, volumeOnly: false, goes: true }, signal);
-    await this.locked(volume, signal, () => this.#erase(volume, signal));
+    await this.locked(volume, signal, () => this.erase(volume, signal));
     this.#publishRemoval(volume);
   }
 
@@ -270,7 +239,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
     try {
       await fill(record);
     } catch (error) {
-      await this.#erase(record, AbortSignal.timeout(UNDO_LIMIT_MS)).catch((failure: unknown) => {
+      await this.erase(record, AbortSignal.timeout(UNDO_LIMIT_MS)).catch((failure: unknown) => {
         log.warn('a half-made volume was not removed', { volume: name, error: failure });
       });
       throw error;
@@ -317,7 +286,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
       if (this.usedBy(current).length > 0) throw new AppError('invalid', 'The storage volume is still in use');
       database.volumes.setPending(current.id, 'delete');
       try {
-        await this.#erase(current, signal);
+        await this.erase(current, signal);
       } catch (error) {
         // What was refused is not done later, when nobody expects it; it can be asked for again.
         database.volumes.setPending(current.id, '');
@@ -328,10 +297,8 @@ export class CustomVolumes implements DeviceVolumes, Service {
   }
 
   #publishRemoval(volume: VolumeRecord): void {
-    const { events } = this.#context;
-    const context = { type: 'custom' };
-    const { project } = volume;
-    events.lifecycle({ action: 'storage-volume-deleted', source: urlOf(volume), project, context });
+    const change = { action: 'storage-volume-deleted', source: urlOf(volume), project: volume.project };
+    this.#context.events.lifecycle({ ...change, context: { type: 'custom' } });
   }
 
   /** Bytes; AppError 'unsupported' with LXD's text where the pool cannot tell. */
@@ -352,7 +319,8 @@ export class CustomVolumes implements DeviceVolumes, Service {
     throw new AppError('unsupported', `${text}, or security.privileged on the instance`);
   }
 
-  async #erase(volume: VolumeRecord, signal: AbortSignal): Promise<void> {
+  /** By the holder of its lock. */
+  async erase(volume: VolumeRecord, signal: AbortSignal): Promise<void> {
     await this.driver(volume).deleteVolume(refOf(volume), signal);
     this.#context.database.volumes.delete(volume.id);
   }
@@ -376,10 +344,6 @@ export class CustomVolumes implements DeviceVolumes, Service {
   locked<T>(key: VolumeKey, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     return this.#context.locks.run(lockKey(key), work, signal);
   }
-}
-
-function ids(rows: readonly { readonly id: number }[]): ReadonlySet<number> {
-  return new Set(rows.map(({ id }) => id));
 }
 
 export function lockKey({ pool, project, name }: VolumeKey): string {

@@ -13,6 +13,8 @@ const PROGRAMS = ['/usr', '/lib', '/lib64', '/sbin'].flatMap((path) => ['--ro-bi
 const DEVICES = ['/dev/null', '/dev/urandom'].flatMap((path) => ['--dev-bind', path, path]);
 /** They look for what is mounted, and are told: nothing. */
 const NO_MOUNTS = ['--dev-bind', '/dev/null', '/etc/mtab'];
+const SESSION = ['--new-session', '--clearenv', '--setenv', 'PATH', '/usr/sbin:/usr/bin:/sbin:/bin'];
+const BOUNDED = ['--', 'prlimit', '--core=0', `--as=${MEMORY_BYTES}`, '--'];
 const POWERLESS = ['--clear-groups', '--bounding-set', '-all', '--inh-caps', '-all', '--no-new-privs'];
 
 /** Before a command: these tools open a block device for themselves alone; of a file we see to that. */
@@ -28,14 +30,20 @@ export function jailed(device: ExposedDevice, program: Argv, more: readonly stri
     ...alone(device),
     'bwrap',
     ...NAMESPACES,
-    ...['--new-session', '--clearenv', '--setenv', 'PATH', '/usr/sbin:/usr/bin:/sbin:/bin'],
+    ...SESSION,
     ...FOLDERS,
     ...PROGRAMS,
     ...DEVICES,
     ...NO_MOUNTS,
-    ...['--dev-bind', path, DEVICE_INSIDE],
+    '--dev-bind',
+    path,
+    DEVICE_INSIDE,
     ...more,
-    ...['--', 'prlimit', '--core=0', `--as=${MEMORY_BYTES}`, '--', 'setpriv', ...ids, ...POWERLESS, '--'],
+    ...BOUNDED,
+    'setpriv',
+    ...ids,
+    ...POWERLESS,
+    '--',
     ...program,
   ];
 }

@@ -59,8 +59,8 @@ interface HeldNamespace extends AsyncDisposable {
 
 /** cat(1), by echoing, proves that it is inside. */
 async function newNamespace(host: Pick<Host, 'start'>, within: readonly string[]): Promise<HeldNamespace> {
-  const [program = 'unshare', ...rest] = [...within, 'unshare', '--user', 'cat'];
-  const helper = host.start([program, ...rest], { timeoutMs: HELPER_LIMIT_MS });
+  const argv: Argv = ['env', ...within, 'unshare', '--user', 'cat'];
+  const helper = host.start(argv, { timeoutMs: HELPER_LIMIT_MS });
   const end = async (): Promise<void> => {
     helper.stdin.end();
     await helper.done.catch(() => {}); // it has no say in the outcome

@@ -28,11 +28,11 @@ beforeEach(() => {
   files.set('/etc/subuid', 'root:1000000:131072\n');
   files.set('/etc/subgid', 'root:1000000:131072\n');
   for (const [path, value] of Object.entries(SYSCTLS)) files.set(`/proc/sys/${path}`, value);
-  const tools =
-    'lxc-start newuidmap ip tar rsync xz zstd unsquashfs dnsmasq nft tc setfattr btrfs zfs lvcreate thin_check criu'.split(
-      ' ',
-    );
-  for (const tool of tools) files.set(`/usr/bin/${tool}`, '');
+  const tools = [
+    'lxc-start newuidmap ip tar rsync xz zstd unsquashfs dnsmasq nft tc setfattr',
+    'fuse2fs bwrap e2fsck perl btrfs zfs lvcreate thin_check criu',
+  ];
+  for (const tool of tools.join(' ').split(' ')) files.set(`/usr/bin/${tool}`, '');
 });
 
 interface Line {

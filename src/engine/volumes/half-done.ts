@@ -1,0 +1,50 @@
+// Custom volumes and their snapshots that a killed daemon was making or deleting: what is left of them goes.
+import { messageOf } from '#src/lib/errors.ts';
+import type { EngineContext } from '../context.ts';
+import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
+import type { CustomVolumes } from './custom-volumes.ts';
+
+export interface HalfDoneParts {
+  readonly context: Pick<EngineContext, 'database' | 'log' | 'pools'>;
+  readonly volumes: Pick<CustomVolumes, 'erase' | 'eraseSnapshot' | 'locked'>;
+}
+
+/** At the start, before anybody asks; of pools that are not there, when they come back. */
+export async function endHalfDone(parts: HalfDoneParts, signal: AbortSignal): Promise<void> {
+  const { database, pools } = parts.context;
+  await endThese(parts, { volumes: database.volumes.pending(), snapshots: database.volumeSnapshots.pending() }, signal);
+  const left = { volumes: ids(database.volumes.pending()), snapshots: ids(database.volumeSnapshots.pending()) };
+  pools.onReturn(async (pool, ending) => {
+    const ofPool = database.volumes.pending().filter((volume) => volume.pool === pool && left.volumes.has(volume.id));
+    const snapshots = database.volumeSnapshots.pending().filter(({ id }) => left.snapshots.has(id));
+    await endThese(parts, { volumes: ofPool, snapshots }, ending);
+  });
+}
+
+async function endThese(
+  { context, volumes }: HalfDoneParts,
+  halfDone: { readonly volumes: readonly VolumeRecord[]; readonly snapshots: readonly VolumeSnapshotRecord[] },
+  signal: AbortSignal,
+): Promise<void> {
+  const { database, log } = context;
+  for (const volume of halfDone.volumes) {
+    await volumes
+      .locked(volume, signal, () => volumes.erase(volume, signal))
+      .catch((error: unknown) => {
+        log.warn('a half-made volume was not removed yet', { volume: volume.name, error: messageOf(error) });
+      });
+  }
+  const present = new Map(database.volumes.list().map((volume) => [volume.id, volume]));
+  for (const snapshot of halfDone.snapshots) {
+    const volume = present.get(snapshot.volumeId);
+    if (!volume) continue;
+    const work = (): Promise<void> => volumes.eraseSnapshot(volume, snapshot, signal);
+    await volumes.locked(volume, signal, work).catch((error: unknown) => {
+      log.warn('a half-made snapshot was not removed yet', { snapshot: snapshot.name, error: messageOf(error) });
+    });
+  }
+}
+
+function ids(rows: readonly { readonly id: number }[]): ReadonlySet<number> {
+  return new Set(rows.map(({ id }) => id));
+}
