@@ -10,6 +10,9 @@ const factor = timeFactor();
 /** Half the time of these tests was loading the same modules in a process per file. What they share, `clean-worker` watches. */
 const shared = { ...common, isolate: false, maxWorkers: '100%', setupFiles: ['test/clean-worker.ts'] } as const;
 
+/** Integration tests of messages alone, with a RabbitMQ of their own: they can run beside those that mount, and start containers. */
+const WIRE = ['test/integration/messaging/**/*.test.ts', 'test/integration/nova/**/*.test.ts'];
+
 export default defineConfig({
   test: {
     projects: [
@@ -22,7 +25,18 @@ export default defineConfig({
           ...common,
           name: 'integration',
           include: ['test/integration/**/*.test.ts'],
+          exclude: WIRE,
           globalSetup: ['test/integration/zfs-fuse.ts'],
+          fileParallelism: false,
+          testTimeout: 120_000 * factor,
+          hookTimeout: 120_000 * factor,
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'wire',
+          include: WIRE,
           fileParallelism: false,
           testTimeout: 120_000 * factor,
           hookTimeout: 120_000 * factor,

@@ -3,7 +3,7 @@ import { installPackages, PACKAGES } from '../test/openstack/lab/packages.ts';
 import { Processes } from '../test/openstack/lab/processes.ts';
 import { defaultPaths } from '../test/openstack/lab/settings.ts';
 import { runTool } from './tool.ts';
-import { closingLine, type Counts, NONE, runVitest, sum } from './vitest-run.ts';
+import { closingLine, type Counts, NONE, runIntegration, runVitest, sum } from './vitest-run.ts';
 
 async function endToEnd(): Promise<Counts> {
   const wasUp = new Processes(defaultPaths()).pid('nova-api') !== undefined;
@@ -21,7 +21,7 @@ async function main(): Promise<void> {
   let counts = await runVitest(['unit', 'contract']);
   if (process.getuid?.() === 0) {
     await installPackages([...PACKAGES.engine, ...PACKAGES.controlPlane, ...PACKAGES.tests]);
-    counts = sum(counts, await runVitest(['integration'], { INTEGRATION: '1', REQUIRE_INTEGRATION: '1' }));
+    counts = sum(counts, await runIntegration({ INTEGRATION: '1', REQUIRE_INTEGRATION: '1' }));
     counts = sum(counts, await endToEnd());
   } else {
     console.error('not root: the integration and end-to-end tests need root and are counted as one failure');

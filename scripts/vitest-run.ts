@@ -60,6 +60,12 @@ export async function runVitest(
   }
 }
 
+/** All that use real tools on this machine: those of messages beside those of the engine, one file of each at a time. */
+export async function runIntegration(env: Readonly<Record<string, string>>): Promise<Counts> {
+  const [engine, wire] = await Promise.all([runVitest(['integration'], env), runVitest(['wire'], env)]);
+  return sum(engine, wire);
+}
+
 export function closingLine({ passed, failed, skipped }: Counts): string {
   return `${passed} passed, ${failed} failed, ${skipped} skipped`;
 }
