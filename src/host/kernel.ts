@@ -27,6 +27,7 @@ const MOVE_MOUNT_F_EMPTY_PATH = 4;
 const MOUNT_ATTR_RDONLY = 1n;
 const MOUNT_ATTR_IDMAP = 0x00100000n;
 const STATX_ATTR_MOUNT_ROOT = 0x2000n;
+const ST_RDONLY = 1n;
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
 /** Numbers from 424 on are the same on every architecture. */
@@ -44,6 +45,7 @@ const openat2Call = libc.func('syscall', 'long', ['long', 'int', 'str', 'void *'
 const mountSetattrCall = libc.func('syscall', 'long', ['long', 'int', 'str', 'uint', 'void *', 'ulong']);
 const quotactlCall = libc.func('syscall', 'long', ['long', 'int', 'uint', 'uint', 'void *']);
 const statxCall = libc.func('int statx(int fd, str path, int flags, uint mask, void *buffer)');
+const statfsCall = libc.func('int statfs(str path, void *buffer)');
 const mknodCall = libc.func('int mknod(str path, uint mode, ulong device)');
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
@@ -128,6 +130,13 @@ export async function isMountRoot(path: string): Promise<boolean> {
   const buffer = Buffer.alloc(256); // struct statx; stx_attributes at 8
   await onThread('statx', statxCall, [AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, buffer]);
   return (buffer.readBigUInt64LE(8) & STATX_ATTR_MOUNT_ROOT) !== 0n;
+}
+
+/** Whether the mount that holds the path, or its whole file system, takes no writes. In a time that no number of mounts changes. */
+export async function isOnReadonlyMount(path: string): Promise<boolean> {
+  const buffer = Buffer.alloc(256); // struct statfs; f_flags at 80 on 64 bit machines
+  await onThread('statfs', statfsCall, [path, buffer]);
+  return (buffer.readBigUInt64LE(80) & ST_RDONLY) !== 0n;
 }
 
 /** Lets two paths change places in one step. */

@@ -2,12 +2,14 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { closeSync, constants, openSync } from 'node:fs';
 import { once } from 'node:events';
+import { dirname } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import type { Host } from './host.ts';
 import { idMapKey, type IdMapRange, mapLines, NOBODYS_IDS } from './id-map.ts';
 import {
   attachTree,
   isMountRoot,
+  isOnReadonlyMount,
   KernelError,
   mapIds,
   mount,
@@ -91,12 +93,15 @@ export class LinuxMounts implements Mounts {
     }
   }
 
-  /** The table is in the order of mounting: of several on one place the last one is seen. */
   async isReadonly(path: string): Promise<boolean> {
-    const table = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
-    const around = table.filter(({ target }) => target === '/' || path === target || path.startsWith(`${target}/`));
-    const nearest = Math.max(...around.map(({ target }) => target.length));
-    return around.findLast(({ target }) => target.length === nearest)?.isReadonly ?? false;
+    try {
+      return await isOnReadonlyMount(path);
+    } catch (error) {
+      // where it would be
+      if (error instanceof KernelError && error.errno === 'ENOENT' && path !== '/')
+        return this.isReadonly(dirname(path));
+      throw error;
+    }
   }
 
   async mountsUnder(path: string): Promise<readonly string[]> {

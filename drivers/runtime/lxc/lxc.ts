@@ -89,12 +89,16 @@ class LxcRuntime implements RuntimeDriver {
   async writeConfig(container: RuntimeContainer, spec: RuntimeSpec, signal: AbortSignal): Promise<void> {
     const { host } = this.#context;
     if ((await this.#readFeatures()).apparmor) await checkRules(host, apparmorRules(spec.apparmor), signal);
-    const text = await this.renderConfig(container, spec);
+    const rendered = this.renderConfig(container, spec);
+    rendered.catch(() => undefined); // it is awaited below
     const policy = seccompPolicy(spec.seccomp, spec.architecture);
     await this.#shared.prepare(container);
     await this.#warnOfLimits(container, spec);
-    if (policy !== undefined) await host.writeFile(seccompPath(container), policy, { mode: 0o600 });
-    await host.writeFile(container.configPath, text, { mode: 0o600 });
+    const text = await rendered;
+    await Promise.all([
+      policy === undefined ? undefined : host.writeFile(seccompPath(container), policy, { mode: 0o600 }),
+      host.writeFile(container.configPath, text, { mode: 0o600 }),
+    ]);
   }
 
   async #warnOfLimits({ name }: RuntimeContainer, { limits }: RuntimeSpec): Promise<void> {
