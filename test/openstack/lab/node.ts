@@ -5,6 +5,7 @@ import { get } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { EngineClient } from '#src/client/client.ts';
 import { poll } from '#src/lib/wait.ts';
+import { run } from './commands.ts';
 import type { Processes } from './processes.ts';
 import type { LabPaths } from './settings.ts';
 import { STOCK_ENGINES } from './stock-engines.ts';
@@ -24,10 +25,20 @@ export async function engineAnswers(socketPath: string): Promise<boolean> {
 export const LXCFS = 'lxcfs';
 const LXCFS_FOLDER = '/var/lib/lxcfs';
 
+/** A file system whose process was killed stays mounted and answers nothing. */
+async function detachDead(folder: string): Promise<void> {
+  try {
+    statSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOTCONN') await run(['umount', '--lazy', folder]);
+  }
+}
+
 /** Shows containers their own processors and memory; the engine looks for it when it starts. The machine may run it already. */
 async function startLxcfs(processes: Processes): Promise<void> {
   const isUp = () => existsSync(join(LXCFS_FOLDER, 'proc/cpuinfo'));
   if (isUp() || !existsSync('/dev/fuse')) return;
+  await detachDead(LXCFS_FOLDER);
   mkdirSync(LXCFS_FOLDER, { recursive: true });
   const pidFile = join('/run', `${LXCFS}.pid`);
   processes.start({ name: LXCFS, argv: [LXCFS, '-f', '-p', pidFile, LXCFS_FOLDER] });
