@@ -6,6 +6,7 @@ import {
   lchown,
   lstat,
   mkdir,
+  type FileHandle,
   open,
   readdir,
   readFile,
@@ -230,14 +231,24 @@ function replaceFile(path: string, data: string | Uint8Array, mode: number): Pro
   return writing.run(path, () => replaceAlone(path, data, mode));
 }
 
+/** Another's of that name is one that a killed process left. */
+async function openFresh(path: string, mode: number): Promise<FileHandle> {
+  try {
+    return await open(path, 'wx', mode);
+  } catch (error) {
+    if (!hasCode(error, 'EEXIST')) throw error;
+    await rm(path);
+    return open(path, 'wx', mode);
+  }
+}
+
 async function replaceAlone(path: string, data: string | Uint8Array, mode: number): Promise<void> {
   const temporary = join(dirname(path), unfinishedName(basename(path)));
   try {
-    await rm(temporary, { force: true });
-    const file = await open(temporary, 'wx', mode);
+    const file = await openFresh(temporary, mode);
     try {
       await file.writeFile(data);
-      await file.chmod(mode); // the umask has no say
+      if ((mode & 0o077) !== 0) await file.chmod(mode); // the umask has no say
     } finally {
       await file.close();
     }

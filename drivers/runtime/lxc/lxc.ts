@@ -1,6 +1,7 @@
 // Containers by liblxc: its tools start them, its command socket and the kernel's files answer everything else.
 import { dirname, join } from 'node:path';
 import { AppError, messageOf } from '#src/lib/errors.ts';
+import { together } from '#src/lib/together.ts';
 import { limited } from '#src/lib/wait.ts';
 import { readKernelFile } from '#src/host/kernel-files.ts';
 import { sendSignal } from '#src/host/signal.ts';
@@ -56,6 +57,8 @@ class LxcRuntime implements RuntimeDriver {
   readonly #context: RuntimeContext;
   readonly #attacher = new Attacher();
   readonly #shared: SharedMounts;
+  /** Containers whose configuration, as it was written last, runs programs. */
+  readonly #hooked = new Set<string>();
   #features: Promise<HostFeatures> | undefined;
 
   constructor(context: RuntimeContext) {
@@ -89,16 +92,18 @@ class LxcRuntime implements RuntimeDriver {
   async writeConfig(container: RuntimeContainer, spec: RuntimeSpec, signal: AbortSignal): Promise<void> {
     const { host } = this.#context;
     if ((await this.#readFeatures()).apparmor) await checkRules(host, apparmorRules(spec.apparmor), signal);
-    const rendered = this.renderConfig(container, spec);
-    rendered.catch(() => undefined); // it is awaited below
     const policy = seccompPolicy(spec.seccomp, spec.architecture);
-    await this.#shared.prepare(container);
-    await this.#warnOfLimits(container, spec);
-    const text = await rendered;
-    await Promise.all([
-      policy === undefined ? undefined : host.writeFile(seccompPath(container), policy, { mode: 0o600 }),
+    const [text] = await together(
+      this.renderConfig(container, spec),
+      this.#shared.prepare(container),
+      this.#warnOfLimits(container, spec),
+    );
+    await together(
+      policy === undefined ? Promise.resolve() : host.writeFile(seccompPath(container), policy, { mode: 0o600 }),
       host.writeFile(container.configPath, text, { mode: 0o600 }),
-    ]);
+    );
+    this.#hooked.delete(container.name);
+    if (text.includes('lxc.hook.')) this.#hooked.add(container.name);
   }
 
   async #warnOfLimits({ name }: RuntimeContainer, { limits }: RuntimeSpec): Promise<void> {
@@ -110,13 +115,12 @@ class LxcRuntime implements RuntimeDriver {
   async start(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
     const { host, containersPath } = this.#context;
     const { name, configPath } = container;
-    const config = await host.readFile(configPath);
     try {
       await host.run([LXC_START, '-d', '-n', name, '-P', containersPath, '-f', configPath], {
         signal,
         timeoutMs: START_LIMIT_MS,
         lasting: true,
-        env: { PATH: config.includes('lxc.hook.') ? PATH_FOR_HOOKS : PATH_WITHOUT_SHADOW },
+        env: { PATH: this.#hooked.has(name) ? PATH_FOR_HOOKS : PATH_WITHOUT_SHADOW },
       });
     } catch (cause) {
       await this.#abandon(container);

@@ -3,6 +3,7 @@ import type { RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
 import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
+import { together } from '#src/lib/together.ts';
 import { aborted, limited } from '#src/lib/wait.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
@@ -82,13 +83,13 @@ export class InstanceLifecycle {
     await using revert = new Reverter(context.log);
 
     const cpus = await this.#parts.cpus.placeOf({ id: record.id, limit: cpuLimit(ready.expanded.config) });
-    const { spec, volatile } = await this.#build({ ...ready, cpus }, revert, signal);
     const { container } = ready.paths;
-    await this.#rotateLogs(ready.paths);
-    await Promise.all([
-      runtime.writeConfig(container, spec, signal),
-      context.host.writeFile(ready.paths.started, startDigest(ready.expanded)),
-    ]);
+    const [{ spec, volatile }] = await together(
+      this.#build({ ...ready, cpus }, revert, signal),
+      this.#rotateLogs(ready.paths),
+      context.host.writeFile(ready.paths.started, startDigest(ready.expanded), { mode: 0o600 }),
+    );
+    await runtime.writeConfig(container, spec, signal);
     this.#recordStart(ready, volatile, revert);
     await runtime.start(container, signal);
     await this.#attachDevices(ready, revert, signal);
@@ -153,31 +154,27 @@ export class InstanceLifecycle {
     revert: Reverter,
     signal: AbortSignal,
   ): Promise<{ spec: RuntimeSpec; volatile: ConfigMap }> {
-    const { context, nics, devices } = this.#parts;
+    const { context, nics } = this.#parts;
     const { record, expanded, idMap } = ready;
     await loadKernelModules(context.host, expanded.config, signal);
-    const root = await this.#mount(ready, revert, signal);
-    await this.#applyTemplates(ready, root);
     let volatile: ConfigMap = {};
     const remember = (names: ConfigMap): void => {
       volatile = names;
       revert.add('names of nics', () => context.database.instances.update(record.id, { config: record.config }));
       context.database.instances.update(record.id, { config: { ...record.config, ...names } });
     };
-    const started = await nics.start({ ...record, devices: expanded.devices }, remember, revert, signal);
-    const owner = deviceOwner(record, idMap, expanded.devices);
-    const made = await devices.start(owner, expanded.devices, revert, signal);
-    const own = [
-      ...(wantsDevlxd(expanded.config) ? [devlxdMount(context.paths)] : []),
-      ...(parseBoolean(expanded.config['lighter.sysfs.block'], true) ? await devices.showBlocks(owner, revert) : []),
-    ];
+    const [root, started, made] = await together(
+      this.#mount(ready, revert, signal),
+      nics.start({ ...record, devices: expanded.devices }, remember, revert, signal),
+      this.#startDevices(ready, revert, signal),
+    );
     const spec = runtimeSpec({
       record,
       config: expanded.config,
       root,
       idMap,
       nics: started,
-      mounts: [...own, ...made.mounts],
+      mounts: made.mounts,
       deviceRules: made.rules,
       throttles: await diskThrottlesOf(this.#parts, record, expanded.devices),
       network: await networkPrioritiesOf(context.host, expanded.config),
@@ -186,15 +183,29 @@ export class InstanceLifecycle {
     return { spec, volatile };
   }
 
-  async #mount({ record, ...wanted }: Preparation, revert: Reverter, signal: AbortSignal): Promise<InstanceRoot> {
-    const { roots } = this.#parts;
-    const root = await roots.mount(record, wanted, signal);
+  async #startDevices({ record, expanded, idMap }: Preparation, revert: Reverter, signal: AbortSignal) {
+    const { context, devices } = this.#parts;
+    const owner = deviceOwner(record, idMap, expanded.devices);
+    const { mounts, rules } = await devices.start(owner, expanded.devices, revert, signal);
+    const own = [
+      ...(wantsDevlxd(expanded.config) ? [devlxdMount(context.paths)] : []),
+      ...(parseBoolean(expanded.config['lighter.sysfs.block'], true) ? await devices.showBlocks(owner, revert) : []),
+    ];
+    return { mounts: [...own, ...mounts], rules };
+  }
+
+  /** With what its image's templates write into it. */
+  async #mount(ready: Preparation, revert: Reverter, signal: AbortSignal): Promise<InstanceRoot> {
+    const { context, roots } = this.#parts;
+    const { record, paths } = ready;
+    const mounted = roots.mount(record, ready, signal);
     revert.add('mount', () => roots.unmount(record, AbortSignal.timeout(UNDO_LIMIT_MS)));
+    const [root, metadata] = await together(mounted, readIfPresent(context.host, paths.metadata));
+    await this.#applyTemplates(ready, root, metadata);
     return root;
   }
 
-  async #applyTemplates({ record, expanded, paths, triggers }: Preparation, root: MountedRoot): Promise<void> {
-    const text = await readIfPresent(this.#parts.context.host, paths.metadata);
+  async #applyTemplates({ record, expanded, paths, triggers }: Preparation, root: MountedRoot, text?: string) {
     await applyTemplates({
       record,
       expanded,

@@ -19,7 +19,7 @@ const VOLUMES = 'cinder-api cinder-scheduler cinder-volume';
 const TEMPEST = 'tempest python3-tempest bash curl dropbear-bin e2fsprogs util-linux';
 /** For the integration tests only: file systems, the stock client, peers. */
 const TESTS =
-  'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap openvswitch-switch libcap2-bin acl openssl nova-consoleproxy qemu-utils';
+  'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap openvswitch-switch libcap2-bin acl openssl nova-consoleproxy qemu-utils fdisk';
 
 const words = (text: string) => text.split(/\s+/).filter((word) => word !== '');
 
