@@ -61,8 +61,8 @@ export interface RuntimeLimits {
     readonly bytes: number;
     readonly enforce: 'hard' | 'soft';
   };
-  /** Whether the container may swap at all. */
-  readonly swap?: boolean;
+  /** false: the container may not swap at all; bytes: what it may swap beside its memory. Absent: none beside a hard limit of memory. */
+  readonly swap?: false | number;
   /** 0–10, 10 is most; cgroup v1 only. */
   readonly swapPriority?: number;
   /** A list as cpuset wants it: "0,1", "0-3,7". */

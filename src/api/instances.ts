@@ -72,6 +72,8 @@ export const instanceRoutes: InstanceRoutes<InstancesOfEngine> = {
     'kernel_limits',
     'linux_sysctl',
     'limits_hugepages',
+    // Of Incus: `limits.memory.swap` may be a size.
+    'instance_memory_swap_bytes',
     'cloud_init',
     'instances',
     'instance_get_full',

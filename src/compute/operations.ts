@@ -29,7 +29,8 @@ import { RescueOperations, type RescueWish } from './rescue/rescue-operations.ts
 import { TerminateOperations } from './terminate/terminate-operations.ts';
 import type { ComputeServices, InstanceOperations, MoveRecords, MoveStep } from './types.ts';
 import type { BlockDevice } from './volumes/block-devices.ts';
-import { type ReservationWish, type SwapWish, VolumeOperations } from './volumes/volume-operations.ts';
+import { type ReservationWish, VolumeOperations } from './volumes/volume-operations.ts';
+import { type SwapWish, VolumeSwaps } from './volumes/volume-swaps.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Context = RequestContext;
@@ -89,6 +90,7 @@ class LockedOperations implements ComputeOperations {
   readonly #freeze: FreezeOperations;
   readonly #interfaces: InterfaceOperations;
   readonly #volumes: VolumeOperations;
+  readonly #swaps: VolumeSwaps;
   readonly #terminate: TerminateOperations;
   readonly #builder: InstanceBuilder;
   readonly #snapshots: SnapshotOperations;
@@ -111,6 +113,7 @@ class LockedOperations implements ComputeOperations {
     this.#freeze = new FreezeOperations(services, tools, this.#power);
     this.#interfaces = new InterfaceOperations(services, tools);
     this.#volumes = new VolumeOperations(services, tools.volumes);
+    this.#swaps = new VolumeSwaps(services, tools.volumes);
     this.#terminate = new TerminateOperations(services, tools);
     this.#builder = new InstanceBuilder(services, tools);
     this.#snapshots = new SnapshotOperations(services);
@@ -241,7 +244,7 @@ class LockedOperations implements ComputeOperations {
   }
 
   async swapVolume(context: Context, instance: Instance, wish: SwapWish): Promise<void> {
-    await this.#locked(instance, (signal) => this.#volumes.swap(context, instance, wish, signal));
+    await this.#locked(instance, (signal) => this.#swaps.swap(context, instance, wish, signal));
   }
 
   async removeVolumeConnection(
@@ -258,6 +261,7 @@ class LockedOperations implements ComputeOperations {
     this.#tools.builds.interrupt(uuid);
     this.#tools.inbox.forget(uuid);
     this.#snapshots.interrupt(uuid);
+    this.#swaps.interrupt(uuid);
     this.#shelving.interrupt(uuid);
     this.#resize.interrupt(uuid);
     await this.#locked(instance, () => this.#terminate.terminate(context, instance, devices));

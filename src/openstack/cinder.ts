@@ -88,6 +88,17 @@ class CinderClient implements Cinder {
     await this.#ask(credentials, post(`${volumePath(volumeId)}/action`, { 'os-roll_detaching': {} }), signal);
   }
 
+  async completeMigration(
+    credentials: Credentials,
+    { volumeId, newVolumeId, isFailed }: Parameters<Cinder['completeMigration']>[1],
+    signal?: AbortSignal,
+  ): Promise<string> {
+    const body = { 'os-migrate_volume_completion': { new_volume: newVolumeId, error: isFailed } };
+    const call = post(`${volumePath(volumeId)}/action`, body);
+    const answer = await this.#ask<Dict>(credentials, call, signal);
+    return String(answer['save_volume_id']);
+  }
+
   async reimageVolume(
     credentials: Credentials,
     { volumeId, imageId }: { readonly volumeId: string; readonly imageId: string },
@@ -135,6 +146,7 @@ function toVolume(volume: Dict): CinderVolume {
     encrypted: volume['encrypted'] === true,
     availabilityZone: textOf(volume['availability_zone']),
     volumeType: textOf(volume['volume_type']),
+    migrationStatus: textOf(volume['migration_status']),
     ...imageMetadataOf(volume['volume_image_metadata']),
   };
 }

@@ -179,6 +179,8 @@ export interface CinderVolume {
   readonly encrypted: boolean;
   readonly availabilityZone: string | null;
   readonly volumeType: string | null;
+  /** Of a move between back ends, told to administrators: `migrating`, `success` …; null: none. */
+  readonly migrationStatus?: string | null;
   /** What Cinder knows of the image that the volume was made from; its owner may change it. Absent: it was made from none. */
   readonly imageMetadata?: Readonly<Record<string, string>>;
 }
@@ -233,4 +235,10 @@ export interface Cinder {
   ): Promise<void>;
   /** A detachment that was begun is given up: `detaching` becomes `in-use` again. */
   rollDetaching(credentials: Credentials, volumeId: string, signal?: AbortSignal): Promise<void>;
+  /** Ends a move of a volume between back ends that Cinder had us make. Resolves with the id that the volume has from now on. */
+  completeMigration(
+    credentials: Credentials,
+    of: { readonly volumeId: string; readonly newVolumeId: string; readonly isFailed: boolean },
+    signal?: AbortSignal,
+  ): Promise<string>;
 }

@@ -107,6 +107,20 @@ export class FakeCinder implements Cinder {
     this.#note(`roll_detaching ${volumeId}`);
   }
 
+  /** What was attached as the new volume is the old one's from now on. */
+  async completeMigration(
+    _credentials: Credentials,
+    { volumeId, newVolumeId, isFailed }: Parameters<Cinder['completeMigration']>[1],
+  ): Promise<string> {
+    this.#note(`migration of ${volumeId} ${isFailed ? 'failed' : 'completed'}`);
+    this.volumes.delete(newVolumeId);
+    if (isFailed) return volumeId;
+    for (const [id, attachment] of this.attachments) {
+      if (attachment.volumeId === newVolumeId) this.attachments.set(id, { ...attachment, volumeId });
+    }
+    return volumeId;
+  }
+
   async reimageVolume(
     _credentials: Credentials,
     { volumeId, imageId }: { readonly volumeId: string; readonly imageId: string },

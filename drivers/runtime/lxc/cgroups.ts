@@ -117,7 +117,7 @@ function v1Memory({ memory, swap, swapPriority }: RuntimeLimits, layout: CgroupL
   return [
     ...swappiness,
     ['memory.limit_in_bytes', bytes],
-    ...(swap !== false && hasMemsw(layout) ? ([['memory.memsw.limit_in_bytes', bytes]] as const) : []),
+    ...(swap !== false && hasMemsw(layout) ? ([['memory.memsw.limit_in_bytes', bytes + (swap ?? 0)]] as const) : []),
     ['memory.soft_limit_in_bytes', Math.floor(bytes * 0.9)],
   ];
 }
@@ -142,12 +142,13 @@ function unifiedSettings(limits: RuntimeLimits, layout: CgroupLayout): Setting[]
 
 /**
  * A soft limit is memory.high: LXD 5.0 writes memory.low, which protects instead of limiting. A hard one is of memory and swap
- * together, as in version 1: without swap.
+ * together, as in version 1: without swap, unless so much of it is granted.
  */
 function unifiedMemory({ memory, swap }: RuntimeLimits): Setting[] {
-  const none: Setting[] = swap === false || memory?.enforce === 'hard' ? [['memory.swap.max', 0]] : [];
-  if (!memory) return none;
-  return [[memory.enforce === 'soft' ? 'memory.high' : 'memory.max', memory.bytes], ...none];
+  const isLimited = swap !== undefined || memory?.enforce === 'hard';
+  const swapped: Setting[] = isLimited ? [['memory.swap.max', swap === false ? 0 : (swap ?? 0)]] : [];
+  if (!memory) return swapped;
+  return [[memory.enforce === 'soft' ? 'memory.high' : 'memory.max', memory.bytes], ...swapped];
 }
 
 function optional<T>(file: string, value: T | undefined, convert: (value: T) => string | number): Setting[] {

@@ -19,6 +19,7 @@ export async function layoutFor(
   before: RuntimeLimits = {},
 ): Promise<CgroupLayout> {
   await checkHugepages(host, layout, limits);
+  checkSwap(layout, limits);
   if (limits.diskPriority === undefined && before.diskPriority === undefined) return layout;
   const diskWeights = await diskWeightFiles(host, layout);
   if (diskWeights.length > 0 || limits.diskPriority === undefined) return { ...layout, diskWeights };
@@ -52,6 +53,15 @@ async function checkHugepages(host: Reads, { controllers }: CgroupLayout, { huge
   const unknown = Object.keys(hugepages).find((size) => !sizes.has(size));
   if (unknown === undefined) return;
   throw new AppError('unsupported', `Cannot apply limits.hugepages.${unknown}: this host has no pages of that size`);
+}
+
+/** Bytes of swap are counted, or not granted: without a count they would be all that the host has. */
+function checkSwap({ unified, controllers }: CgroupLayout, { swap, memory }: RuntimeLimits): void {
+  if (typeof swap !== 'number' || (unified && controllers.has('memory'))) return;
+  const refused = (why: string): AppError =>
+    new AppError('unsupported', `Cannot apply limits.memory.swap with a size: ${why}`);
+  if (!controllers.has('memory.memsw')) throw refused('the kernel does not count swap (its option swapaccount=1 is off)');
+  if (memory?.enforce !== 'hard') throw refused('with control groups of version 1 it needs a hard limits.memory');
 }
 
 /** hugepages-2048kB → 2MB, as files of the controller are named. */

@@ -149,7 +149,8 @@ export class LxdDriver implements VirtDriver {
 
   async start(signal: AbortSignal): Promise<void> {
     await this.#request('start of the driver', signal, async (limit) => {
-      this.#setup = await findSetup(this.#client, this.#context.options, limit);
+      const engine = { client: this.#client, host: this.#context.host };
+      this.#setup = await findSetup(engine, this.#context.options, limit);
       this.#reach = await findReach(this.#client, this.#context.options, limit);
       await this.#lifecycle.start(limit);
     });
@@ -203,6 +204,8 @@ export class LxdDriver implements VirtDriver {
 
   checkFlavor(flavor: SpawnFlavor): void {
     flavorSettings(flavor, this.#context.options.policy);
+    const { swapComplaint } = this.#started;
+    if (flavor.swapMib > 0 && swapComplaint !== null) throw new AppError('unsupported', swapComplaint);
   }
 
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {

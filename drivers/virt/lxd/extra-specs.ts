@@ -22,6 +22,7 @@ type Specs = SpawnFlavor['extraSpecs'];
 export const FLAVOR_KEYS: readonly string[] = [
   'limits.cpu',
   'limits.memory',
+  'limits.memory.swap',
   'limits.cpu.allowance',
   'security.nesting',
   'security.privileged',

@@ -35,11 +35,13 @@ export function instanceBody(spec: GuestSpec, nics: readonly SpawnNic[], options
 
 /** What of a flavor is configuration. */
 export function flavorConfig(flavor: SpawnFlavor, policy: FlavorPolicy): StringMap {
-  const { vcpus, cpuIds, memoryMib } = flavor;
+  const { vcpus, cpuIds, memoryMib, swapMib } = flavor;
   return {
     // a single number would be how many
     'limits.cpu': cpuIds === null ? String(vcpus) : cpuIds.map((id) => `${id}-${id}`).join(','),
     'limits.memory': `${memoryMib}MiB`,
+    // beside its memory, which is all that it has otherwise
+    ...(swapMib > 0 && { 'limits.memory.swap': `${swapMib}MiB` }),
     ...flavorSettings(flavor, policy).config,
   };
 }

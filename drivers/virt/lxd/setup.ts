@@ -1,6 +1,7 @@
 // What the driver finds out about the engine when it starts: version, abilities, the pool of the root disks.
 import type { EngineClient } from '#src/client/client.ts';
 import type { Server, StoragePool } from '#src/client/wire.ts';
+import type { Host } from '#src/host/host.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import type { FlavorPolicy } from './extra-specs.ts';
 import type { LxdDriverOptions } from './options.ts';
@@ -17,6 +18,8 @@ export interface EngineSetup {
   readonly lendsRoots: boolean;
   /** Roots can be on block devices. */
   readonly rootsOnDevices: boolean;
+  /** Why flavors with swap are refused; null: they are not. */
+  readonly swapComplaint: string | null;
   readonly policy: FlavorPolicy;
   /** Instances reach Nova's metadata service. */
   readonly metadataService: boolean;
@@ -28,7 +31,7 @@ export interface EngineSetup {
 const QUOTA_DRIVERS = new Set(['zfs', 'btrfs', 'lvm', 'lvmcluster', 'ceph']);
 
 export async function findSetup(
-  client: EngineClient,
+  { client, host }: { readonly client: EngineClient; readonly host: Pick<Host, 'exists' | 'readFile'> },
   options: LxdDriverOptions,
   signal: AbortSignal,
 ): Promise<EngineSetup> {
@@ -51,10 +54,24 @@ export async function findSetup(
     mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
     lendsRoots: extensions.has('lighter_disk_instance_root'),
     rootsOnDevices: extensions.has('lighter_root_block') && options.endpoint.kind === 'unix',
+    swapComplaint: await swapComplaint(host, options, extensions),
     policy: options.policy,
     metadataService: options.metadataService,
     architectures: [own, ...(environment.architectures ?? []).filter((name) => name !== own)],
   };
+}
+
+/** Swap is the host's, and each guest has so much of it beside its memory; a host without any has none to give. */
+async function swapComplaint(
+  host: Pick<Host, 'exists' | 'readFile'>,
+  { endpoint }: LxdDriverOptions,
+  extensions: ReadonlySet<string>,
+): Promise<string | null> {
+  if (!extensions.has('instance_memory_swap_bytes'))
+    return 'the container engine cannot limit swap by size: Swap disks are not supported on this host';
+  if (endpoint.kind !== 'unix') return null;
+  const [, ...areas] = (await host.readFile('/proc/swaps')).trim().split('\n');
+  return areas.length > 0 ? null : 'this host has no swap space: Swap disks are not supported on it';
 }
 
 /** Our engine tells, since with directories it depends on the file system below; of others only the driver is known. */

@@ -8,15 +8,13 @@ import { vifRates } from '../network/vif-rates.ts';
 import { readWishes } from '../network/request.ts';
 import type { BlockDevice } from '../volumes/block-devices.ts';
 import { rootVolumeAmong } from '../volumes/root-volume.ts';
-import { blanksAmong, ephemeralsAmong, isSwap } from '../volumes/ephemerals.ts';
+import { ephemeralsAmong } from '../volumes/ephemerals.ts';
 import type { BuildRequest } from './request.ts';
 import { topologyComplaint } from '../resources/pinning.ts';
 
 type Able = Pick<VirtDriver, 'info' | 'canBootFromVolume'>;
 type Demand = (request: BuildRequest, info: VirtInfo, virt: Able) => boolean;
 
-/** Engines limit memory and swap together: what one more MiB of swap is for, none of them can be told. */
-const NO_SWAP = 'Swap disks are not supported on this host.';
 const wantsEncryption = demands('ephemeral_encryption', isTrue);
 
 const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
@@ -39,7 +37,6 @@ const REFUSALS: readonly (readonly [reason: string, isDemanded: Demand])[] = [
     ({ blockDevices }, _info, virt) => rootVolumeAmong(blockDevices) !== undefined && !virt.canBootFromVolume,
   ],
   ['An empty volume has nothing to boot from.', ({ blockDevices }) => isNewAndBlank(rootVolumeAmong(blockDevices))],
-  [NO_SWAP, ({ blockDevices }) => blanksAmong(blockDevices).some(isSwap)],
   [
     'Ephemeral disks have the file system of the host: no other one can be asked for.',
     ({ blockDevices }) => ephemeralsAmong(blockDevices).some((device) => isSet(device.find('guest_format'))),
@@ -82,7 +79,6 @@ export function flavorComplaint(
   virt: Pick<VirtDriver, 'checkFlavor'>,
 ): AppError | undefined {
   const known = spawnFlavor(flavor);
-  if (known.swapMib > 0) return new AppError('unsupported', NO_SWAP);
   try {
     vifRates(known.extraSpecs);
     virt.checkFlavor(known);

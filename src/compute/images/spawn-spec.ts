@@ -3,7 +3,7 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { GuestSpec, SpawnFlavor, SpawnImage, SpawnSpec } from '#drivers/virt/driver.ts';
 import { instanceName } from './instance-name.ts';
 import type { BlockDevice } from '../volumes/block-devices.ts';
-import { ephemeralSizes } from '../volumes/ephemerals.ts';
+import { ephemeralSizes, swapSize } from '../volumes/ephemerals.ts';
 import type { ComputeServices } from '../types.ts';
 
 type Services = Pick<ComputeServices, 'tracker'> & { readonly config: Pick<ComputeServices['config'], 'build'> };
@@ -17,7 +17,8 @@ export function spawnSpec(
 ): SpawnSpec {
   const { imageId: _id, flavor, ...guest } = guestSpec(instance, instance.get('flavor'), services);
   const ephemeralsGib = blockDevices ? ephemeralSizes(instance.get('flavor'), blockDevices) : [];
-  return { ...guest, flavor: { ...flavor, ephemeralsGib }, image };
+  const swapMib = swapSize(instance.get('flavor'), blockDevices ?? []);
+  return { ...guest, flavor: { ...flavor, ephemeralsGib, swapMib }, image };
 }
 
 /** Of an instance whose root is there already. */

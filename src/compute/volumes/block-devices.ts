@@ -8,6 +8,9 @@ import type { VolumeConnection } from '#drivers/volume/driver.ts';
 export type BlockDevice = NovaObject<'BlockDeviceMapping'>;
 type Dict = Readonly<Record<string, unknown>>;
 
+/** Our own among what Nova keeps of a connection. */
+const CONNECTED_AS = 'lightervisor_connected_as';
+
 export async function blockDevicesOf(
   { conductor, context }: { readonly conductor: Conductor; readonly context: RequestContext },
   instanceUuid: string,
@@ -44,12 +47,29 @@ export function connectionText(
   });
 }
 
+/** The same, of a volume that Cinder calls `volumeId` from now on. */
+export function renamedConnection(text: string, volumeId: string): string {
+  const info = infoOf(text);
+  const { serial: connected } = info;
+  return JSON.stringify({ ...info, serial: volumeId, volume_id: volumeId, ...(connected !== volumeId && { [CONNECTED_AS]: connected }) });
+}
+
+/** The name that a connected volume had when it was connected; null: the one that it still has. */
+export function connectedAs(device: BlockDevice): string | null {
+  const name = infoOf(device.find('connection_info'))[CONNECTED_AS];
+  return typeof name === 'string' ? name : null;
+}
+
 /** null: never connected. */
 export function keptConnection(device: BlockDevice): VolumeConnection | null {
-  const text = device.find('connection_info') ?? '';
-  if (text === '') return null;
+  const info = infoOf(device.find('connection_info'));
+  return Object.keys(info).length === 0 ? null : connectionOf(info);
+}
+
+function infoOf(text: string | null | undefined): Dict {
+  if (!text) return {};
   const info: unknown = JSON.parse(text);
-  return isDict(info) ? connectionOf(info) : null;
+  return isDict(info) ? info : {};
 }
 
 function isDict(value: unknown): value is Dict {

@@ -10,7 +10,7 @@ export function blanksAmong(devices: readonly BlockDevice[]): readonly BlockDevi
   );
 }
 
-export function isSwap(device: BlockDevice): boolean {
+function isSwap(device: BlockDevice): boolean {
   return device.find('guest_format') === 'swap';
 }
 
@@ -29,6 +29,11 @@ export function ephemeralSizes(
   if (roomGib <= 0) return [];
   const divided = ephemeralsAmong(devices).map((device) => device.find('volume_size') ?? roomGib);
   return divided.length > 0 ? divided : [roomGib];
+}
+
+/** MiB; of less than the flavor allows when that was asked for. */
+export function swapSize(flavor: NovaObject<'Flavor'>, devices: readonly BlockDevice[]): number {
+  return blanksAmong(devices).find(isSwap)?.find('volume_size') ?? flavor.get('swap');
 }
 
 /** The same, of an instance whose devices are not at hand. No request for a flavor without any. */

@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { VolumeConnection, VolumeContext, VolumeDriver } from '#drivers/volume/driver.ts';
 import { volumeDrivers } from '#drivers/volume/registry.ts';
+import { copyDevice, type CopyOptions } from '#src/host/device-copy.ts';
+import { deviceUsers } from '#src/host/device-users.ts';
 import type { RunningCommand } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
@@ -30,6 +32,10 @@ export interface HostVolumes {
   extend(connection: VolumeConnection, signal: AbortSignal): Promise<void>;
   /** The first bytes of a volume that is connected for this use; fewer when it has no more. */
   read(use: VolumeUse, bytes: number, signal: AbortSignal): Promise<Readable>;
+  /** Names of the programs of this host, those of guests too, that have a connected volume open. */
+  users(use: VolumeUse, signal: AbortSignal): Promise<readonly string[]>;
+  /** All of one connected volume to another one, which nobody else has meanwhile: 'conflict'. */
+  copy(volumes: { readonly from: VolumeUse; readonly to: VolumeUse }, options: CopyOptions): Promise<void>;
   /** Disconnects what instances that are not here have left; returns what could not be, with the reason. */
   keepOnly(instances: ReadonlySet<string>, signal: AbortSignal): Promise<readonly unknown[]>;
 }
@@ -108,6 +114,14 @@ class ConnectedVolumes implements HostVolumes {
     });
     reading.stdin.end();
     return Readable.from(checked(reading), { objectMode: false });
+  }
+
+  async users(use: VolumeUse, signal: AbortSignal): Promise<readonly string[]> {
+    return deviceUsers(this.#options.host, await this.#link(use), signal);
+  }
+
+  async copy({ from, to }: Parameters<HostVolumes['copy']>[0], options: CopyOptions): Promise<void> {
+    await copyDevice(await this.#link(from), await this.#link(to), options);
   }
 
   async keepOnly(instances: ReadonlySet<string>, signal: AbortSignal): Promise<readonly unknown[]> {

@@ -14,12 +14,14 @@ import type { ComputeServices } from '../types.ts';
 import {
   type BlockDevice,
   blockDevicesOf,
+  connectedAs,
   connectionOf,
   connectionText,
   keptConnection,
   volumesAmong,
 } from './block-devices.ts';
 import { chooseDeviceName, isDeviceName } from './device-names.ts';
+import type { VolumeUse } from './host-volumes.ts';
 import { isRoot, rootVolumeAmong, volumeImage } from './root-volume.ts';
 
 type Instance = NovaObject<'Instance'>;
@@ -45,10 +47,26 @@ export class InstanceVolumes {
     device: BlockDevice,
     signal: AbortSignal,
   ): Promise<GuestVolume> {
-    const { cinder, conductor, virt, volumes, connector } = this.#services;
+    const { conductor, volumes } = this.#services;
+    const volumeId = volumeOf(device);
+    const offer = { volumeId, attachmentId: attachmentOf(device), guestPath: device.find('device_name') ?? null };
+    const { connection, text } = await this.offered(context, instance, offer, signal);
+    // before it is connected: whoever comes after a crash is to know
+    device.set('connection_info', text);
+    await conductor.save(context, device);
+    return guestVolume(device, await volumes.connect(useOf(device), connection, signal));
+  }
+
+  /** How Cinder lets this host reach a volume, and that as Nova keeps it. Rejects when the host cannot have it. */
+  async offered(
+    context: RequestContext,
+    instance: Instance,
+    { volumeId, attachmentId, guestPath }: VolumeOffer,
+    signal: AbortSignal,
+  ): Promise<{ readonly connection: VolumeConnection; readonly text: string }> {
+    const { cinder, virt, connector } = this.#services;
     const credentials = userCredentials(context);
-    const use = useOf(device);
-    const volume = await cinder.getVolume(credentials, use.volumeId, signal);
+    const volume = await cinder.getVolume(credentials, volumeId, signal);
     if (volume.encrypted) {
       const params = { volume_type: volume.volumeType, volume_id: volume.id };
       throw novaException('VolumeEncryptionNotSupported', params);
@@ -57,14 +75,12 @@ export class InstanceVolumes {
       throw novaException('MultiattachNotSupportedByVirtDriver', { volume_id: volume.id });
     }
     this.#checkZone(instance, volume.availabilityZone);
-    const facts = { ...(await connector(signal)), mountpoint: device.find('device_name') ?? null };
-    const attachment = await cinder.updateAttachment(credentials, attachmentOf(device), facts, signal);
+    const facts = { ...(await connector(signal)), mountpoint: guestPath };
+    const attachment = await cinder.updateAttachment(credentials, attachmentId, facts, signal);
     const connection = connectionOf(attachment.connectionInfo);
     if (!connection) throw novaException('InvalidVolume', { reason: `Cinder does not tell how to reach ${volume.id}` });
-    // before it is connected: whoever comes after a crash is to know
-    device.set('connection_info', connectionText(connection, { ...use, isMultiattach: volume.multiattach }));
-    await conductor.save(context, device);
-    return guestVolume(device, await volumes.connect(use, connection, signal));
+    const use = { volumeId, instanceUuid: instance.get('uuid') };
+    return { connection, text: connectionText(connection, { ...use, isMultiattach: volume.multiattach }) };
   }
 
   /** What Cinder wrote to the root volume when it was made; null: nothing that it tells of. The volume is connected. */
@@ -126,7 +142,7 @@ export class InstanceVolumes {
       log.warn('the attachment of a volume is gone, and so is the volume from the instance', { ...use });
       await this.disconnect(device, signal);
       // that the volume is there says that it was Cinder who answered
-      await cinder.getVolume(userCredentials(context), use.volumeId, signal);
+      await cinder.getVolume(userCredentials(context), volumeOf(device), signal);
       await conductor.objectMethod(context.elevated(), device, { method: 'destroy' });
       return undefined;
     }
@@ -166,7 +182,8 @@ export class InstanceVolumes {
   async #reserveAnew(context: RequestContext, device: BlockDevice, signal: AbortSignal): Promise<void> {
     const { cinder, conductor } = this.#services;
     const credentials = userCredentials(context);
-    const { volumeId, instanceUuid } = useOf(device);
+    const { instanceUuid } = useOf(device);
+    const volumeId = volumeOf(device);
     const old = device.find('attachment_id') ?? null;
     if (old === null) return;
     await this.disconnect(device, signal);
@@ -190,7 +207,7 @@ export class InstanceVolumes {
   ): Promise<void> {
     const root = rootVolumeAmong(await this.of(context, instance.get('uuid')));
     if (!root) throw new AppError('internal', 'there is no volume to write an image over');
-    const { volumeId } = useOf(root);
+    const volumeId = volumeOf(root);
     await this.#reserveAnew(context, root, signal);
     await this.#services.cinder.reimageVolume(userCredentials(context), { volumeId, imageId }, signal);
     const { status } = await watch.wait('volume-reimaged', volumeId, signal);
@@ -228,11 +245,23 @@ export class InstanceVolumes {
   }
 }
 
-export function useOf(device: BlockDevice): { readonly volumeId: string; readonly instanceUuid: string } {
-  return { volumeId: device.find('volume_id') ?? '', instanceUuid: device.get('instance_uuid') };
+export interface VolumeOffer {
+  readonly volumeId: string;
+  readonly attachmentId: string;
+  readonly guestPath: string | null;
 }
 
-function attachmentOf(device: BlockDevice): string {
+function volumeOf(device: BlockDevice): string {
+  return device.find('volume_id') ?? '';
+}
+
+/** Of what is connected here: under the name that the volume had then, which Cinder has changed since when it migrated the volume. */
+export function useOf(device: BlockDevice): VolumeUse {
+  return { volumeId: connectedAs(device) ?? volumeOf(device), instanceUuid: device.get('instance_uuid') };
+}
+
+/** AppError: it was attached in a way that is older than attachments. */
+export function attachmentOf(device: BlockDevice): string {
   const id = device.find('attachment_id') ?? null;
   if (id !== null) return id;
   throw novaException('InvalidVolume', {
@@ -240,7 +269,7 @@ function attachmentOf(device: BlockDevice): string {
   });
 }
 
-function guestVolume(device: BlockDevice, hostPath: string): GuestVolume {
+export function guestVolume(device: BlockDevice, hostPath: string): GuestVolume {
   const guestPath = device.find('device_name');
   const { volumeId } = useOf(device);
   if (isDeviceName(guestPath)) return { volumeId, hostPath, guestPath, ...(isRoot(device) && { isRoot: true }) };

@@ -7,7 +7,6 @@ import { createObject, type NovaObject } from '#src/nova/objects/object.ts';
 import { diskMetadata, forgetDisk, tellOfDevice } from '../guest/device-metadata.ts';
 import { withActionEvent } from '../faults.ts';
 import { userCredentials } from '../network/credentials.ts';
-import { NotImplementedError } from '../not-implemented.ts';
 import type { ComputeServices } from '../types.ts';
 import { type BlockDevice, blockDevicesOf, keptConnection } from './block-devices.ts';
 import { chooseDeviceName } from './device-names.ts';
@@ -25,12 +24,6 @@ export interface ReservationWish {
   readonly deviceType: string | null;
   readonly tag: string | null;
   readonly isMultiattach: boolean;
-}
-
-export interface SwapWish {
-  readonly oldVolumeId: string;
-  readonly newVolumeId: string;
-  readonly newAttachmentId: string | null;
 }
 
 export class VolumeOperations {
@@ -160,24 +153,6 @@ export class VolumeOperations {
       if (kindOf(error) !== 'not_found') throw error;
     });
     await this.#volumes.disconnect(device, signal);
-  }
-
-  /** A block device cannot change under its users: both volumes are left as they were. */
-  async swap(caller: RequestContext, instance: Instance, wish: SwapWish, signal: AbortSignal): Promise<void> {
-    const { cinder, notifications, log } = this.#services;
-    const context = caller.elevated();
-    const credentials = userCredentials(context);
-    const moment = { name: 'volume_swap', volumeId: wish.oldVolumeId, newVolumeId: wish.newVolumeId } as const;
-    notifications.moment(context, instance, { ...moment, phase: 'start' });
-    const error = new NotImplementedError('swap_volume');
-    const undo = [cinder.rollDetaching(credentials, wish.oldVolumeId, signal)];
-    if (wish.newAttachmentId !== null) undo.push(cinder.deleteAttachment(credentials, wish.newAttachmentId, signal));
-    for (const result of await Promise.allSettled(undo)) {
-      if (result.status === 'rejected')
-        log.error('a refused swap is not wholly undone', { ...wish, error: result.reason });
-    }
-    notifications.moment(context, instance, { ...moment, phase: 'error', error });
-    throw error;
   }
 
   /** What is gone already is success. */

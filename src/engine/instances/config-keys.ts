@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { cron } from '../snapshots/cron.ts';
 import { expressionsOf } from '../snapshots/schedule.ts';
 import { idMapFromJson } from './idmap.ts';
+import { swapLimit } from './limits.ts';
 import { parseRawIdMap } from './raw-idmap.ts';
 import {
   isCpuCount,
@@ -133,7 +134,7 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'limits.hugepages.1GB': size,
   'limits.memory': memory,
   'limits.memory.enforce': oneOf('soft', 'hard'),
-  'limits.memory.swap': boolean,
+  'limits.memory.swap': (value) => void swapLimit(value),
   'limits.memory.swap.priority': priority,
   'limits.network.priority': priority,
   'limits.processes': integer,

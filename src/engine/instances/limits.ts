@@ -18,7 +18,7 @@ export function runtimeLimits(config: ConfigMap, cpus?: readonly number[]): Runt
   };
   return omitUndefined({
     memory: memory === undefined ? undefined : memoryLimit(memory, config),
-    swap: parseBoolean(config['limits.memory.swap'], true) ? undefined : false,
+    swap: swapLimit(value('limits.memory.swap')),
     swapPriority: number('limits.memory.swap.priority'),
     cpuSet: cpus?.join(','),
     ...cpuTime(config),
@@ -38,6 +38,12 @@ function memoryLimit(memory: string, config: ConfigMap): RuntimeLimits['memory']
     bytes: parseMemory(memory, totalmem()),
     enforce: config['limits.memory.enforce'] === 'soft' ? 'soft' : 'hard',
   };
+}
+
+/** A boolean, or a size as Incus has it (`instance_memory_swap_bytes`): "0" and "1" are the former, as ever. */
+export function swapLimit(value: string | undefined): RuntimeLimits['swap'] {
+  if (value !== undefined && /^\d+\s*[a-zA-Z]+$/.test(value)) return parseSize(value);
+  return parseBoolean(value, true) ? undefined : false;
 }
 
 function cpuTime(config: ConfigMap): { cpuWeight?: number; cpuQuota?: NonNullable<RuntimeLimits['cpuQuota']> } {

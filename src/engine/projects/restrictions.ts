@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import { ownValue } from '#src/lib/own-value.ts';
+import { swapLimit } from '../instances/limits.ts';
 import { parseBoolean } from '../instances/values.ts';
 import type { ConfigMap } from '../types.ts';
 import type { Candidate, ProjectEntities } from './entities.ts';
@@ -101,7 +102,9 @@ function checkLowLevel(rules: ConfigMap, kind: Kind, { key, value, where }: Sett
   if (kind === 'container' ? containers : containers && machines) return;
   if (key === 'raw.idmap') return checkRawIdMap(rules, value, where);
   const isIntercept = key.startsWith('security.syscalls.intercept') && !INTERCEPTION.has(key);
-  const forbidden = isIntercept || LOW_LEVEL.has(key) || (kind === 'profile' && LOW_LEVEL_OF_MACHINES.has(key));
+  // memory that nobody counts
+  const isSwap = key === 'limits.memory.swap' && typeof swapLimit(value) === 'number';
+  const forbidden = isIntercept || isSwap || LOW_LEVEL.has(key) || (kind === 'profile' && LOW_LEVEL_OF_MACHINES.has(key));
   if (!forbidden) return;
   throw new AppError('forbidden', `Use of low-level config "${key}" on ${where} is forbidden`);
 }

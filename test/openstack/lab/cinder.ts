@@ -15,29 +15,35 @@ import { COMPUTE_HOST, type LabPaths, PORTS } from './settings.ts';
 
 export const CINDER = ['cinder-volume', 'cinder-scheduler', 'cinder-api'] as const;
 
+/** The back ends: new volumes are on the first, as the second one keeps more room free. */
+const BACK_ENDS = ['nfs', 'other'] as const;
+type BackEnd = (typeof BACK_ENDS)[number];
 /** The same for Cinder and for computes: both find it by this name below their own folders. */
-const EXPORT = '127.0.0.1:/lab';
-const MOUNT_POINT = createHash('md5').update(EXPORT).digest('hex');
+const EXPORTS: Readonly<Record<BackEnd, string>> = { nfs: '127.0.0.1:/lab', other: '127.0.0.1:/other' };
+
+/** For Cinder's administrators. */
+export const OTHER_BACK_END = `${COMPUTE_HOST}@other#other`;
 
 interface Folders {
-  readonly share: string;
-  /** Where the share is bound. */
-  readonly mounts: readonly string[];
+  /** A folder for each back end, and where it is bound. */
+  readonly shares: readonly { readonly share: string; readonly mounts: readonly string[] }[];
   readonly state: string;
 }
 
 function foldersOf({ data }: LabPaths): Folders {
   const state = join(data, 'cinder');
-  return {
-    state,
-    share: join(state, 'share'),
-    mounts: [state, join(data, 'compute'), join(data, secondComputeName(SECOND_HOST))].map((folder) =>
-      join(folder, 'mnt', MOUNT_POINT),
-    ),
-  };
+  const users = [state, join(data, 'compute'), join(data, secondComputeName(SECOND_HOST))];
+  const shares = BACK_ENDS.map((name) => {
+    const mountPoint = createHash('md5').update(EXPORTS[name]).digest('hex');
+    return {
+      share: join(state, name === 'nfs' ? 'share' : `share-${name}`),
+      mounts: users.map((folder) => join(folder, 'mnt', mountPoint)),
+    };
+  });
+  return { state, shares };
 }
 
-export const shareFolder = (paths: LabPaths): string => foldersOf(paths).share;
+export const shareFolder = ({ data }: LabPaths): string => join(data, 'cinder/share');
 
 function configuration(paths: LabPaths): string {
   const { state } = foldersOf(paths);
@@ -54,7 +60,7 @@ function configuration(paths: LabPaths): string {
       resource_query_filters_file: '/etc/cinder/resource_filters.json',
       rootwrap_config: '/etc/cinder/rootwrap.conf',
       auth_strategy: 'keystone',
-      enabled_backends: 'nfs',
+      enabled_backends: BACK_ENDS.join(','),
       default_volume_type: '__DEFAULT__',
       glance_api_servers: `http://127.0.0.1:${PORTS.glance}`,
       // volumes come and go in seconds
@@ -63,18 +69,7 @@ function configuration(paths: LabPaths): string {
       periodic_fuzzy_delay: 0,
       use_stderr: true,
     },
-    nfs: {
-      volume_driver: 'cinder.volume.drivers.nfs.NfsDriver',
-      volume_backend_name: 'nfs',
-      nfs_shares_config: join(paths.etc, 'cinder/nfs_shares'),
-      nfs_mount_point_base: join(state, 'mnt'),
-      nfs_mount_attempts: 1,
-      nfs_sparsed_volumes: true,
-      nfs_qcow2_volumes: false,
-      nfs_snapshot_support: true,
-      nas_secure_file_operations: false,
-      nas_secure_file_permissions: false,
-    },
+    ...Object.fromEntries(BACK_ENDS.map((name) => [name, backEnd(paths, name)])),
     database: { connection: database(paths, 'cinder') },
     keystone_authtoken: { ...authtoken('cinder'), service_token_roles: 'service', service_token_roles_required: true },
     nova: { ...credentials('cinder'), interface: 'public' },
@@ -85,13 +80,32 @@ function configuration(paths: LabPaths): string {
   });
 }
 
-async function bindShare(paths: LabPaths): Promise<void> {
-  const { share, mounts } = foldersOf(paths);
-  mkdirSync(share, { recursive: true });
+function backEnd(paths: LabPaths, name: BackEnd) {
+  return {
+    volume_driver: 'cinder.volume.drivers.nfs.NfsDriver',
+    volume_backend_name: name,
+    nfs_shares_config: sharesFile(paths, name),
+    nfs_mount_point_base: join(foldersOf(paths).state, 'mnt'),
+    nfs_mount_attempts: 1,
+    nfs_sparsed_volumes: true,
+    nfs_qcow2_volumes: false,
+    nfs_snapshot_support: true,
+    nas_secure_file_operations: false,
+    nas_secure_file_permissions: false,
+    reserved_percentage: name === 'nfs' ? 0 : 30,
+  };
+}
+
+const sharesFile = (paths: LabPaths, name: BackEnd): string => join(paths.etc, `cinder/shares-${name}`);
+
+async function bindShares(paths: LabPaths): Promise<void> {
   const table = readFileSync('/proc/self/mountinfo', 'utf8');
-  for (const target of mounts) {
-    mkdirSync(target, { recursive: true });
-    if (!table.includes(` ${target} `)) await run(['mount', '--bind', share, target]);
+  for (const { share, mounts } of foldersOf(paths).shares) {
+    mkdirSync(share, { recursive: true });
+    for (const target of mounts) {
+      mkdirSync(target, { recursive: true });
+      if (!table.includes(` ${target} `)) await run(['mount', '--bind', share, target]);
+    }
   }
 }
 
@@ -101,8 +115,8 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
   mkdirSync(join(paths.etc, 'cinder'), { recursive: true });
   mkdirSync(join(foldersOf(paths).state, 'lock'), { recursive: true });
   writeFileSync(file, configuration(paths), { mode: 0o600 });
-  writeFileSync(join(paths.etc, 'cinder/nfs_shares'), `${EXPORT}\n`);
-  await bindShare(paths);
+  for (const name of BACK_ENDS) writeFileSync(sharesFile(paths, name), `${EXPORTS[name]}\n`);
+  await bindShares(paths);
   await createDatabases(paths, ['cinder']);
   await once(paths, 'cinder', async () => {
     await step('database of Cinder', async () => {
@@ -118,7 +132,7 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
 
 /** Needs services and containers to be stopped: what is connected goes as well. */
 export async function removeShareMounts(paths: LabPaths): Promise<void> {
-  for (const target of foldersOf(paths).mounts.filter((mount) => existsSync(mount))) {
+  for (const target of foldersOf(paths).shares.flatMap(({ mounts }) => mounts.filter((mount) => existsSync(mount)))) {
     const devices = await run(['losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE']);
     for (const line of devices.split('\n').filter((one) => one.includes(target))) {
       await run(['losetup', '--detach', line.split(' ')[0] ?? '']);

@@ -474,8 +474,6 @@ describe('a build that no host could do', () => {
   );
 
   it.each([
-    ['a swap disk', { instance: flavored({ swap: 64 }) }, /Swap disks/],
-    ['the room for one', { block_device_mapping: blanks({ guest_format: 'swap' }) }, /Swap disks/],
     ['a file system', { block_device_mapping: blanks({ guest_format: 'xfs' }) }, /the file system of the host/],
     ['encrypted disks', { block_device_mapping: blanks({ encrypted: true }) }, /Encryption/],
     [

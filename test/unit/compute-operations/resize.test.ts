@@ -199,7 +199,6 @@ describe('a resize', () => {
   });
 
   it.each([
-    ['a swap disk', { swap: 64 }, 'Swap disks'],
     ['processors of its own', { extra_specs: { 'hw:cpu_policy': 'dedicated' } }, 'dedicated CPUs cannot be moved'],
     ['what the driver does not take', { extra_specs: { 'fake:refused': '1' } }, 'fake:refused'],
   ])('to %s is refused, the instance is active as before', async (_what, fields, reason) => {

@@ -219,26 +219,6 @@ describe('detach_volume', () => {
 });
 
 describe('a volume of an instance', () => {
-  it('is not swapped for another one: both are as they were', async () => {
-    await using harness = new ComputeHarness();
-    const { instance, volumeId } = await withVolume(harness);
-    const other = harness.cinder.addVolume();
-    const args = { old_volume_id: volumeId, new_volume_id: other.id };
-
-    await expect(
-      harness.send('swap_volume', {
-        ...args,
-        instance,
-        new_attachment_id: harness.cinder.reserve(other.id, uuidOf(instance)),
-      }),
-    ).rejects.toMatchObject({ name: 'NotImplementedError' });
-
-    expect(harness.cinder.statusOf(other.id)).toBe('available');
-    expect(harness.cinder.statusOf(volumeId)).toBe('in-use');
-    expect(harness.cinder.requests).toContain(`roll_detaching ${volumeId}`);
-    expect(harness.moments).toEqual(['volume_swap.start', 'volume_swap.error', 'failure swap_volume']);
-  });
-
   it('grows with the event of Cinder', async () => {
     await using harness = new ComputeHarness();
     const { instance, volumeId } = await withVolume(harness);

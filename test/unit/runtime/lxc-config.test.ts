@@ -224,6 +224,25 @@ describe('cgroups', () => {
     expect(show(soft)).toEqual(['memory.high=1000', 'memory.swap.max=0']);
   });
 
+  it('grants bytes of swap beside the memory, where the kernel counts them', async () => {
+    const swapping = { memory: { bytes: 1000, enforce: 'hard' }, swap: 500 } as const;
+    const counting = { '/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes': '1' };
+    const [plain, v1, v2] = await Promise.all([
+      layoutOf(MOUNTS_V1),
+      layoutOf(MOUNTS_V1, counting),
+      layoutOf(MOUNTS_V2, V2_FILES),
+    ]);
+    const show = ({ layout }: typeof v1) =>
+      limitSettings(swapping, layout).map(({ file, value }) => `${file}=${value}`);
+
+    expect(show(v1).slice(0, 2)).toEqual(['memory.limit_in_bytes=1000', 'memory.memsw.limit_in_bytes=1500']);
+    expect(show(v2)).toEqual(['memory.max=1000', 'memory.swap.max=500']);
+    await expect(layoutFor(plain.host, plain.layout, swapping)).rejects.toThrow('the kernel does not count swap');
+    await expect(layoutFor(v1.host, v1.layout, { swap: 500 })).rejects.toThrow('it needs a hard limits.memory');
+    await expect(layoutFor(v1.host, v1.layout, swapping)).resolves.toEqual(v1.layout);
+    await expect(layoutFor(v2.host, v2.layout, { swap: 500 })).resolves.toEqual(v2.layout);
+  });
+
   it('keeps a container without a limit of memory from swapping, whatever the priority', async () => {
     const [v1, v2] = [await layoutOf(MOUNTS_V1), await layoutOf(MOUNTS_V2, V2_FILES)];
     const settings = ({ layout }: typeof v1) => limitSettings({ swap: false, swapPriority: 3 }, layout);

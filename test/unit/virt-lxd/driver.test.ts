@@ -33,10 +33,14 @@ let opened: number;
 
 const soon = (): AbortSignal => AbortSignal.timeout(5000);
 
+let swaps: string;
+
 function newDriver(options: Partial<LxdDriverOptions> = {}): LxdDriver {
+  const host = new FakeHost();
+  host.files.set('/proc/swaps', swaps);
   return new LxdDriver({
     log: silentLog,
-    host: new FakeHost(),
+    host,
     options: { ...DEFAULT_OPTIONS, endpoint: server.endpoint, stateFolder: '/var/lib/nova', ...options },
   });
 }
@@ -103,9 +107,37 @@ function instanceOf(spec: SpawnSpec) {
 
 beforeEach(async () => {
   opened = 0;
+  swaps = 'Filename Type Size Used Priority\n/dev/vdb partition 8388604 0 -2\n';
   await begin();
 });
 afterEach(leave);
+
+describe('swap of a flavor', () => {
+  const extensions = ['instances', 'cloud_init', 'instance_memory_swap_bytes'];
+  const flavor = { ...specOf().flavor, swapMib: 256 };
+
+  it('is what the instance may swap beside its memory, and goes with the flavor', async () => {
+    await begin({ extensions });
+    const spec = await spawn(specOf({ flavor }));
+    expect(() => driver.checkFlavor(flavor)).not.toThrow();
+    expect(instanceOf(spec).config).toMatchObject({ 'limits.memory': '512MiB', 'limits.memory.swap': '256MiB' });
+
+    await driver.resize(spec.uuid, { ...flavor, swapMib: 0 }, soon());
+
+    expect(instanceOf(spec).config).not.toHaveProperty('limits.memory.swap');
+  });
+
+  it.each([
+    ['an engine that knows no sizes of swap', undefined, undefined, /cannot limit swap by size/],
+    ['a host without swap', extensions, 'Filename Type Size Used Priority\n', /has no swap space/],
+  ])('is refused on %s', async (_where, served, found, reason) => {
+    swaps = found ?? swaps;
+    await begin(served ? { extensions: served } : {});
+
+    expect(() => driver.checkFlavor(flavor)).toThrow(reason);
+    expect(() => driver.checkFlavor({ ...flavor, swapMib: 0 })).not.toThrow();
+  });
+});
 
 describe('a spawned instance', () => {
   it('carries its limits, devices and marks itself, and no profile', async () => {

@@ -1,0 +1,221 @@
+// Another volume in the place of one that an instance has (section 5.11): for users, and for Cinder, which moves volumes so between its
+// back ends. A device of a container has no mirror of what is written, so the volume is taken out while it is copied; what the guest
+// has open is not. The callers hold the instance's lock.
+import { AppError } from '#src/lib/errors.ts';
+import type { Log } from '#src/lib/log.ts';
+import { Reverter } from '#src/lib/reverter.ts';
+import { limited } from '#src/lib/wait.ts';
+import type { RequestContext } from '#src/nova/context.ts';
+import { novaException } from '#src/nova/exceptions.ts';
+import type { NovaObject } from '#src/nova/objects/object.ts';
+import type { VolumeConnection } from '#drivers/volume/driver.ts';
+import { diskMetadata, forgetDisk, tellOfDevice } from '../guest/device-metadata.ts';
+import { userCredentials } from '../network/credentials.ts';
+import type { ComputeServices } from '../types.ts';
+import { type BlockDevice, keptConnection, renamedConnection } from './block-devices.ts';
+import { attachmentOf, guestVolume, type InstanceVolumes, useOf } from './instance-volumes.ts';
+import { isRoot } from './root-volume.ts';
+
+type Instance = NovaObject<'Instance'>;
+
+const UNDO_LIMIT_MS = 120_000;
+const REPORT_MS = 10_000;
+
+export interface SwapWish {
+  readonly oldVolumeId: string;
+  readonly newVolumeId: string;
+  readonly newAttachmentId: string | null;
+}
+
+interface Swap {
+  readonly context: RequestContext;
+  readonly instance: Instance;
+  readonly wish: SwapWish;
+}
+
+interface Replaced {
+  readonly device: BlockDevice;
+  /** Of the old volume, which nobody uses here any more. */
+  readonly attachment: string;
+}
+
+/** The two volumes on this host. */
+interface Pair {
+  readonly device: BlockDevice;
+  readonly from: ReturnType<typeof useOf>;
+  readonly to: ReturnType<typeof useOf>;
+  readonly old: VolumeConnection;
+  readonly fresh: VolumeConnection;
+}
+
+export class VolumeSwaps {
+  readonly #services: ComputeServices;
+  readonly #volumes: InstanceVolumes;
+  /** By instance. */
+  readonly #running = new Map<string, AbortController>();
+
+  constructor(services: ComputeServices, volumes: InstanceVolumes) {
+    this.#services = services;
+    this.#volumes = volumes;
+  }
+
+  /** The instance is being deleted: nobody waits for a copy any more. */
+  interrupt(uuid: string): void {
+    this.#running.get(uuid)?.abort(novaException('InstanceNotFound', { instance_id: uuid }));
+  }
+
+  /** After a failure the guest has the old volume, and the new one is available; when the guest has the new one, it keeps that. */
+  async swap(caller: RequestContext, instance: Instance, wish: SwapWish, outer: AbortSignal): Promise<void> {
+    const { notifications, log } = this.#services;
+    const uuid = instance.get('uuid');
+    const context = caller.elevated();
+    const moment = { name: 'volume_swap', volumeId: wish.oldVolumeId, newVolumeId: wish.newVolumeId } as const;
+    notifications.moment(context, instance, { ...moment, phase: 'start' });
+    const stop = new AbortController();
+    this.#running.set(uuid, stop);
+    const signal = AbortSignal.any([outer, stop.signal]);
+    try {
+      await this.#swap({ context, instance, wish }, signal);
+    } catch (cause) {
+      log.error('cannot swap a volume', { instance: uuid, ...wish, error: cause });
+      const error = cause instanceof AppError ? cause : new AppError('internal', 'an internal error', { cause });
+      notifications.moment(context, instance, { ...moment, phase: 'error', error });
+      throw cause;
+    } finally {
+      this.#running.delete(uuid);
+    }
+    notifications.moment(context, instance, { ...moment, phase: 'end' });
+  }
+
+  async #swap(swap: Swap, signal: AbortSignal): Promise<void> {
+    const { cinder } = this.#services;
+    const { context, wish } = swap;
+    const credentials = userCredentials(context);
+    let isMigration = false;
+    let replaced: Replaced;
+    try {
+      isMigration = (await cinder.getVolume(credentials, wish.oldVolumeId, signal)).migrationStatus === 'migrating';
+      replaced = await this.#replace(swap, signal);
+    } catch (cause) {
+      await this.#giveUp(swap, isMigration);
+      throw cause;
+    }
+    // there is no way back: the guest may have written to the new one
+    await cinder.deleteAttachment(credentials, replaced.attachment, signal);
+    if (isMigration) await this.#rename(swap, replaced.device, signal);
+    await this.#tell(swap, replaced.device);
+  }
+
+  /** Of a volume with a tag. */
+  async #tell({ context, instance, wish }: Swap, device: BlockDevice): Promise<void> {
+    const { conductor } = this.#services;
+    const tag = device.find('tag') ?? '';
+    if (tag === '') return;
+    await forgetDisk({ conductor, context }, instance, wish.oldVolumeId);
+    await tellOfDevice({ conductor, context }, instance, diskMetadata(device, tag));
+    await conductor.save(context, instance);
+  }
+
+  async #replace({ context, instance, wish }: Swap, signal: AbortSignal): Promise<Replaced> {
+    const { cinder, conductor, log } = this.#services;
+    const { newVolumeId: volumeId, newAttachmentId: attachmentId } = wish;
+    const device = await this.#deviceOf(context, instance, wish.oldVolumeId);
+    const attachment = attachmentOf(device);
+    const old = keptConnection(device);
+    if (!old || attachmentId === null) throw refused(`volume ${wish.oldVolumeId} is not connected`);
+    const guestPath = device.find('device_name') ?? null;
+    const { connection: fresh, text } = await this.#volumes.offered(
+      context,
+      instance,
+      { volumeId, attachmentId, guestPath },
+      signal,
+    );
+    const from = useOf(device);
+    const pair = { device, from, to: { ...from, volumeId }, old, fresh };
+    await using revert = new Reverter(log);
+    await this.#move(instance, pair, revert, signal);
+    await cinder.completeAttachment(userCredentials(context), attachmentId, signal);
+    const { sizeGib } = await cinder.getVolume(userCredentials(context), volumeId, signal);
+    device.set('volume_id', volumeId).set('attachment_id', attachmentId).set('connection_info', text);
+    device.set('volume_size', sizeGib).set('snapshot_id', null).set('source_type', 'volume');
+    await conductor.save(context, device);
+    revert.commit();
+    return { device, attachment };
+  }
+
+  async #deviceOf(context: RequestContext, instance: Instance, volumeId: string): Promise<BlockDevice> {
+    const devices = await this.#volumes.of(context, instance.get('uuid'));
+    const device = devices.find((one) => one.find('volume_id') === volumeId);
+    if (!device) throw novaException('VolumeBDMNotFound', { volume_id: volumeId });
+    if (isRoot(device)) throw refused('the server runs from it, and it cannot be copied meanwhile');
+    return device;
+  }
+
+  /** The guest has the new volume, with what the old one had, and the old one is disconnected. */
+  async #move(instance: Instance, pair: Pair, revert: Reverter, signal: AbortSignal): Promise<void> {
+    const { virt, volumes, log } = this.#services;
+    const { device, from, to, old, fresh } = pair;
+    const uuid = instance.get('uuid');
+    await this.#refuseUsed(pair, signal);
+    revert.add('new volume', () => volumes.disconnect(to, fresh, limited(UNDO_LIMIT_MS)));
+    const hostPath = await volumes.connect(to, fresh, signal);
+    revert.add('old volume', async () => {
+      const limit = limited(UNDO_LIMIT_MS);
+      await virt.attachVolume(uuid, guestVolume(device, await volumes.connect(from, old, limit)), limit);
+    });
+    await virt.detachVolume(uuid, from.volumeId, signal);
+    // opened between the first look and now: it still is
+    await this.#refuseUsed(pair, signal);
+    await volumes.copy({ from, to }, { signal, onProgress: reporter(log, { instance: uuid, from, to }) });
+    await volumes.disconnect(from, old, signal);
+    revert.add('new volume of the guest', () => virt.detachVolume(uuid, to.volumeId, limited(UNDO_LIMIT_MS)));
+    await virt.attachVolume(uuid, { ...guestVolume(device, hostPath), volumeId: to.volumeId }, signal);
+  }
+
+  async #refuseUsed({ from }: Pair, signal: AbortSignal): Promise<void> {
+    const users = await this.#services.volumes.users(from, signal);
+    if (users.length > 0) throw refused(`it is in use in the server (by ${users.join(', ')}): end that, or stop it`);
+  }
+
+  /** Cinder has the old volume's name go over to the new one. */
+  async #rename({ context, wish }: Swap, device: BlockDevice, signal: AbortSignal): Promise<void> {
+    const { cinder, conductor } = this.#services;
+    const { oldVolumeId: volumeId, newVolumeId } = wish;
+    const of = { volumeId, newVolumeId, isFailed: false };
+    const saved = await cinder.completeMigration(userCredentials(context), of, signal);
+    device.set('volume_id', saved).set('connection_info', renamedConnection(device.get('connection_info') ?? '', saved));
+    await conductor.save(context, device);
+  }
+
+  /** In Cinder: each step by itself. */
+  async #giveUp({ context, wish }: Swap, isMigration: boolean): Promise<void> {
+    const { cinder, log } = this.#services;
+    const { oldVolumeId, newVolumeId, newAttachmentId } = wish;
+    const credentials = userCredentials(context);
+    const limit = limited(UNDO_LIMIT_MS);
+    const steps = [
+      () => cinder.rollDetaching(credentials, oldVolumeId, limit),
+      async () => newAttachmentId !== null && cinder.deleteAttachment(credentials, newAttachmentId, limit),
+      async () =>
+        isMigration &&
+        cinder.completeMigration(credentials, { volumeId: oldVolumeId, newVolumeId, isFailed: true }, limit),
+    ];
+    for (const step of steps) {
+      await step().catch((error: unknown) => log.error('a failed swap is not wholly undone', { ...wish, error }));
+    }
+  }
+}
+
+function refused(reason: string): AppError {
+  return novaException('InvalidVolume', { reason });
+}
+
+/** A copy may take hours: whoever reads the log sees how far it is. */
+function reporter(log: Log, about: Readonly<Record<string, unknown>>) {
+  let next = Date.now() + REPORT_MS;
+  return ({ copiedBytes, totalBytes }: { readonly copiedBytes: number; readonly totalBytes: number }): void => {
+    if (Date.now() < next) return;
+    next = Date.now() + REPORT_MS;
+    log.info('a volume is being copied', { ...about, percent: Math.floor((copiedBytes * 100) / totalBytes) });
+  };
+}
