@@ -40,7 +40,6 @@ export async function copyDevice(from: string, to: string, { signal, onProgress 
 
 /** Of a block device the kernel gives it to one at a time, and to none while it is mounted; of a file this changes nothing. */
 async function openAlone(path: string, flags: number): Promise<FileHandle> {
-  // oxlint-disable-next-line no-bitwise -- flags of open(2)
   return open(path, flags | constants.O_EXCL).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'EBUSY') throw cause;
     throw new AppError('conflict', `${path} is in use`, { cause });

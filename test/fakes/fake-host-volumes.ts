@@ -52,7 +52,8 @@ export class FakeHostVolumes implements HostVolumes {
 
   async copy({ from, to }: Parameters<HostVolumes['copy']>[0], { signal }: CopyOptions): Promise<void> {
     this.#failOnDemand('copy');
-    for (const use of [from, to]) if (!this.connected.has(keyOf(use))) throw new Error(`${use.volumeId} is not connected`);
+    for (const use of [from, to])
+      if (!this.connected.has(keyOf(use))) throw new Error(`${use.volumeId} is not connected`);
     await this.onCopy(signal);
     signal.throwIfAborted();
     this.contents.set(to.volumeId, this.contents.get(from.volumeId) ?? Buffer.alloc(0));

@@ -101,8 +101,7 @@ describe('a volume of a running server', () => {
       path: `${attachmentsPath(server.id)}/${volume}`,
       body: { volumeAttachment: { volumeId: newVolume } },
     });
-  const newestEvents = async () =>
-    (await actionsOf(server.id))[0]?.events.map(({ event, result }) => [event, result]);
+  const newestEvents = async () => (await actionsOf(server.id))[0]?.events.map(({ event, result }) => [event, result]);
 
   it('is not swapped for another one while a program of the guest has it open', async () => {
     const other = await newVolume('other');

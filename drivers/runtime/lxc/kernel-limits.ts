@@ -60,7 +60,8 @@ function checkSwap({ unified, controllers }: CgroupLayout, { swap, memory }: Run
   if (typeof swap !== 'number' || (unified && controllers.has('memory'))) return;
   const refused = (why: string): AppError =>
     new AppError('unsupported', `Cannot apply limits.memory.swap with a size: ${why}`);
-  if (!controllers.has('memory.memsw')) throw refused('the kernel does not count swap (its option swapaccount=1 is off)');
+  if (!controllers.has('memory.memsw'))
+    throw refused('the kernel does not count swap (its option swapaccount=1 is off)');
   if (memory?.enforce !== 'hard') throw refused('with control groups of version 1 it needs a hard limits.memory');
 }
 

@@ -51,7 +51,12 @@ export function connectionText(
 export function renamedConnection(text: string, volumeId: string): string {
   const info = infoOf(text);
   const { serial: connected } = info;
-  return JSON.stringify({ ...info, serial: volumeId, volume_id: volumeId, ...(connected !== volumeId && { [CONNECTED_AS]: connected }) });
+  return JSON.stringify({
+    ...info,
+    serial: volumeId,
+    volume_id: volumeId,
+    ...(connected !== volumeId && { [CONNECTED_AS]: connected }),
+  });
 }
 
 /** The name that a connected volume had when it was connected; null: the one that it still has. */

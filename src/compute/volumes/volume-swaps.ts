@@ -183,7 +183,9 @@ export class VolumeSwaps {
     const { oldVolumeId: volumeId, newVolumeId } = wish;
     const of = { volumeId, newVolumeId, isFailed: false };
     const saved = await cinder.completeMigration(userCredentials(context), of, signal);
-    device.set('volume_id', saved).set('connection_info', renamedConnection(device.get('connection_info') ?? '', saved));
+    device
+      .set('volume_id', saved)
+      .set('connection_info', renamedConnection(device.get('connection_info') ?? '', saved));
     await conductor.save(context, device);
   }
 

@@ -101,12 +101,16 @@ function checkLowLevel(rules: ConfigMap, kind: Kind, { key, value, where }: Sett
   const machines = restriction(rules, 'restricted.virtual-machines.lowlevel') === 'allow';
   if (kind === 'container' ? containers : containers && machines) return;
   if (key === 'raw.idmap') return checkRawIdMap(rules, value, where);
-  const isIntercept = key.startsWith('security.syscalls.intercept') && !INTERCEPTION.has(key);
-  // memory that nobody counts
-  const isSwap = key === 'limits.memory.swap' && typeof swapLimit(value) === 'number';
-  const forbidden = isIntercept || isSwap || LOW_LEVEL.has(key) || (kind === 'profile' && LOW_LEVEL_OF_MACHINES.has(key));
+  const forbidden = isLowLevel(key, value) || (kind === 'profile' && LOW_LEVEL_OF_MACHINES.has(key));
   if (!forbidden) return;
   throw new AppError('forbidden', `Use of low-level config "${key}" on ${where} is forbidden`);
+}
+
+function isLowLevel(key: string, value: string): boolean {
+  // memory that a limit of the project does not count
+  if (key === 'limits.memory.swap') return typeof swapLimit(value) === 'number';
+  const isIntercept = key.startsWith('security.syscalls.intercept') && !INTERCEPTION.has(key);
+  return isIntercept || LOW_LEVEL.has(key);
 }
 
 function checkRawIdMap(rules: ConfigMap, value: string, where: string): void {

@@ -52,7 +52,10 @@ describeWith({ root: true, commands: ['losetup', 'stat', 'perl'] }, 'a block dev
     await writeAt(to, 0, 'stale');
     const steps: number[] = [];
 
-    await copyDevice(from, to, { signal: signal(), onProgress: ({ copiedBytes }) => void steps.push(copiedBytes / MIB) });
+    await copyDevice(from, to, {
+      signal: signal(),
+      onProgress: ({ copiedBytes }) => void steps.push(copiedBytes / MIB),
+    });
 
     expect(await readAt(to, 0, 5)).toBe('\0'.repeat(5));
     expect(await readAt(to, 5 * MIB, 6)).toBe('middle');
@@ -65,7 +68,6 @@ describeWith({ root: true, commands: ['losetup', 'stat', 'perl'] }, 'a block dev
   it('is not copied to a smaller one, and not while somebody has it alone', async () => {
     await expect(copyDevice(to, from, { signal: signal() })).rejects.toMatchObject({ kind: 'invalid' });
 
-    // oxlint-disable-next-line no-bitwise -- flags of open(2)
     await using _mine = await open(to, constants.O_RDWR | constants.O_EXCL);
     await expect(copyDevice(from, to, { signal: signal() })).rejects.toMatchObject({ kind: 'conflict' });
   });

@@ -16,7 +16,10 @@ interface World {
 }
 
 /** A running instance with a volume, and another volume that Nova's API has reserved for it. */
-async function world(harness: ComputeHarness, fields: { old?: Json; fresh?: Json; device?: Json } = {}): Promise<World> {
+async function world(
+  harness: ComputeHarness,
+  fields: { old?: Json; fresh?: Json; device?: Json } = {},
+): Promise<World> {
   const built = instanceOf();
   await harness.build(built);
   const instance = instanceOf(harness.row(built));
@@ -116,15 +119,18 @@ describe('swap_volume', () => {
     expect(harness.cinder.requests.at(-1)).toBe(`migration of ${own.oldId} failed`);
   });
 
-  it.each(['PUT attachment', 'complete attachment'])('leaves the old volume attached when Cinder fails at %s', async (request) => {
-    await using harness = new ComputeHarness();
-    const own = await world(harness);
-    harness.cinder.failNext(new RegExp(request));
+  it.each(['PUT attachment', 'complete attachment'])(
+    'leaves the old volume attached when Cinder fails at %s',
+    async (request) => {
+      await using harness = new ComputeHarness();
+      const own = await world(harness);
+      harness.cinder.failNext(new RegExp(request));
 
-    await expect(own.swap()).rejects.toThrow('volumev3');
+      await expect(own.swap()).rejects.toThrow('volumev3');
 
-    expectAsBefore(harness, own);
-  });
+      expectAsBefore(harness, own);
+    },
+  );
 
   it('ends with the instance', async () => {
     await using harness = new ComputeHarness();
@@ -145,6 +151,9 @@ describe('swap_volume', () => {
     await expect(swap).rejects.toThrow();
     await end;
     expect(harness.volumes.connected.size).toBe(0);
-    expect([harness.cinder.statusOf(own.oldId), harness.cinder.statusOf(own.newId)]).toEqual(['available', 'available']);
+    expect([harness.cinder.statusOf(own.oldId), harness.cinder.statusOf(own.newId)]).toEqual([
+      'available',
+      'available',
+    ]);
   });
 });
