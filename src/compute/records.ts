@@ -70,6 +70,20 @@ export async function findMigration({ conductor, context }: Asking, id: number):
   return expectObject(await conductor.classMethod(context, call), 'Migration');
 }
 
+/** By what its allocation is called. */
+export async function findMigrationOf(
+  { conductor, context }: Asking,
+  uuid: string,
+): Promise<NovaObject<'Migration'> | undefined> {
+  const call = { object: 'Migration', method: 'get_by_uuid', args: [uuid] } as const;
+  try {
+    return expectObject(await conductor.classMethod(context, call), 'Migration');
+  } catch (error) {
+    if (isNova(error, 'MigrationNotFound')) return undefined;
+    throw error;
+  }
+}
+
 /** Undefined when the host has no such node. */
 export async function findNode(
   { conductor, context }: Asking,

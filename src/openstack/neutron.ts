@@ -8,7 +8,8 @@ import type { Credentials, Neutron, NeutronNetwork, NeutronPort, NeutronQuery, N
 type Attributes = Readonly<Record<string, unknown>>;
 /** An instance's surroundings change seldom, and the instances of one network all ask for them. */
 const BELIEVED_MS = 5000;
-const SHARED_LIMIT_MS = 60_000;
+/** Of all pages, each of which has a limit of its own. */
+const SHARED_LIMIT_MS = 300_000;
 
 type Call = Pick<ServiceRequest, 'method' | 'path' | 'query' | 'body'>;
 

@@ -31,7 +31,9 @@ const number = async (statement: string): Promise<number> => Number(await sql(pa
 
 /** Processor time of a process since it began, in seconds. */
 function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ');
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
@@ -57,7 +59,9 @@ async function loopDelay(pid: number): Promise<LoopDelay> {
 
 /** In Nova's own words: asking its API for two hundred servers would be most of the load. */
 async function inState(name: string, condition: string): Promise<number> {
-  return await number(`SELECT COUNT(*) FROM nova.instances WHERE deleted = 0 AND display_name LIKE '${name}%' AND ${condition}`);
+  return await number(
+    `SELECT COUNT(*) FROM nova.instances WHERE deleted = 0 AND display_name LIKE '${name}%' AND ${condition}`,
+  );
 }
 
 /** Servers until they are ACTIVE; `watch` is called all the while. */
@@ -90,7 +94,9 @@ async function deleteAll(name: string): Promise<number> {
 /** Seconds since the last report of the host, by the database's clock. */
 async function heartbeatAge(): Promise<number> {
   const age = 'TIMESTAMPDIFF(SECOND, last_seen_up, UTC_TIMESTAMP())';
-  return await number(`SELECT ${age} FROM nova.services WHERE host = '${COMPUTE_HOST}' AND \`binary\` = 'nova-compute'`);
+  return await number(
+    `SELECT ${age} FROM nova.services WHERE host = '${COMPUTE_HOST}' AND \`binary\` = 'nova-compute'`,
+  );
 }
 
 async function startWatched(): Promise<void> {
@@ -132,7 +138,10 @@ async function fiftyAtOnce(name: string): Promise<readonly Row[]> {
   return [
     measured(`${AT_ONCE} servers at once, no network: all ACTIVE`, `${seconds.toFixed(1)} s`),
     measured('processor time of the compute for them', `${used.toFixed(2)} s`),
-    measured('delay of its event loop meanwhile, median and longest', `${delay.p50.toFixed(1)} ms, ${delay.max.toFixed(0)} ms`),
+    measured(
+      'delay of its event loop meanwhile, median and longest',
+      `${delay.p50.toFixed(1)} ms, ${delay.max.toFixed(0)} ms`,
+    ),
     atMost('delay of its event loop meanwhile, p99', delay.p99, 100, 'ms'),
     atMost('age of the last heartbeat (every 3 s) meanwhile, at most', oldest, 6, 's'),
     atMost('builds under way at the same time (max_concurrent_builds = 10)', most, 10, 'builds'),
@@ -146,7 +155,7 @@ async function manyGuests(): Promise<readonly Row[]> {
   while ((await inState(name, 'TRUE')) < GUESTS) await build(name, AT_ONCE);
   say(`${GUESTS} guests`);
   await processes.stop(COMPUTE);
-  const spec = { name: COMPUTE, argv: [bin(COMPUTE), '--config-file', paths.computeConf] };
+  const spec = { name: COMPUTE, argv: [bin(COMPUTE), '--config-file', paths.computeConf] } as const;
   const start = await startAndWait(spec, 'compute is up');
   const pid = pidOf(COMPUTE);
   const startCpu = cpuSeconds(pid);
@@ -199,9 +208,11 @@ async function manyHosts(): Promise<readonly Row[]> {
   const pid = pidOf(SIMULATED);
   try {
     const startCpu = cpuSeconds(pid);
-    const mapped = up + (await secondsOf(async () => {
-      while ((await hostsUp(prefix)) < HOSTS) await sleep(500);
-    }));
+    const mapped =
+      up +
+      (await secondsOf(async () => {
+        while ((await hostsUp(prefix)) < HOSTS) await sleep(500);
+      }));
     say(`${HOSTS} hosts`);
     await sleep(10_000);
     const cpu = cpuSeconds(pid);
@@ -213,20 +224,31 @@ async function manyHosts(): Promise<readonly Row[]> {
     const name = 'scale-load';
     const building = await build(name, GUESTS);
     const used = cpuSeconds(pid) - before;
-    const perHost = await sql(paths, `SELECT MIN(n), MAX(n), COUNT(*) FROM (SELECT COUNT(*) AS n FROM nova.instances
-      WHERE deleted = 0 AND display_name LIKE '${name}%' GROUP BY host) AS hosts`);
+    const perHost = await sql(
+      paths,
+      `SELECT MIN(n), MAX(n), COUNT(*) FROM (SELECT COUNT(*) AS n FROM nova.instances
+      WHERE deleted = 0 AND display_name LIKE '${name}%' GROUP BY host) AS hosts`,
+    );
     const [least, greatest, hosts] = perHost.trim().split('\t');
     const full = residentMib(pid);
     const deletion = await deleteAll(name);
     await processes.stop(SIMULATED, 60_000);
     await forgetHosts(prefix);
-    const left = (await cloud.get<{ resource_providers: readonly { name: string }[] }>(cloud.placement, '/resource_providers')).resource_providers;
+    const left = (
+      await cloud.get<{ resource_providers: readonly { name: string }[] }>(cloud.placement, '/resource_providers')
+    ).resource_providers;
     return [
-      measured(`${HOSTS} simulated hosts: all have started, all are mapped to the cell`, `${up.toFixed(1)} s, ${mapped.toFixed(1)} s`),
+      measured(
+        `${HOSTS} simulated hosts: all have started, all are mapped to the cell`,
+        `${up.toFixed(1)} s, ${mapped.toFixed(1)} s`,
+      ),
       measured('processor time of the start', `${startCpu.toFixed(2)} s`),
       measured(`processor time in ${IDLE_MS / 1000} s of idling`, `${idle.toFixed(2)} s`),
       measured('resident memory, idle and with the servers', `${resident.toFixed(0)} MiB, ${full.toFixed(0)} MiB`),
-      measured(`${GUESTS} servers on them: all ACTIVE`, `${building.toFixed(1)} s, ${used.toFixed(2)} s of processor time`),
+      measured(
+        `${GUESTS} servers on them: all ACTIVE`,
+        `${building.toFixed(1)} s, ${used.toFixed(2)} s of processor time`,
+      ),
       measured('how they were spread', `${least} to ${greatest} on each of ${hosts} hosts`),
       measured('their deletion', `${deletion.toFixed(1)} s`),
       atMost('resource providers left', left.filter(({ name: one }) => one.startsWith(`${prefix}-`)).length, 0, ''),

@@ -105,6 +105,11 @@ export class FakeControlPlane implements RpcClient {
       if (!row) throw remote('MigrationNotFound', `Migration ${String(id)} could not be found.`, { code: 404 });
       return objectOf('Migration', '1.7', structuredClone(row));
     },
+    'Migration.get_by_uuid': ({ args: [uuid] }) => {
+      const row = [...this.migrations.values()].find((one) => one['uuid'] === uuid);
+      if (!row) throw remote('MigrationNotFound', `Migration ${String(uuid)} could not be found.`, { code: 404 });
+      return objectOf('Migration', '1.7', structuredClone(row));
+    },
     'MigrationList.get_by_filters': ({ args: [filters] }) => {
       const rows = [...this.migrations.values()].filter((row) => matches(row, filters as Json));
       return listObject('Migration', '1.7', structuredClone(rows));

@@ -14,7 +14,13 @@ import { PORTS } from './lab/settings.ts';
 import { actionsOf, activeServer, cloud, deleteServer, lab, paths, processes } from './lab/suite.ts';
 import { newVolume, waitForVolume } from './lab/volumes.ts';
 
-const HTTP = { keystone: PORTS.keystone, placement: PORTS.placement, glance: PORTS.glance, neutron: PORTS.neutron, cinder: PORTS.cinder };
+const HTTP = {
+  keystone: PORTS.keystone,
+  placement: PORTS.placement,
+  glance: PORTS.glance,
+  neutron: PORTS.neutron,
+  cinder: PORTS.cinder,
+};
 type ServiceName = keyof typeof HTTP | 'engine';
 
 const ENGINE_SOCKET = join(paths.run, 'faulty-engine.socket');
@@ -96,7 +102,8 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
       }),
   },
   'detach interface': {
-    perform: async (server) => cloud.delete(cloud.compute, `/servers/${server.id}/os-interface/${(await portsOf(server))[0]?.port_id}`),
+    perform: async (server) =>
+      cloud.delete(cloud.compute, `/servers/${server.id}/os-interface/${(await portsOf(server))[0]?.port_id}`),
   },
   'attach volume': { perform: attachVolume },
   'detach volume': {
@@ -115,7 +122,8 @@ async function settled(id: string, limitMs: number): Promise<Server | undefined>
     const server = await cloud.server(id);
     if (!server) return undefined;
     const [action] = await actionsOf(id);
-    const isOver = action !== undefined && action.events.length > 0 && action.events.every(({ result }) => result !== null);
+    const isOver =
+      action !== undefined && action.events.length > 0 && action.events.every(({ result }) => result !== null);
     const isIdle = server['OS-EXT-STS:task_state'] === null && !['BUILD', 'RESIZE'].includes(server.status);
     if (isOver && isIdle) return server;
     if (Date.now() > deadline) return server;
@@ -131,7 +139,9 @@ async function outcomeOf(id: string, asking: Promise<unknown>, limitMs: number):
   const server = await settled(id, limitMs);
   if (!server) return ['DELETED', ...(refusal === undefined ? [] : [refusal])].join(', ');
   const [action] = await actionsOf(id);
-  const failed = action?.events.filter(({ result }) => result !== 'Success').map(({ event, result }) => `${event} ${result}`);
+  const failed = action?.events
+    .filter(({ result }) => result !== 'Success')
+    .map(({ event, result }) => `${event} ${result}`);
   const task = server['OS-EXT-STS:task_state'];
   return [
     server.status,
@@ -196,7 +206,9 @@ async function measure(name: string, service: ServiceName, fault: Fault, limitMs
   const outcome = await outcomeOf(server.id, operation.perform(server), limitMs);
   const { requests } = proxyOf(service);
   await proxyOf(service).set('none');
-  console.log(`CELL | ${name} | ${service} | ${fault} | ${outcome} | ${requests} requests | ${Math.round((Date.now() - began) / 1000)} s`);
+  console.log(
+    `CELL | ${name} | ${service} | ${fault} | ${outcome} | ${requests} requests | ${Math.round((Date.now() - began) / 1000)} s`,
+  );
   return outcome;
 }
 

@@ -27,8 +27,8 @@ import { type BuildStage, classify, isGone } from './failure.ts';
 import { checkGroupPolicy } from './group-policy.ts';
 import { refuseUnsupported } from './refusals.ts';
 import { type BuildRequest, groupHint } from './request.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
-const DESTROY_LIMIT_MS = 120_000;
 const MAX_RETRY_PAUSE_MS = 30_000;
 
 /** What a guest is put together from, side by side. */
@@ -118,7 +118,7 @@ export class BuildAttempt {
       using watch = this.#tools.inbox.watch(uuid);
       await this.#publish(await this.#assemble(watch));
     } catch (error) {
-      await claim.abort(limited(DESTROY_LIMIT_MS)).catch((cause: unknown) => {
+      await claim.abort(limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
         if (!isGone(cause)) this.#services.log.warn('cannot take back a claim', { instance: uuid, error: cause });
       });
       throw error;
@@ -289,7 +289,7 @@ export class BuildAttempt {
     const instanceUuid = this.#instance.get('uuid');
     if (this.#isForeign) return;
     try {
-      await virt.destroy(instanceUuid, limited(DESTROY_LIMIT_MS));
+      await virt.destroy(instanceUuid, limited(UNDO_LIMIT_MS));
     } catch (error) {
       log.warn('cannot remove the guest of a failed build, not rescheduling', { instance: instanceUuid, error });
       const judged = failureOf(failure, instanceUuid);

@@ -16,8 +16,7 @@ import type { ComputeServices } from '../types.ts';
 import { BuildAttempt, failureOf } from './attempt.ts';
 import { type BuildFailure, tracebackOf } from './failure.ts';
 import type { BuildRequest } from './request.ts';
-
-const CLEANUP_LIMIT_MS = 120_000;
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Result = 'active' | 'failed' | 'failed_by_policy' | 'rescheduled' | 'rescheduled_by_policy';
 
@@ -65,7 +64,7 @@ export class InstanceBuilder {
   }
 
   async #deleteAllocation(instance: NovaObject<'Instance'>): Promise<void> {
-    await this.#services.placement.deleteAllocations(instance.get('uuid'), limited(CLEANUP_LIMIT_MS));
+    await this.#services.placement.deleteAllocations(instance.get('uuid'), limited(UNDO_LIMIT_MS));
   }
 
   async #build(context: RequestContext, request: BuildRequest, signal: AbortSignal): Promise<Result> {
@@ -102,7 +101,7 @@ export class InstanceBuilder {
       log.info('instance disappeared during its build', { instance });
       await this.#giveBackNetwork(context, request);
       // the deletion gives them back to Cinder
-      await this.#services.volumes.disconnectInstance(instance, limited(CLEANUP_LIMIT_MS));
+      await this.#services.volumes.disconnectInstance(instance, limited(UNDO_LIMIT_MS));
       return 'failed';
     }
     log.error('build failed', { instance, outcome: failure.kind, error: failure.error });
@@ -178,7 +177,7 @@ export class InstanceBuilder {
   ): Promise<void> {
     const { log } = this.#services;
     const { volumes } = this.#tools;
-    await volumes.giveBack(context, blockDevices, options, limited(CLEANUP_LIMIT_MS)).catch((error: unknown) => {
+    await volumes.giveBack(context, blockDevices, options, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
       log.error('cannot give back the volumes of a failed build', { instance: instance.get('uuid'), error });
     });
   }
@@ -194,7 +193,7 @@ export class InstanceBuilder {
       const options = {
         userPorts: portsOfUser(wishes),
         unplug: (vifs: readonly Vif[]) => this.#tools.plugger.unplug(vifs),
-        signal: limited(CLEANUP_LIMIT_MS),
+        signal: limited(UNDO_LIMIT_MS),
       };
       await this.#tools.networks.deallocate(context.elevated(), instance, options);
       const metadata = instance.find('system_metadata') ?? {};

@@ -20,11 +20,10 @@ import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
 import { rootVolumeAmong } from '../volumes/root-volume.ts';
 import { wantsPins } from '../resources/pinning.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
 type Wish = RebuildWish & { readonly image: SpawnImage | null };
-
-const UNDO_LIMIT_MS = 120_000;
 
 export class Evacuation {
   readonly #services: ComputeServices;

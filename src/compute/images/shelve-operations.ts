@@ -13,10 +13,10 @@ import { told } from '../power/told.ts';
 import { transition } from '../transition.ts';
 import type { ComputeServices } from '../types.ts';
 import { uploadSnapshot } from './upload-snapshot.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
 
-const UNDO_LIMIT_MS = 120_000;
 const DESTROY_LIMIT_MS = 300_000;
 
 export interface ShelveWish {

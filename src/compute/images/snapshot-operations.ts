@@ -11,10 +11,9 @@ import { userCredentials } from '../network/credentials.ts';
 import { transition } from '../transition.ts';
 import type { ComputeServices } from '../types.ts';
 import { uploadSnapshot } from './upload-snapshot.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
-
-const UNDO_LIMIT_MS = 60_000;
 
 export interface BackupWish {
   readonly imageId: string;

@@ -14,12 +14,11 @@ import { asImageError, spawnImage } from './spawn-image.ts';
 import { spawnSpec } from './spawn-spec.ts';
 import { blockDevicesOf } from '../volumes/block-devices.ts';
 import { rootVolumeAmong } from '../volumes/root-volume.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
 /** The image as the conductor sends it. */
 type Image = Readonly<Record<string, unknown>>;
-
-const UNDO_LIMIT_MS = 120_000;
 
 export class UnshelveOperations {
   readonly #services: ComputeServices;

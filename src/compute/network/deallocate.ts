@@ -5,6 +5,7 @@ import { limited } from '#src/lib/wait.ts';
 import type { NeutronNetwork, NeutronPort } from '#src/openstack/types.ts';
 import type { Asking } from './choose-networks.ts';
 import { serviceCredentials, userCredentials } from './credentials.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 /** Keys of a binding's profile that name devices of this host. */
 const HOST_KEYS: ReadonlySet<string> = new Set([
@@ -19,14 +20,12 @@ const HOST_KEYS: ReadonlySet<string> = new Set([
   'device_mac_address',
 ]);
 
-const LIMIT_MS = 120_000;
-
 /** Tries every port before it rejects; only what could not be deleted is an error. Has its own time limit: it is an undo. */
 export async function releasePorts(
   asking: Asking & { readonly log: Log },
   { keep, remove }: { readonly keep: readonly string[]; readonly remove: readonly string[] },
 ): Promise<void> {
-  const mine = { ...asking, signal: limited(LIMIT_MS) };
+  const mine = { ...asking, signal: limited(UNDO_LIMIT_MS) };
   const [results] = await Promise.all([
     Promise.allSettled(remove.map((id) => deleteOne(mine, id))),
     unbindAll(mine, keep),

@@ -10,8 +10,8 @@ import { ownValue } from '#src/lib/own-value.ts';
 import { type Asking, type ChosenInterface, refuseFailedBinding } from './choose-networks.ts';
 import { serviceCredentials, userCredentials } from './credentials.ts';
 import type { PortRights } from './port-rights.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
-export const UNDO_LIMIT_MS = 60_000;
 /** How long the answer about a new port is waited for when the instance is not wanted any more. */
 const ANSWER_LIMIT_MS = 10_000;
 

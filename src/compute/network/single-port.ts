@@ -1,5 +1,6 @@
 // One port more, or one less, for an instance that exists (section 5.12, allocate and deallocate of section 8.3).
 import { messageOf } from '#src/lib/errors.ts';
+import { limited } from '#src/lib/wait.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import type { Vif } from '#src/nova/network-model.ts';
@@ -15,6 +16,7 @@ import { cacheLock } from './instance-networks.ts';
 import { bindPort, createMissingPorts, type MadePort, type PortMaker, registerPort } from './make-ports.ts';
 import type { PortRights } from './port-rights.ts';
 import type { NetworkWish } from './request.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -86,7 +88,7 @@ export class SinglePort {
     { id, isUsers }: { readonly id: string; readonly isUsers: boolean },
   ): Promise<void> {
     const { neutron, log } = this.#services;
-    const asking = { neutron, context, instance, log, signal: AbortSignal.timeout(120_000) };
+    const asking = { neutron, context, instance, log, signal: limited(UNDO_LIMIT_MS) };
     await releasePorts(asking, isUsers ? { keep: [id], remove: [] } : { keep: [], remove: [id] });
     await this.#unregister(context, id);
   }

@@ -14,8 +14,7 @@ import { isBetweenHosts, type Move, Refusal, setStatus, wasStopped } from './fai
 import { GuestSender } from './guest-sender.ts';
 import { discardAtDestination } from './peer.ts';
 import { bootsFromVolume, refuseEphemerals } from './volume-move.ts';
-
-const UNDO_LIMIT_MS = 600_000;
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 export interface Departure extends Move {
   readonly cleanShutdown: boolean;
@@ -40,16 +39,21 @@ export class GuestDeparture {
     this.#sender.interrupt(uuid);
   }
 
+  /** What the preparation gave the instance goes; a failure of that is only logged. */
+  async takeBack(context: RequestContext, instance: Move['instance']): Promise<void> {
+    await takeBackMove(this.#services, context, instance, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
+      this.#services.log.error('cannot take a move back', { instance: instance.get('uuid'), error });
+    });
+  }
+
   /** Before anything is touched. */
   async refuseUnreachable(context: RequestContext, { instance }: Move): Promise<void> {
-    const { virt, log } = this.#services;
+    const { virt } = this.#services;
     try {
       if (await bootsFromVolume(this.#services, context, instance)) refuseEphemerals(instance);
       else virt.moves.assertOffers();
     } catch (cause) {
-      await takeBackMove(this.#services, context, instance, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
-        log.error('cannot take a move back', { instance: instance.get('uuid'), error });
-      });
+      await this.takeBack(context, instance);
       throw new Refusal(novaException('MigrationPreCheckError', { reason: messageOf(cause) }, { cause }));
     }
   }

@@ -26,8 +26,8 @@ import {
   wasStopped,
 } from './failing.ts';
 import { readEphemeralSizes } from '../volumes/ephemerals.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
-const PLACEMENT_LIMIT_MS = 60_000;
 const DESTROY_LIMIT_MS = 300_000;
 const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
 const CONFIRMABLE: ReadonlySet<string | null> = new Set([MIGRATION_STATUSES.finished, MIGRATION_STATUSES.confirming]);
@@ -71,7 +71,6 @@ export class EndResize {
     const { notifications } = this.#services;
     notifications.moment(context, instance, { name: 'resize_confirm', phase: 'start' });
     try {
-      await this.#tools.networks.refresh(context, instance, { signal });
       await this.#removeLeft({ instance, migration });
       await dropClaim(this.#services, context, instance);
       await this.#settle(context, { instance, migration }, signal);
@@ -109,7 +108,7 @@ export class EndResize {
 
   async #dropAllocation({ instance, migration }: Move): Promise<void> {
     const { placement, log } = this.#services;
-    const limit = limited(PLACEMENT_LIMIT_MS);
+    const limit = limited(UNDO_LIMIT_MS);
     await placement.removeAllocations(migration.get('uuid'), limit).catch((error: unknown) => {
       log.error('cannot remove the allocation of a confirmed move', { instance: instance.get('uuid'), error });
     });
@@ -184,7 +183,7 @@ export class EndResize {
     const expectedTaskState = [TASK_STATES.resizeReverting];
     const here = { host: config.host, node: tracker.nodeName, compute_id: tracker.computeNodeId };
     await transition({ conductor, context }, instance, here, { expectedTaskState });
-    await placement.moveAllocations(migration.get('uuid'), uuid, limited(PLACEMENT_LIMIT_MS));
+    await placement.moveAllocations(migration.get('uuid'), uuid, limited(UNDO_LIMIT_MS));
     await this.#tools.networks.bindHere(context, instance, signal);
     const vifs = await this.#tools.networks.refresh(context, instance, { signal });
     const disks = await readEphemeralSizes({ conductor, context }, uuid, flavor);

@@ -6,8 +6,7 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import { MIGRATION_STATUSES, VM_STATES } from '#src/nova/states.ts';
 import { findMigration } from '../records.ts';
 import type { ComputeServices } from '../types.ts';
-
-const PLACEMENT_LIMIT_MS = 60_000;
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 export interface Move {
   readonly instance: NovaObject<'Instance'>;
@@ -68,7 +67,7 @@ export async function takeBackAllocation(
   { instance, migration }: Move,
 ): Promise<void> {
   const uuid = instance.get('uuid');
-  await placement.moveAllocations(migration.get('uuid'), uuid, limited(PLACEMENT_LIMIT_MS)).catch((error: unknown) => {
+  await placement.moveAllocations(migration.get('uuid'), uuid, limited(UNDO_LIMIT_MS)).catch((error: unknown) => {
     log.error('cannot move back the allocation of an instance', { instance: uuid, error });
   });
 }

@@ -29,10 +29,9 @@ import {
 import { refuseSmallerDisk } from './prep-resize.ts';
 import { readEphemeralSizes } from '../volumes/ephemerals.ts';
 import { arriveOnVolume, bootsFromVolume } from './volume-move.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
-
-const UNDO_LIMIT_MS = 60_000;
 
 export interface ResizeRequest extends Move {
   readonly flavor: NovaObject<'Flavor'>;
@@ -86,7 +85,11 @@ export class ResizeGuest {
 
   async #begin(context: RequestContext, { instance, migration }: ResizeRequest, signal: AbortSignal): Promise<void> {
     const { conductor, notifications } = this.#services;
-    await this.#tools.networks.refresh(context, instance, { signal });
+    await this.#tools.networks.refresh(context, instance, { signal }).catch(async (error: unknown) => {
+      // nothing has been done to the guest yet
+      await this.#departure.takeBack(context, instance);
+      throw new Refusal(asError(error));
+    });
     await setStatus(this.#services, context, migration, 'migrating');
     const migrating = { task_state: TASK_STATES.resizeMigrating };
     const options = { expectedTaskState: TASK_STATES.resizePrep };

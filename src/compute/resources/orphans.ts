@@ -1,8 +1,9 @@
-// Allocations of instances that are gone: a deletion that was cut short must not keep its room (contract section 4.7).
+// Allocations of what is over: a deletion or the end of a move that was cut short must not keep its room (contract section 4.7).
 import { kindOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
+import { MIGRATION_STATUSES } from '#src/nova/states.ts';
 import type { Placement } from '#src/openstack/types.ts';
-import { type Asking, findInstance } from '../records.ts';
+import { type Asking, findInstance, findMigrationOf } from '../records.ts';
 
 export interface OrphanSearch {
   readonly providerUuid: string;
@@ -21,14 +22,20 @@ export async function removeOrphanAllocations(
   const consumers = Object.keys(await placement.getProviderAllocations(providerUuid, signal));
   const reading = { ...asking, context: asking.context.withReadDeleted('yes') };
   for (const uuid of consumers.filter((consumer) => !isKnown(consumer))) {
-    const instance = await findInstance(reading, uuid, []);
-    if (instance?.find('deleted') !== true || instance.find('hidden') === true) continue;
+    if (!(await isOver(reading, uuid))) continue;
     try {
       await placement.removeAllocations(uuid, signal);
-      log.info('allocation of a deleted instance removed', { instance: uuid });
+      log.info('allocation of what is over removed', { consumer: uuid });
     } catch (error) {
       if (kindOf(error) !== 'conflict') throw error;
-      log.warn('allocation of a deleted instance changed meanwhile, trying again next time', { instance: uuid, error });
+      log.warn('allocation of what is over changed meanwhile, trying again next time', { consumer: uuid, error });
     }
   }
+}
+
+/** A deleted instance; or a move that is confirmed: its allocation was for the way back, and Placement was away when it was to go. */
+async function isOver(asking: Asking, uuid: string): Promise<boolean> {
+  const instance = await findInstance(asking, uuid, []);
+  if (instance) return instance.find('deleted') === true && instance.find('hidden') !== true;
+  return (await findMigrationOf(asking, uuid))?.get('status') === MIGRATION_STATUSES.confirmed;
 }

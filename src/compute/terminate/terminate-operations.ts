@@ -9,12 +9,11 @@ import { cachedVifs } from '../network/info-cache.ts';
 import type { OperationTools } from '../operation-tools.ts';
 import type { ComputeServices } from '../types.ts';
 import { type BlockDevice, volumesAmong } from '../volumes/block-devices.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
 
 const DESTROY_LIMIT_MS = 300_000;
-const NETWORK_LIMIT_MS = 180_000;
-const VOLUMES_LIMIT_MS = 300_000;
 
 export class TerminateOperations {
   readonly #services: ComputeServices;
@@ -65,7 +64,7 @@ export class TerminateOperations {
     await this.removeGuest(instance);
     await this.#giveBackVolumes(context, instance, devices);
     const unplug = (vifs: readonly Vif[]) => this.#tools.plugger.unplug(vifs);
-    await this.#tools.networks.deallocate(elevated, instance, { unplug, signal: limited(NETWORK_LIMIT_MS) });
+    await this.#tools.networks.deallocate(elevated, instance, { unplug, signal: limited(UNDO_LIMIT_MS) });
     notifications.moment(elevated, instance, { name: 'shutdown', phase: 'end' });
   }
 
@@ -74,14 +73,14 @@ export class TerminateOperations {
     if (known && volumesAmong(known).length === 0) return;
     const { volumes } = this.#tools;
     const devices = await volumes.of(context, instance.get('uuid'));
-    await volumes.giveBack(context, devices, { deletes: true }, limited(VOLUMES_LIMIT_MS));
+    await volumes.giveBack(context, devices, { deletes: true }, limited(UNDO_LIMIT_MS));
   }
 
   /** The container with its disks, and its interfaces and volumes on this host. A guest that is not there is success. */
   async removeGuest(instance: Instance, signal?: AbortSignal): Promise<void> {
     await this.#tools.consoles.forget(instance.get('uuid'));
     await this.#services.virt.destroy(instance.get('uuid'), limited(DESTROY_LIMIT_MS, signal));
-    await this.#services.volumes.disconnectInstance(instance.get('uuid'), limited(VOLUMES_LIMIT_MS, signal));
+    await this.#services.volumes.disconnectInstance(instance.get('uuid'), limited(UNDO_LIMIT_MS, signal));
     await this.#tools.plugger.unplug(cachedVifs(instance));
   }
 
@@ -101,9 +100,8 @@ export class TerminateOperations {
   async #deleteAllocation(instance: Instance): Promise<void> {
     const { placement, config } = this.#services;
     const uuid = instance.get('uuid');
-    if (config.periodic.reclaimInstanceIntervalMs > 0)
-      await placement.removeAllocations(uuid, limited(NETWORK_LIMIT_MS));
-    else await placement.deleteAllocations(uuid, limited(NETWORK_LIMIT_MS));
+    if (config.periodic.reclaimInstanceIntervalMs > 0) await placement.removeAllocations(uuid, limited(UNDO_LIMIT_MS));
+    else await placement.deleteAllocations(uuid, limited(UNDO_LIMIT_MS));
   }
 
   async #cleanConsoles(context: RequestContext, instance: Instance): Promise<void> {

@@ -11,10 +11,9 @@ import type { ComputeServices } from '../types.ts';
 import { type BlockDevice, blockDevicesOf, keptConnection } from './block-devices.ts';
 import { chooseDeviceName } from './device-names.ts';
 import { type InstanceVolumes, useOf } from './instance-volumes.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 
 type Instance = NovaObject<'Instance'>;
-
-const UNDO_LIMIT_MS = 120_000;
 
 export interface ReservationWish {
   readonly volumeId: string;

@@ -1,6 +1,7 @@
 // A service that is away, that answers 500, or that takes its time: the calls of its fakes, from a moment on.
 import { OpenStackError } from 'keystone-client-ts';
 import { AppError } from '#src/lib/errors.ts';
+import { sleep } from '#src/lib/wait.ts';
 import { RemoteError } from '#src/messaging/errors.ts';
 import type { ComputeHarness } from '#test/fakes/compute-harness.ts';
 
@@ -20,6 +21,13 @@ export const FAULTS = {
 /** What tests call, or what answers at once. */
 const OURS =
   /^(add|fail|emit|checkFlavor|assertOffers|asPlacement|onLifecycle|start$|stop$|constructor|names|named|next|cast|reserve$|statusOf)/;
+
+/** Calls that are more than one request after the other. */
+const REQUESTS: Readonly<Record<string, number>> = {
+  removeAllocations: 2,
+  removeFromAllocations: 2,
+  moveAllocations: 2,
+};
 
 interface Target {
   readonly object: object;
@@ -61,20 +69,26 @@ export class Outage {
     const prototype = Object.getPrototypeOf(object) as object;
     for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
       if (typeof value !== 'function' || OURS.test(name)) continue;
-      const method = value as (...args: unknown[]) => unknown;
+      // another outage may have wrapped it already
+      const method = Reflect.get(object, name) as (...args: unknown[]) => unknown;
       Object.defineProperty(object, name, {
+        configurable: true,
         value: async (...args: unknown[]) => {
-          if (isHit(args)) await this.#suffer();
+          if (isHit(args))
+            await this.#suffer(
+              REQUESTS[name] ?? 1,
+              args.findLast((one) => one instanceof AbortSignal),
+            );
           return await method.apply(object, args);
         },
       });
     }
   }
 
-  async #suffer(): Promise<void> {
+  async #suffer(requests: number, signal: AbortSignal | undefined): Promise<void> {
     this.calls += 1;
     if (this.calls > this.#failFrom) throw this.#fault();
-    if (this.#delayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.#delayMs));
+    for (let request = 0; this.#delayMs > 0 && request < requests; request += 1) await sleep(this.#delayMs, signal);
   }
 
   begin(afterCalls = 0): void {

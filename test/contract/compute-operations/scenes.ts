@@ -223,7 +223,8 @@ const move: Play = (computes, instance) => computes.move(instance);
 
 export const MOVES: Readonly<Record<string, () => Promise<Scene>>> = {
   'resize on this host': () => onTwoHosts({}, nothing, resizeHere),
-  'resize on this host, confirmed': () => onTwoHosts({}, resizeHere, (computes, one) => computes.end(one, 'confirm_resize')),
+  'resize on this host, confirmed': () =>
+    onTwoHosts({}, resizeHere, (computes, one) => computes.end(one, 'confirm_resize')),
   'resize on this host, reverted': () =>
     onTwoHosts({}, resizeHere, async (computes, instance) => {
       const row = computes.plane.migrations.get(1) ?? {};

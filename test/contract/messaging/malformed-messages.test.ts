@@ -106,6 +106,7 @@ describe('malformed messages', () => {
     for (let times = 0; times < 3; times += 1) {
       served.broker.send('nova', QUEUE, { ...message, _unique_id: 'same', _msg_id: `msg-${times}` });
     }
+    await served.waitForReplies(1);
     await served.expectAlive();
 
     expect(served.replies.map(({ _msg_id: id }) => id).toSorted()).toEqual(['last', 'msg-0']);

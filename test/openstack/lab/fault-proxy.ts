@@ -44,7 +44,9 @@ export class FaultProxy implements AsyncDisposable {
   async #listen(): Promise<void> {
     if (this.#server) return;
     const server = createServer((incoming, response) => void this.#answer(incoming, response));
-    server.on('upgrade', (incoming: IncomingMessage, socket: Socket, head: Buffer) => this.#splice(incoming, socket, head));
+    server.on('upgrade', (incoming: IncomingMessage, socket: Socket, head: Buffer) =>
+      this.#splice(incoming, socket, head),
+    );
     if ('socketPath' in this.#place) rmSync(this.#place.socketPath, { force: true });
     const where = 'port' in this.#place ? { ...this.#place, host: '127.0.0.1' } : { path: this.#place.socketPath };
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(where, resolve));
@@ -82,7 +84,9 @@ export class FaultProxy implements AsyncDisposable {
 
   #splice({ method, url, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
     const target = 'port' in this.#target ? connect(this.#target.port, '127.0.0.1') : connect(this.#target.socketPath);
-    const fields = rawHeaders.flatMap((name, index) => (index % 2 === 0 ? [`${name}: ${rawHeaders[index + 1]}\r\n`] : []));
+    const fields = rawHeaders.flatMap((name, index) =>
+      index % 2 === 0 ? [`${name}: ${rawHeaders[index + 1]}\r\n`] : [],
+    );
     target.write(`${method} ${url} HTTP/1.1\r\n${fields.join('')}\r\n`);
     target.write(head);
     for (const [from, to] of [

@@ -489,10 +489,30 @@ describe('allocations without an instance', () => {
       if (uuid === 'unknown') throw remote('InstanceNotFound', 'no such instance');
       return instance(uuid, { deleted: uuid !== 'alive', hidden: uuid === 'hidden' });
     });
+    world.conductor.on('Migration.get_by_uuid', () => {
+      throw remote('MigrationNotFound', 'no such migration');
+    });
 
     await world.tracker();
 
     expect([...world.placement.allocations.keys()]).toEqual(['unknown', 'alive', 'hidden', 'here']);
+  });
+
+  it('are removed when they are of a move that is confirmed, and left alone while it is not', async () => {
+    const world = new World();
+    for (const uuid of ['confirmed', 'error', 'finished']) {
+      world.placement.allocations.set(uuid, { [NODE_UUID]: { resources: { VCPU: 1 } } });
+    }
+    world.conductor.on('Instance.get_by_uuid', () => {
+      throw remote('InstanceNotFound', 'no such instance');
+    });
+    world.conductor.on('Migration.get_by_uuid', ({ args: [uuid] }) =>
+      createObject('Migration', { uuid: String(uuid), status: String(uuid) }),
+    );
+
+    await world.tracker();
+
+    expect([...world.placement.allocations.keys()]).toEqual(['error', 'finished']);
   });
 });
 
