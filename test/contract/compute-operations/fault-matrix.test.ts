@@ -91,7 +91,7 @@ async function disturbed(name: string, service: ServiceName, fault: (service: Se
   // whoever asks hears of it: the event has ended, and a failure is written down
   const results = plane.events.map(({ result }) => result);
   expect(results, `events with ${service} away`).not.toContain('started');
-  if (failure !== undefined) expect(results.includes('Error') || plane.faults.length > 0, String(failure)).toBe(true);
+  if (failure !== undefined) expect(results.includes('Error') || plane.faults.length > 0).toBe(true);
   return outcomeOf(scene);
 }
 
@@ -126,12 +126,10 @@ describe('a service that takes 30 s for each answer', () => {
 
   /** Streams end on the real clock, everything else on that of the test. */
   async function inTestTime<T>(work: Promise<T>): Promise<T> {
-    let isOver = false;
-    const result = work.finally(() => {
-      isOver = true;
-    });
+    const over = new AbortController();
+    const result = work.finally(() => over.abort());
     result.catch(() => undefined);
-    while (!isOver) {
+    while (!over.signal.aborted) {
       await new Promise((resolve) => setImmediate(resolve));
       await vi.advanceTimersByTimeAsync(5000);
     }

@@ -109,7 +109,7 @@ describe('malformed messages', () => {
     await served.waitForReplies(1);
     await served.expectAlive();
 
-    expect(served.replies.map(({ _msg_id: id }) => id).toSorted()).toEqual(['last', 'msg-0']);
+    expect(served.replies.map(({ _msg_id: id }) => String(id)).toSorted()).toEqual(['last', 'msg-0']);
     expect(served.harness.moments.filter((moment) => moment === 'pause.start')).toHaveLength(1);
   });
 
