@@ -111,6 +111,7 @@ async function upAll(paths: LabPaths, extras: Extras): Promise<void> {
   });
   if (extras.volumes) await step('Cinder', () => startCinder(paths, processes));
   if (extras.routers) {
+    await installPackages(PACKAGES.routers);
     startRouters(paths, processes);
     await step('external network', () => ensureExternalNetwork(cloud));
   }

@@ -1,9 +1,12 @@
 // What a container sees of the host's block devices in /sys: those that it was given, by the names that it has for them. Three
 // directories of links are mounted over the three lists of sysfs. Links lead into sysfs itself, so that sizes and all else are the
-// kernel's. It is a view, no wall: /sys/devices still has everything.
-import { readlink, rm, symlink, unlink } from 'node:fs/promises';
+// kernel's. It is a view, no wall: /sys/devices still has everything. Where lxcfs covers files of /proc, /proc/partitions is covered
+// as well.
+import { readlink, rm, symlink, unlink, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Host } from '#src/host/host.ts';
+import { readKernelFile } from '#src/host/kernel-files.ts';
+import { LXCFS } from '#src/host/lxcfs.ts';
 import type { RuntimeMount } from '../../runtime/driver.ts';
 import type { DeviceContext, DeviceOwner } from '../driver.ts';
 import { type Node, shownNodes } from './nodes.ts';
@@ -11,7 +14,10 @@ import { DevicePlaces } from './places.ts';
 
 /** The lists in sysfs, and how deep they lie in it. */
 const LISTS = { block: 'block', class: 'class/block', numbers: 'dev/block' } as const;
+const PARTITIONS = 'partitions';
 const OPTIONS = ['bind', 'ro', 'nosuid', 'nodev', 'noexec', 'optional'];
+/** sysfs counts these, /proc/partitions blocks of 1024. */
+const SECTORS_PER_BLOCK = 2;
 
 /** Of a list: name of a link → where it leads. */
 type Links = ReadonlyMap<string, string>;
@@ -46,9 +52,20 @@ export class BlockView {
     const lists = Object.keys(LISTS).map((list) => this.#directory(owner, list));
     await Promise.all(lists.map((directory) => this.#host.makeDirectory(directory, { mode: 0o755 })));
     await this.#fill(owner);
-    return Object.entries(LISTS).map(([list, target]) => {
-      return { source: this.#directory(owner, list), target: `sys/${target}`, type: 'none', options: OPTIONS };
+    const targets = Object.entries(LISTS).map(([list, target]) => [list, `sys/${target}`] as const);
+    if (await this.#coversProc()) targets.push([PARTITIONS, `proc/${PARTITIONS}`]);
+    return targets.map(([list, target]) => {
+      return { source: this.#directory(owner, list), target, type: 'none', options: OPTIONS };
     });
+  }
+
+  /**
+   * A file that is covered keeps the container's processes from mounting a /proc in user namespaces of theirs; where lxcfs covers
+   * some, one more costs nothing. That lxcfs does not answer is told by the runtime.
+   */
+  async #coversProc(): Promise<boolean> {
+    const files = await this.#host.list(`${LXCFS}/proc`).catch(() => []);
+    return files.length > 0;
   }
 
   /** Makes it what the container has now. Without open() it sees the host's, and nothing is done. Idempotent. */
@@ -57,9 +74,12 @@ export class BlockView {
   }
 
   async #fill(owner: DeviceOwner): Promise<void> {
-    const view = viewOf(await this.#blockDevices(owner));
+    const devices = await this.#blockDevices(owner);
+    const view = viewOf(devices);
     const lists = ['block', 'class', 'numbers'] as const;
     await Promise.all(lists.map((list) => this.#follow(this.#directory(owner, list), view[list])));
+    // in its place: what is mounted is this very file
+    await writeFile(this.#directory(owner, PARTITIONS), partitionsOf(devices));
   }
 
   /** Undoes open(). Idempotent. */
@@ -122,6 +142,16 @@ function viewOf(devices: readonly BlockDevice[]): View {
   }
   const from = (up: string): Links => new Map([...block].map(([name, path]) => [name, `${up}${path}`]));
   return { block: from('../'), class: from('../../'), numbers };
+}
+
+/** As the kernel writes /proc/partitions, with the sizes of this moment. */
+function partitionsOf(devices: readonly BlockDevice[]): string {
+  const lines = devices.map(({ name, numbers }) => {
+    const [major = '', minor = ''] = numbers.split(':');
+    const blocks = Math.floor(Number(readKernelFile(`/sys/dev/block/${numbers}/size`) ?? 0) / SECTORS_PER_BLOCK);
+    return `${major.padStart(4)} ${minor.padStart(8)} ${String(blocks).padStart(10)} ${name}\n`;
+  });
+  return `major minor  #blocks  name\n\n${lines.join('')}`;
 }
 
 /** undefined: no link, or nothing. */

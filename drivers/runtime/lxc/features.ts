@@ -1,5 +1,6 @@
 // What the host offers to containers: cgroups, AppArmor, and the files of it that they may see.
 import type { Host } from '#src/host/host.ts';
+import { LXCFS } from '#src/host/lxcfs.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { RuntimeMount } from '../driver.ts';
 import { probeSwapAccounting, readCgroupLayout } from './cgroups.ts';
@@ -19,7 +20,6 @@ const CANDIDATES: readonly (readonly [path: string, options: readonly string[]])
   ['/sys/kernel/security', ['rbind', 'create=dir', 'optional']],
   ['/sys/kernel/tracing', ['rbind', 'create=dir', 'optional']],
 ];
-const LXCFS = '/var/lib/lxcfs';
 
 export async function readHostFeatures(host: Host): Promise<HostFeatures> {
   const cgroups = await probeSwapAccounting(host, await readCgroupLayout(host));

@@ -1,13 +1,14 @@
 // Config drives: a folder of this machine for each instance, which the engine mounts into the container, read-only.
 //
-// A container cannot mount file systems, so there is no disk image; cloud-init looks for the tree at /config-drive as well. Root
-// of the host owns it all, and the engine shows it through the container's id map: there it is root's alone, too. Where the
-// engine cannot do that, the tree belongs to the host's id of the container's root.
+// A container cannot mount file systems, so a disk image is there when it is asked for only; cloud-init looks for the tree at
+// /config-drive as well. Root of the host owns it all, and the engine shows it through the container's id map: there it is root's alone,
+// too. Where the engine cannot do that, the tree belongs to the host's id of the container's root.
 import { dirname, join, normalize } from 'node:path';
 import type { DeviceMap, Instance, StringMap } from '#src/client/wire.ts';
 import type { Host } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { GuestFile } from '../driver.ts';
+import type { DriveDisks } from './drive-disks.ts';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const FOLDER_MODE = 0o700;
@@ -15,21 +16,33 @@ const FOLDER_MODE = 0o700;
 const TREE_MODE = 0o500;
 const FILE_MODE = 0o400;
 
+export interface ConfigDrivesOptions {
+  /** Holds nothing else; it is made when it is needed. */
+  readonly folder: string;
+  readonly isMapped: boolean;
+  readonly disks: DriveDisks;
+  /** Guests get the disks. */
+  readonly givesDisks: boolean;
+}
+
 export class ConfigDrives {
   readonly #host: Host;
   readonly #folder: string;
+  readonly #disks: DriveDisks;
+  readonly #givesDisks: boolean;
   /** The engine shows the drives through id maps. */
   readonly isMapped: boolean;
 
-  /** `folder` holds nothing else; it is made when it is needed. */
-  constructor(host: Host, { folder, isMapped }: { readonly folder: string; readonly isMapped: boolean }) {
+  constructor(host: Host, { folder, isMapped, disks, givesDisks }: ConfigDrivesOptions) {
     this.#host = host;
     this.#folder = folder;
+    this.#disks = disks;
+    this.#givesDisks = givesDisks;
     this.isMapped = isMapped;
   }
 
   /** Complete or not at all; what an earlier, interrupted spawn left of the same instance is replaced. */
-  async write(uuid: string, files: readonly GuestFile[]): Promise<void> {
+  async write(uuid: string, files: readonly GuestFile[], signal: AbortSignal): Promise<void> {
     const drive = this.#driveOf(uuid);
     const fresh = join(this.#folder, `.${uuid}`);
     await this.#host.makeDirectory(this.#folder, { mode: FOLDER_MODE });
@@ -43,6 +56,7 @@ export class ConfigDrives {
     );
     await this.#removeIfThere(drive);
     await this.#host.rename(fresh, drive);
+    if (this.#givesDisks) await this.#disks.write(uuid, drive, signal);
   }
 
   /** null: the instance has none. */
@@ -64,13 +78,16 @@ export class ConfigDrives {
     return files.flat();
   }
 
-  /** None is success. */
-  async remove(uuid: string): Promise<void> {
-    await this.#removeIfThere(this.#driveOf(uuid));
+  /** None is success. No guest has it. */
+  async remove(uuid: string, signal: AbortSignal): Promise<void> {
+    const drive = this.#driveOf(uuid);
+    await this.#disks.remove(uuid, signal);
+    await this.#removeIfThere(drive);
   }
 
   /** Removes what belongs to none of `uuids`, half written ones included; nothing is being written meanwhile. */
-  async keepOnly(uuids: ReadonlySet<string>): Promise<readonly string[]> {
+  async keepOnly(uuids: ReadonlySet<string>, signal: AbortSignal): Promise<readonly string[]> {
+    await this.#disks.keepOnly(uuids, signal);
     const names = await this.#host.list(this.#folder);
     const stale = names.filter((name) => !uuids.has(name));
     for (const name of stale) await this.#host.removeTree(join(this.#folder, name));
@@ -85,11 +102,20 @@ export class ConfigDrives {
     await this.#host.run(['chown', '-R', '-h', `${root}:${root}`, '--', drive]);
   }
 
-  /** The device of the engine that shows the drive of an instance. */
-  device(uuid: string): DeviceMap {
+  /** The devices of the engine that show the drive of an instance. */
+  async devices(uuid: string, signal: AbortSignal): Promise<DeviceMap> {
     const source = this.#driveOf(uuid);
     const shift = this.isMapped ? { shift: 'true' } : {};
-    return { 'config-drive': { type: 'disk', source, path: '/config-drive', readonly: 'true', ...shift } };
+    const folder = { type: 'disk', source, path: '/config-drive', readonly: 'true', ...shift };
+    return { 'config-drive': folder, ...(await this.disk(uuid, signal)) };
+  }
+
+  /** The device that is the drive of an instance as a disk, made where it is missing; none when the instance should have none. */
+  async disk(uuid: string, signal: AbortSignal): Promise<DeviceMap> {
+    const tree = this.#driveOf(uuid);
+    if (!this.#givesDisks || !(await this.#host.exists(tree))) return {};
+    if (!(await this.#disks.has(uuid))) await this.#disks.write(uuid, tree, signal);
+    return await this.#disks.device(uuid, signal);
   }
 
   async #removeIfThere(path: string): Promise<void> {

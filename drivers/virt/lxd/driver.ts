@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { EngineClient } from '#src/client/client.ts';
+import type { DeviceMap } from '#src/client/wire.ts';
 import { AppError, asError } from '#src/lib/errors.ts';
 import {
   type GuestMoves,
@@ -23,12 +24,14 @@ import {
   type VirtInfo,
   type VirtInstance,
 } from '../driver.ts';
+import { changeDevices } from './change-instance.ts';
 import { ConfigDrives } from './config-drives.ts';
 import { ConsoleLogs } from './console-log.ts';
 import { sitAtConsole } from './console-session.ts';
 import { DISK_FORMATS } from './declared-format.ts';
 import { Directory } from './directory.ts';
 import { DiskImages } from './disk-image/disk-images.ts';
+import { DRIVE_DISK, DriveDisks } from './drive-disks.ts';
 import { EngineCalls, stateConflict } from './engine-calls.ts';
 import { removeStrayEphemerals } from './ephemeral-disks.ts';
 import { flavorSettings } from './extra-specs.ts';
@@ -179,7 +182,7 @@ export class LxdDriver implements VirtDriver {
     await this.#removeStrays((owner) => !uuids.has(owner), signal);
     const drives = this.#drives;
     if (!drives) return;
-    const stale = await drives.keepOnly(uuids);
+    const stale = await drives.keepOnly(uuids, signal);
     if (stale.length > 0) this.#context.log.info('config drives of no instance removed', { drives: stale });
   }
 
@@ -286,23 +289,27 @@ export class LxdDriver implements VirtDriver {
       const instance = await this.#directory.find(uuid, limit);
       if (instance) await this.#calls.remove(instance.name, uuid, limit);
       else await this.#removeStrays((owner) => owner === uuid, limit);
-      await this.#drives?.remove(uuid);
+      await this.#drives?.remove(uuid, limit);
       this.#directory.forget(uuid);
       this.#consoles.forget(uuid);
     });
   }
 
   async powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
-    await this.#ownDrive(uuid, signal);
+    await this.#readyDrive(uuid, signal);
     await this.#power.on(uuid, nics, signal);
   }
 
-  /** The id map may have changed since, where the drive has to follow it by itself. */
-  async #ownDrive(uuid: string, signal: AbortSignal): Promise<void> {
+  /** The id map may have changed since, where the drive has to follow it by itself, and the host may have booted. */
+  async #readyDrive(uuid: string, signal: AbortSignal): Promise<void> {
     const drives = this.#drives;
-    if (!drives || drives.isMapped) return;
+    if (!drives) return;
     const instance = await this.#directory.get(uuid, signal);
-    if (powerStateOf(instance.status_code) === POWER_STATE.shutdown) await drives.own(uuid, instance);
+    if (powerStateOf(instance.status_code) !== POWER_STATE.shutdown) return;
+    if (!drives.isMapped) await drives.own(uuid, instance);
+    const disk = await drives.disk(uuid, signal);
+    const change = ({ [DRIVE_DISK]: _old, ...devices }: DeviceMap): DeviceMap => ({ ...devices, ...disk });
+    await changeDevices(this.#client, instance.name, change, signal);
   }
 
   async powerOff(uuid: string, options: { readonly graceSeconds: number }, signal: AbortSignal): Promise<void> {
@@ -410,8 +417,10 @@ export class LxdDriver implements VirtDriver {
   get #drives(): ConfigDrives | undefined {
     const { options, host } = this.#context;
     if (options.endpoint.kind !== 'unix') return undefined;
+    const { mkisofsCommand: command, configDriveDisk: givesDisks } = options;
+    const disks = new DriveDisks(host, { folder: join(options.stateFolder, 'config-drive-disks'), command });
     const folder = join(options.stateFolder, 'config-drives');
-    return new ConfigDrives(host, { folder, isMapped: this.#started.mapsIds });
+    return new ConfigDrives(host, { folder, isMapped: this.#started.mapsIds, disks, givesDisks });
   }
 
   get #started(): EngineSetup {

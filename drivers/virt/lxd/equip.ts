@@ -10,6 +10,8 @@ import { GuestFiles } from './guest-files.ts';
 import { cloudInitConfig, nicDevices } from './instance-body.ts';
 import { volumeDevices } from './volumes.ts';
 
+const UNDO_LIMIT_MS = 30_000;
+
 export interface EquipContext {
   readonly client: EngineClient;
   /** Undefined: the engine is not on this machine. */
@@ -38,7 +40,7 @@ export async function equip(
   if (guest !== undefined) await giveFiles(context, spec, guest, signal);
 }
 
-/** The device that shows it; for the configuration of the guest. */
+/** The devices that show it; for the configuration of the guest. */
 export async function giveDrive(
   { client, drives }: EquipContext,
   { spec, revert }: { readonly spec: Pick<SpawnSpec, 'uuid' | 'name'>; readonly revert: Reverter },
@@ -47,10 +49,10 @@ export async function giveDrive(
 ): Promise<DeviceMap> {
   if (tree === null) return {};
   if (!drives) throw new AppError('unsupported', 'a config drive needs the container engine on this host');
-  revert.add('config drive', () => drives.remove(spec.uuid));
-  await drives.write(spec.uuid, tree);
+  revert.add('config drive', () => drives.remove(spec.uuid, AbortSignal.timeout(UNDO_LIMIT_MS)));
+  await drives.write(spec.uuid, tree, signal);
   if (!drives.isMapped) await drives.own(spec.uuid, await client.instances.get(spec.name, signal));
-  return drives.device(spec.uuid);
+  return await drives.devices(spec.uuid, signal);
 }
 
 async function giveFiles(

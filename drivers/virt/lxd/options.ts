@@ -23,6 +23,10 @@ export interface LxdDriverOptions {
   readonly rootQuota: 'auto' | 'always' | 'never';
   /** Instances reach Nova's metadata service: cloud-init is given a sign to look for it. */
   readonly metadataService: boolean;
+  /** Config drives are block devices of their guests as well. */
+  readonly configDriveDisk: boolean;
+  /** Makes their images. */
+  readonly mkisofsCommand: string;
   /** What flavors may demand of containers. */
   readonly policy: FlavorPolicy;
   /** HOST:PORT at which other hosts fetch guests from the engine; null: `myIp`, if the engine listens there. */
@@ -43,6 +47,8 @@ export const DEFAULT_OPTIONS = {
   profiles: [],
   rootQuota: 'auto',
   metadataService: true,
+  configDriveDisk: false,
+  mkisofsCommand: 'genisoimage',
   policy: { allowNesting: true, allowPrivileged: false },
   migrationAddress: null,
   migrationTimeoutMs: 14_400_000,

@@ -5,6 +5,7 @@ import type { DeviceMap, Instance } from '#src/client/wire.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { POWER_STATE, type SpawnHooks, type SpawnSpec } from '../driver.ts';
+import { DRIVE_DISK } from './drive-disks.ts';
 import { stateConflict } from './engine-calls.ts';
 import { rescuedName, rescueMark, rescueName } from './marks.ts';
 import { powerStateOf } from './power-state.ts';
@@ -75,6 +76,6 @@ function devicesOf({ name, devices }: Instance): DeviceMap {
   const root = Object.values(devices).find(({ type, path }) => type === 'disk' && path === '/');
   if (!root?.['pool']) throw new AppError('internal', `the root of ${name} is in no pool that is known`);
   const old = { type: 'disk', pool: root['pool'], source: `container/${name}`, path: RESCUED_ROOT };
-  const drive = devices['config-drive'];
-  return { 'rescued-root': old, ...(drive && { 'config-drive': drive }) };
+  const drive = Object.entries(devices).filter(([device]) => device === 'config-drive' || device === DRIVE_DISK);
+  return { 'rescued-root': old, ...Object.fromEntries(drive) };
 }

@@ -2,7 +2,7 @@
 import { isAbsolute, normalize } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import { refuseEncrypted, textOf } from '../common/connection-data.ts';
-import { LoopDevices } from '../common/loop-devices.ts';
+import { LoopDevices } from '#src/host/loop-devices.ts';
 import type { VolumeConnection, VolumeContext, VolumeDriver, VolumeModule } from '../driver.ts';
 
 class LocalVolumes implements VolumeDriver {

@@ -6,7 +6,7 @@ import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import { limited } from '#src/lib/wait.ts';
 import { refuseEncrypted, textOf } from '../common/connection-data.ts';
-import { LoopDevices } from '../common/loop-devices.ts';
+import { LoopDevices } from '#src/host/loop-devices.ts';
 import type { VolumeConnection, VolumeContext, VolumeDriver, VolumeModule } from '../driver.ts';
 
 const UNDO_LIMIT_MS = 30_000;

@@ -226,7 +226,7 @@ function metadata(options: Options, main: SectionReader): Config.MetadataConfig 
   const own = new SectionReader(options, 'lxd');
   const format = main.optionalString('config_drive_format') ?? 'iso9660';
   // stock nova.conf files have its default; what it means here is in docs/decisions
-  if (format !== 'iso9660') main.complain('config_drive_format', `${format} is nothing that a container could mount`);
+  if (format !== 'iso9660') main.complain('config_drive_format', `${format} is no format of ours`);
   return {
     forceConfigDrive: main.boolean('force_config_drive'),
     dhcpDomain: api.optionalString('dhcp_domain') ?? '',
@@ -310,6 +310,8 @@ function lxd(options: Options): Config.LxdConfig {
     profiles: reader.strings('profiles'),
     rootQuota: reader.string('root_quota') as Config.LxdConfig['rootQuota'],
     metadataService: reader.boolean('metadata_service'),
+    configDriveDisk: reader.boolean('config_drive_disk'),
+    mkisofsCommand: new SectionReader(options, 'DEFAULT').string('mkisofs_cmd'),
     allowNesting: reader.boolean('allow_nesting'),
     allowPrivileged: reader.boolean('allow_privileged'),
     migrationAddress: reader.optionalString('migration_address') ?? null,

@@ -178,6 +178,8 @@ export interface LxdConfig {
   readonly rootQuota: 'auto' | 'always' | 'never';
   /** Instances reach Nova's metadata service. */
   readonly metadataService: boolean;
+  readonly configDriveDisk: boolean;
+  readonly mkisofsCommand: string;
   readonly allowNesting: boolean;
   readonly allowPrivileged: boolean;
   /** HOST:PORT at which other hosts fetch guests; null: my_ip, if the engine listens there. */

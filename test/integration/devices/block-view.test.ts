@@ -1,4 +1,5 @@
-// What containers see of the host's block devices in /sys, by Debian's lsblk and by the files themselves.
+// What containers see of the host's block devices in /sys and /proc, by Debian's lsblk and by the files themselves.
+import { existsSync } from 'node:fs';
 import { readdir, truncate, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
@@ -49,6 +50,14 @@ describeWith(
     const take = (name: string) => bench.lxc('config', 'device', 'remove', name, 'disk');
     const listed = async (name: string, directory: string) =>
       (await bench.inside(name, 'ls', directory)).split('\n').filter((line) => line !== '');
+    /** Where lxcfs does not cover /proc, all of the host's are in it. */
+    const coversProc = existsSync('/var/lib/lxcfs/proc/meminfo');
+    const partitions = async (name: string) =>
+      (await bench.inside(name, 'cat', '/proc/partitions'))
+        .split('\n')
+        .slice(1)
+        .filter((line) => line !== '')
+        .map((line) => line.trim().replace(/\s+/g, ' '));
     const numbers = async () => {
       const { stdout } = await run('lsblk', ['-ndo', 'MAJ:MIN', loop]);
       return stdout.trim();
@@ -67,12 +76,14 @@ describeWith(
         expect((await bench.inside('blk', 'cat', '/sys/block/vdb/size')).trim()).toBe('16384');
         expect((await bench.inside('blk', 'cat', '/sys/class/block/vdb/dev')).trim()).toBe(await numbers());
         expect((await bench.inside('blk', 'lsblk', '-rno', 'NAME', '/dev/vdb')).trim()).toBe('vdb');
+        if (coversProc) expect(await partitions('blk')).toEqual([`${(await numbers()).replace(':', ' ')} 8192 vdb`]);
         await bench.lxc('restart', '-f', 'blk');
         expect(await lsblk()).toBe(`vdb ${await numbers()} ${8 * 2 ** 20} disk`);
 
         await take('blk');
         expect(await lsblk()).toBe('');
         for (const list of LISTS) expect(await listed('blk', list)).toEqual([]);
+        if (coversProc) expect(await partitions('blk')).toEqual([]);
       },
     );
 

@@ -1,5 +1,6 @@
-// Cinder for the lab, started by those who want it: Debian's own, with its NFS driver. Where the kernel has no NFS client the share
-// is a folder of this machine, bound where the driver would have mounted the export; all else is as it would be with a server.
+// Cinder for the lab, started by those who want it: Debian's own, with its NFS driver, whose snapshots are copies. Where the kernel has
+// no NFS client the share is a folder of this machine, bound where the driver would have mounted the export; all else is as it would
+// be with a server.
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -82,7 +83,8 @@ function configuration(paths: LabPaths): string {
 
 function backEnd(paths: LabPaths, name: BackEnd) {
   return {
-    volume_driver: 'cinder.volume.drivers.nfs.NfsDriver',
+    // in tools
+    volume_driver: 'lab_volumes.CopyingNfsDriver',
     volume_backend_name: name,
     nfs_shares_config: sharesFile(paths, name),
     nfs_mount_point_base: join(foldersOf(paths).state, 'mnt'),
@@ -125,7 +127,8 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
     await addVirtualHost(paths, 'cinder');
     await ensureVolumeService();
   });
-  const env = { PATH: `${join(import.meta.dirname, 'tools')}:${SYSTEM_ENV['PATH']}` };
+  const tools = join(import.meta.dirname, 'tools');
+  const env = { PATH: `${tools}:${SYSTEM_ENV['PATH']}`, PYTHONPATH: tools, PYTHONDONTWRITEBYTECODE: '1' };
   for (const name of CINDER) processes.start({ name, argv: [name, '--config-file', file], env });
   await processes.waitFor('cinder-api', () => httpAnswers(`http://127.0.0.1:${PORTS.cinder}/`));
 }

@@ -235,6 +235,7 @@ function novaCompute(paths: LabPaths): Ini {
     lxd: {
       endpoint: `unix://${join(paths.engineFolder, 'unix.socket')}`,
       migration_address: `127.0.0.1:${PORTS.engine}`,
+      config_drive_disk: true,
     },
   };
 }

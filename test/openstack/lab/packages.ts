@@ -10,13 +10,15 @@ const CONTROL_PLANE =
   'nova-api nova-conductor nova-scheduler python3-nova neutron-server neutron-linuxbridge-agent neutron-dhcp-agent ' +
   'python3-openstackclient python3-pymysql python3-sqlalchemy-ext python3-memcache python3-pymemcache uwsgi-core ' +
   'uwsgi-plugin-python3 ' +
-  'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping';
+  'ipset iptables ebtables arping conntrack haproxy bridge-utils iputils-ping genisoimage';
 /** For labs whose ports Open vSwitch wires. */
 const SWITCHES = 'openvswitch-switch neutron-openvswitch-agent';
+/** For labs with routers: they announce IPv6 networks. */
+const ROUTERS = 'radvd';
 /** For tests of volumes only. */
 const VOLUMES = 'cinder-api cinder-scheduler cinder-volume';
 /** For npm run tempest only; what its guest has of Debian goes with it. */
-const TEMPEST = 'tempest python3-tempest bash curl dropbear-bin e2fsprogs util-linux';
+const TEMPEST = 'tempest python3-tempest bash curl dropbear-bin e2fsprogs util-linux mount fuse2fs fuseiso';
 /** For the integration tests only: file systems, the stock client, peers. */
 const TESTS =
   'zfs-fuse btrfs-progs e2fsprogs lxd lxd-client rabbitmq-server python3-oslo.messaging mmdebstrap openvswitch-switch libcap2-bin acl openssl nova-consoleproxy qemu-utils fdisk';
@@ -27,6 +29,7 @@ export const PACKAGES = {
   engine: words(ENGINE),
   controlPlane: words(CONTROL_PLANE),
   switches: words(SWITCHES),
+  routers: words(ROUTERS),
   volumes: words(VOLUMES),
   tempest: words(TEMPEST),
   tests: words(TESTS),

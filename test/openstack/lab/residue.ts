@@ -54,6 +54,7 @@ function instanceFolders({ engine, engineFolder, data }: LabPaths): readonly str
   return [...pools, ...kinds.flatMap((name) => list(join(engineFolder, name)))]
     .filter((path) => /instance-/.test(path))
     .concat(list(join(data, 'compute/config-drives')))
+    .concat(list(join(data, 'compute/config-drive-disks')).filter((path) => path.endsWith('.iso')))
     .toSorted();
 }
 

@@ -16,6 +16,10 @@ const PROGRAMS = [
   '/usr/bin/lsblk',
   '/usr/sbin/blkid',
   '/usr/sbin/mke2fs',
+  '/usr/bin/mount',
+  '/usr/bin/umount',
+  '/usr/bin/fuse2fs',
+  '/usr/bin/fuseiso',
 ];
 
 /** busybox has some of the same name, which know less, and its shell would take them before any file: bash is the shell. */
@@ -75,6 +79,12 @@ found=$(/usr/libexec/lsblk "$@") || exit
 echo "\${found:-NAME MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS}"
 `;
 
+/** What mount(8) asks for a type of file system: no kernel mounts a disk for a container, FUSE does. */
+const MOUNT_HELPERS = {
+  'sbin/mount.ext4': '#!/bin/sh\nexec fuse2fs "$1" "$2"\n',
+  'sbin/mount.iso9660': '#!/bin/sh\nexec fuseiso -p "$1" "$2"\n',
+};
+
 async function writeScripts(root: string): Promise<void> {
   const dhcp = join(root, 'usr/share/udhcpc/default.script');
   const withRoutes = (await readFile(dhcp, 'utf8')).replace(
@@ -90,6 +100,7 @@ async function writeScripts(root: string): Promise<void> {
     'usr/share/udhcpc/default.script': withRoutes,
     // its one user is root
     'bin/sudo': '#!/bin/sh\nexec "$@"\n',
+    ...MOUNT_HELPERS,
   };
   for (const [name, text] of Object.entries(scripts)) {
     await writeFile(join(root, name), text);

@@ -45,6 +45,7 @@ async function writeFiles(paths: LabPaths, folder: string): Promise<string> {
   const text = tempestConfiguration({
     folder,
     image,
+    tarball,
     otherImage,
     flavor: flavor(TEMPEST_FLAVOR),
     largerFlavor: flavor(LARGER_FLAVOR),

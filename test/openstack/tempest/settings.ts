@@ -8,6 +8,8 @@ export interface Facts {
   /** Where locks, logs and results go. */
   readonly folder: string;
   readonly image: string;
+  /** What the image is made of. */
+  readonly tarball: string;
   readonly otherImage: string;
   readonly flavor: string;
   /** What servers are resized to. */
@@ -25,6 +27,8 @@ export const TEMPEST_FLAVOR = FLAVOR;
 /** What is false is what no container has (graphics, encrypted disks, a running move), or what this control plane has not. */
 const COMPUTE_FEATURES = {
   change_password: true,
+  // a folder of the guest, and as Tempest looks for it: a disk
+  config_drive: true,
   cold_migration: true,
   console_output: true,
   disk_config: true,
@@ -43,8 +47,6 @@ const COMPUTE_FEATURES = {
   suspend: true,
   volume_multiattach: true,
   attach_encrypted_volume: false,
-  // it is a folder of the guest; Tempest looks for a block device that it can mount
-  config_drive: false,
   ide_bus: false,
   live_migration: false,
   rdp_console: false,
@@ -52,6 +54,8 @@ const COMPUTE_FEATURES = {
   stable_rescue: false,
   swap_volume: false,
   vnc_console: false,
+  // as in the lab's nova.conf
+  scheduler_enabled_filters: 'all',
 };
 
 const ACCOUNTS = {
@@ -118,16 +122,17 @@ export function tempestConfiguration(facts: Facts): string {
     'compute-feature-enabled': COMPUTE_FEATURES,
     network: { ...networks.network, endpoint_type: 'public' },
     'network-feature-enabled': {
-      ipv6: false,
+      ipv6: true,
       floating_ips: externalNetwork !== undefined,
       port_security: true,
       qos_placement: false,
     },
     image: { region: REGION },
     'image-feature-enabled': { api_v2: true },
+    scenario: { img_file: facts.tarball, img_container_format: 'bare', img_disk_format: 'raw', dhcp_client: 'udhcpc' },
     validation: { ...VALIDATION, ...networks.validation },
     volume: { catalog_type: 'volumev3', storage_protocol: 'nfs', vendor_name: 'Open Source', volume_size: 1 },
-    'volume-feature-enabled': { multi_backend: false, backup: false, snapshot: false, extend_attached_volume: false },
+    'volume-feature-enabled': { multi_backend: false, backup: false, snapshot: true, extend_attached_volume: true },
     service_available: {
       cinder: hasVolumes,
       glance: true,

@@ -8,6 +8,7 @@ import { DEFAULT_OPTIONS, type LxdDriverOptions } from '#drivers/virt/lxd/option
 import { silentLog } from '#src/lib/log.ts';
 import { writeTar } from '#src/lib/tar.ts';
 import { FakeHost } from '#test/fakes/fake-host.ts';
+import { FakeLoops } from '#test/fakes/fake-loops.ts';
 import { FakeLxd, type FakeLxdOptions } from '#test/fakes/fake-lxd.ts';
 
 const ROOT = writeTar([{ name: 'sbin/init', content: '#!/bin/sh\n' }]);
@@ -303,5 +304,100 @@ describe('the key of root', () => {
     const spec = await spawn({ rootKey: 'ssh-rsa AAAA me' });
 
     expect(instanceOf(spec).status).toBe('Running');
+  });
+});
+
+describe('a config drive as a disk', () => {
+  const DISKS = '/var/lib/nova/config-drive-disks';
+  const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+  let loops: FakeLoops;
+
+  async function beginWithDisks(): Promise<void> {
+    await begin(undefined, { configDriveDisk: true });
+    host.files.set(BOOT_ID, 'boot-1\n');
+    loops = new FakeLoops(host);
+    host.on(/^genisoimage /, ({ argv }) => {
+      host.files.set(argv.at(-2) ?? '', `image of ${argv.at(-1)}`);
+      return '';
+    });
+    host.on(/^ln /, ({ argv }) => {
+      host.files.set(argv.at(-1) ?? '', argv.at(-2) ?? '');
+      return '';
+    });
+  }
+
+  /** Of the driver alone. */
+  async function restart(configDriveDisk: boolean): Promise<void> {
+    await driver.stop();
+    const options = { ...DEFAULT_OPTIONS, endpoint: server.endpoint, stateFolder: '/var/lib/nova', configDriveDisk };
+    driver = new LxdDriver({ log: silentLog, host, options });
+    await driver.start(soon());
+  }
+
+  beforeEach(beginWithDisks);
+
+  it('is an image of the tree, for root of the guest to read', async () => {
+    const spec = await spawn({ configDrive: DRIVE });
+
+    const link = `${DISKS}/boot-1/${spec.uuid}`;
+    const device = { type: 'unix-block', source: link, path: '/dev/sr0', mode: '0400' };
+    expect(instanceOf(spec).devices).toMatchObject({ 'config-drive-disk': device, 'config-drive': { type: 'disk' } });
+    expect(host.files.get(`${DISKS}/${spec.uuid}.iso`)).toBe(`image of ${DRIVES}/${spec.uuid}`);
+    expect(host.files.get(link)).toBe('/dev/loop0');
+    expect(host.calls.find((call) => call.startsWith('losetup --nooverlap'))).toContain('--read-only');
+    expect((await host.status(DISKS)).mode).toBe(0o700);
+  });
+
+  it('is connected anew after a boot of the host', async () => {
+    const spec = await spawn({ configDrive: DRIVE });
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+    host.files.set(BOOT_ID, 'boot-2\n');
+    loops.files.clear();
+    loops.files.set('/dev/loop0', '/somebody/else');
+
+    await driver.removeLeftovers(soon());
+    await driver.powerOn(spec.uuid, [], soon());
+
+    const link = `${DISKS}/boot-2/${spec.uuid}`;
+    expect(instanceOf(spec).devices['config-drive-disk']).toMatchObject({ source: link });
+    expect(host.files.get(link)).toBe('/dev/loop1');
+    expect(await host.list(DISKS)).toEqual([`${spec.uuid}.iso`, 'boot-2'].toSorted());
+  });
+
+  it('goes with its instance, with a spawn that fails, and at the next start when the instance is no more', async () => {
+    const spec = await spawn({ configDrive: DRIVE });
+    server.failLater(/state/, 'no start');
+    await expect(spawn({ configDrive: DRIVE })).rejects.toThrow('no start');
+    expect([...loops.files.values()]).toEqual([`${DISKS}/${spec.uuid}.iso`]);
+    host.files.set(`${DISKS}/${randomUUID()}.iso`, 'x').set(`${DISKS}/.${randomUUID()}.iso`, 'x');
+    await driver.removeLeftovers(soon());
+    expect(await host.list(DISKS)).toEqual([`${spec.uuid}.iso`, 'boot-1'].toSorted());
+
+    await driver.destroy(spec.uuid, soon());
+
+    expect([...loops.files.values()]).toEqual([]);
+    expect(host.files.has(`${DISKS}/${spec.uuid}.iso`)).toBe(false);
+    expect(host.files.has(`${DISKS}/boot-1/${spec.uuid}`)).toBe(false);
+  });
+
+  it('comes and goes with what is configured, at the next start of the instance', async () => {
+    const spec = await spawn({ configDrive: DRIVE });
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+
+    await restart(false);
+    await driver.powerOn(spec.uuid, [], soon());
+    expect(instanceOf(spec).devices).not.toHaveProperty('config-drive-disk');
+    await driver.powerOff(spec.uuid, { graceSeconds: 0 }, soon());
+    await restart(true);
+    await driver.powerOn(spec.uuid, [], soon());
+
+    expect(instanceOf(spec).devices).toHaveProperty('config-drive-disk');
+  });
+
+  it('is not there without a config drive', async () => {
+    const spec = await spawn({});
+
+    expect(instanceOf(spec).devices).not.toHaveProperty('config-drive-disk');
+    expect(await host.list(DISKS)).toEqual([]);
   });
 });

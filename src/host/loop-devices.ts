@@ -1,8 +1,8 @@
 // Files as block devices: the kernel's loop devices, found by the file behind them.
-import { CommandError } from '#src/host/command-error.ts';
-import type { Host } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
+import { CommandError } from './command-error.ts';
+import type { Host } from './host.ts';
 
 interface Listed {
   readonly loopdevices?: readonly { readonly name: string; readonly 'back-file': string | null }[];
@@ -20,8 +20,8 @@ export class LoopDevices {
   }
 
   /** The device of a file; the one that it has, or a new one. */
-  async attach(file: string, signal: AbortSignal): Promise<string> {
-    const argv = ['losetup', '--nooverlap', '--find', '--show', '--', file] as const;
+  async attach(file: string, signal: AbortSignal, { readOnly = false } = {}): Promise<string> {
+    const argv = ['losetup', '--nooverlap', ...(readOnly ? ['--read-only'] : []), '--find', '--show', '--', file] as const;
     return (await this.#host.run(argv, { signal })).stdout.trim();
   }
 
