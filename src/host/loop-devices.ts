@@ -21,7 +21,8 @@ export class LoopDevices {
 
   /** The device of a file; the one that it has, or a new one. */
   async attach(file: string, signal: AbortSignal, { readOnly = false } = {}): Promise<string> {
-    const argv = ['losetup', '--nooverlap', ...(readOnly ? ['--read-only'] : []), '--find', '--show', '--', file] as const;
+    const mode = readOnly ? (['--read-only'] as const) : [];
+    const argv = ['losetup', '--nooverlap', ...mode, '--find', '--show', '--', file] as const;
     return (await this.#host.run(argv, { signal })).stdout.trim();
   }
 

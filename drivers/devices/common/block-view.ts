@@ -49,12 +49,12 @@ export class BlockView {
 
   /** For a container that is about to start, with its devices made. */
   async open(owner: DeviceOwner): Promise<readonly RuntimeMount[]> {
-    const lists = Object.keys(LISTS).map((list) => this.#directory(owner, list));
-    await Promise.all(lists.map((directory) => this.#host.makeDirectory(directory, { mode: 0o755 })));
+    const directories = Object.keys(LISTS).map((list) => this.#directory(owner, list));
+    await Promise.all(directories.map((directory) => this.#host.makeDirectory(directory, { mode: 0o755 })));
     await this.#fill(owner);
-    const targets = Object.entries(LISTS).map(([list, target]) => [list, `sys/${target}`] as const);
-    if (await this.#coversProc()) targets.push([PARTITIONS, `proc/${PARTITIONS}`]);
-    return targets.map(([list, target]) => {
+    const lists = Object.entries(LISTS).map(([list, target]): readonly [string, string] => [list, `sys/${target}`]);
+    const files = (await this.#coversProc()) ? [[PARTITIONS, `proc/${PARTITIONS}`] as const] : [];
+    return [...lists, ...files].map(([list, target]) => {
       return { source: this.#directory(owner, list), target, type: 'none', options: OPTIONS };
     });
   }

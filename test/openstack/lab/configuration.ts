@@ -209,7 +209,12 @@ function novaShared({ data }: LabPaths): Ini {
     quota: { instances: -1, cores: -1, ram: -1 },
     conductor: { workers: 1 },
     scheduler: { workers: 1, discover_hosts_in_cells_interval: 2 },
-    filter_scheduler: { track_instance_changes: true },
+    filter_scheduler: {
+      track_instance_changes: true,
+      // Nova's own, and the two that follow hints
+      enabled_filters:
+        'ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter',
+    },
     wsgi: { api_paste_config: '/etc/nova/api-paste.ini' },
     neutron: { ...credentials('neutron'), service_metadata_proxy: true, metadata_proxy_shared_secret: PASSWORD },
     placement: credentials('placement'),
