@@ -69,6 +69,8 @@ async function copyProgram(root: string, program: string): Promise<void> {
 async function copyInto(root: string, from: string, to: string): Promise<void> {
   const target = join(root, to);
   await mkdir(dirname(target), { recursive: true });
+  // in the place of a link to busybox, not into busybox
+  await rm(target, { force: true });
   await copyFile(await realpath(from), target);
   await chmod(target, 0o755);
 }
