@@ -1,7 +1,7 @@
 // /dev/lxd in the hands of a guest that wants to know more than its own affairs, or to keep the daemon busy.
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
-import { TestDaemon } from '../instances/daemon-support.ts';
+import { HOSTILE_DRIVER, TestDaemon } from '../instances/daemon-support.ts';
 import { HostileGuest, python, TOOLS } from '../instances/hostile-support.ts';
 import { describeWith } from '../support.ts';
 
@@ -15,7 +15,7 @@ describeWith(
     let guest: HostileGuest;
 
     beforeAll(async () => {
-      daemon = await TestDaemon.start();
+      daemon = await TestDaemon.start(HOSTILE_DRIVER);
       await daemon.addImage();
       for (const name of ['d1', 'd2']) {
         await daemon.launch(name, { config: { 'user.secret': `of ${name}` }, devices: { tools: TOOLS } });

@@ -1,5 +1,4 @@
 // Images that are small on the way and want to be everything when they are there: none may fill the disk or the memory of the host.
-import { statfs } from 'node:fs/promises';
 import { bzip2, gzipped, sizeFields, squashfs, xz, zstd } from './hostile-archives.ts';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Member, pax, tar } from '../host/tar-writer.ts';
@@ -108,14 +107,9 @@ describeWith({ root: true, commands: tools }, 'an image with', () => {
     lab = await HostileLab.start();
     // All images are unpacked into a pool that 64 MiB do not fit into.
     await lab.useSmallPool(POOL_BYTES);
-    freeBytes = await free();
+    freeBytes = await lab.freeBytes();
   });
   afterAll(() => lab[Symbol.asyncDispose]());
-
-  async function free(): Promise<number> {
-    const { bavail, bsize } = await statfs(lab.smallPool);
-    return bavail * bsize;
-  }
 
   it.each(Object.keys(BOMBS))('%s is refused and fills nothing', async (name) => {
     const bomb = await BOMBS[name]?.();
@@ -126,7 +120,7 @@ describeWith({ root: true, commands: tools }, 'an image with', () => {
     expect(await lab.daemon.residentBytes()).toBeLessThan(MEMORY_BYTES);
     expect(deafMs).toBeLessThan(DEAF_MS);
     await lab.expectHarmless(result);
-    expect(freeBytes - (await free())).toBeLessThan(4 << 20);
+    expect(freeBytes - (await lab.freeBytes())).toBeLessThan(4 << 20);
   });
 
   it.each(Object.keys(CURIOUS))('%s is taken', async (name) => {

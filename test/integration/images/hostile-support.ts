@@ -1,5 +1,5 @@
 // A daemon, a tree beside it that nothing may touch, and images that want to: what becomes of each, and of everything around.
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -7,13 +7,14 @@ import { expect } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
 import { type Member, tar } from '../host/tar-writer.ts';
 import { makeBusyboxRoot } from '../images.ts';
-import { type Answer, run, TestDaemon } from '../instances/daemon-support.ts';
+import { type Answer, HOSTILE_DRIVER, run, TestDaemon } from '../instances/daemon-support.ts';
 
 const ARCHITECTURE = process.arch === 'arm64' ? 'aarch64' : 'x86_64';
 export const METADATA = `architecture: ${ARCHITECTURE}\ncreation_date: 1700000000\n`;
 /** What no error of an operation may look like: the machinery's own words, or nothing at all. */
 const UNCLEAR = /^$|TypeError|RangeError|\bundefined\b|ERR_[A-Z]|Cannot read prop|at .*\.ts:|ENOTEMPTY|EBUSY/u;
 const SETTLE_MS = 5000;
+const SMALL_ZPOOL = `lighter-small-${process.pid}`;
 
 /** What an image was good for. */
 export interface Fate {
@@ -49,7 +50,7 @@ export class HostileLab implements AsyncDisposable {
     this.#bootable = bootable;
   }
 
-  static async start(driver = 'overlay'): Promise<HostileLab> {
+  static async start(driver = HOSTILE_DRIVER): Promise<HostileLab> {
     const outside = await mkdtemp(join(tmpdir(), 'lighter-outside-'));
     await mkdir(join(outside, 'folder'));
     for (const name of ['secret', 'folder/file']) await writeFile(join(outside, name), 'of the host');
@@ -66,12 +67,37 @@ export class HostileLab implements AsyncDisposable {
   /** From now on images are unpacked where there is little room. */
   async useSmallPool(sizeBytes: number): Promise<void> {
     this.smallPool = await mkdtemp(join(tmpdir(), 'lighter-small-'));
-    await run('mount', ['-t', 'tmpfs', '-o', `size=${sizeBytes},nr_inodes=6k,mode=711`, 'tmpfs', this.smallPool]);
-    const pool = { name: 'small', driver: 'overlay', config: { source: this.smallPool } };
+    const config = await this.#smallConfig(sizeBytes);
+    const pool = { name: 'small', driver: HOSTILE_DRIVER, config };
     const { error } = await this.daemon.call('POST', '/1.0/storage-pools', pool);
     expect(error).toBe('');
     expect(await this.fate(this.image([]))).toEqual({ stage: 'started', error: '' });
     this.#quiet = await this.#leftovers();
+  }
+
+  async #smallConfig(sizeBytes: number): Promise<Record<string, string>> {
+    if (HOSTILE_DRIVER === 'zfs') return { size: '64MiB', 'zfs.pool_name': SMALL_ZPOOL };
+    if (HOSTILE_DRIVER === 'btrfs') await this.#mountBtrfs(sizeBytes);
+    else await run('mount', ['-t', 'tmpfs', '-o', `size=${sizeBytes},nr_inodes=6k,mode=711`, 'tmpfs', this.smallPool]);
+    return { source: this.smallPool };
+  }
+
+  async #mountBtrfs(sizeBytes: number): Promise<void> {
+    const disk = `${this.smallPool}.img`;
+    await run('truncate', ['-s', String(sizeBytes), disk]);
+    await run('mkfs.btrfs', ['-q', '--mixed', disk]);
+    await run('mount', ['-o', 'loop', disk, this.smallPool]);
+    await run('chmod', ['711', this.smallPool]);
+    // It has the loop device, and that goes with the mount.
+    await rm(disk);
+  }
+
+  async freeBytes(): Promise<number> {
+    if (HOSTILE_DRIVER === 'zfs') {
+      return Number((await run('zfs', ['get', '-Hp', '-o', 'value', 'available', SMALL_ZPOOL])).stdout);
+    }
+    const { bavail, bsize } = await statfs(this.smallPool);
+    return bavail * bsize;
   }
 
   /** An image that boots, if the further members let it. */
@@ -180,13 +206,15 @@ export class HostileLab implements AsyncDisposable {
     for (const name of await readdir(pool)) places.push(join(pool, name));
     const lists = await Promise.all(places.map((place) => readdir(place).catch(() => [])));
     const files = places.map((place, index) => `${place}: ${lists[index]?.sort().join(' ')}`);
-    return [...files, ...(await this.daemon.mounts()), await this.daemon.children()].join('\n');
+    const datasets = HOSTILE_DRIVER === 'zfs' ? (await run('zfs', ['list', '-H', '-o', 'name', '-t', 'all'])).stdout : '';
+    return [...files, datasets, ...(await this.daemon.mounts()), await this.daemon.children()].join('\n');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.daemon[Symbol.asyncDispose]();
     if (this.smallPool !== '') {
-      await run('umount', [this.smallPool]);
+      if (HOSTILE_DRIVER === 'zfs') await run('zpool', ['destroy', '-f', SMALL_ZPOOL]);
+      else await run('umount', [this.smallPool]);
       await rm(this.smallPool, { recursive: true });
     }
     await rm(this.outside, { recursive: true, force: true });

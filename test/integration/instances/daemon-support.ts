@@ -1,6 +1,6 @@
 // A daemon of its own for a test: its process, its API, and the end of everything that it left on the machine.
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { chmod, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, open, readFile, rm, stat } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,8 @@ import { timeFactor } from '#test/time-factor.ts';
 import { makeBusyboxImage } from '../images.ts';
 
 export const run = promisify(execFile);
+/** Of the hostile sets, which are run by hand on other pools than the usual. */
+export const HOSTILE_DRIVER = process.env['HOSTILE_DRIVER'] ?? 'overlay';
 const ENTRY = join(import.meta.dirname, '../../../bin/lighterd.ts');
 
 export interface Answer {
@@ -33,17 +35,19 @@ export interface LifecycleSeen {
 export class TestDaemon implements AsyncDisposable {
   readonly root: string;
   readonly events: LifecycleSeen[] = [];
+  readonly #driver: string;
   #process: ChildProcess | undefined;
   #socket: WebSocket | undefined;
 
-  private constructor(root: string) {
+  private constructor(root: string, driver: string) {
     this.root = root;
+    this.#driver = driver;
   }
 
   static async start(driver = 'overlay', env: Readonly<Record<string, string>> = {}): Promise<TestDaemon> {
     const root = await mkdtemp(join(tmpdir(), 'lighter-'));
     await chmod(root, 0o711);
-    const daemon = new TestDaemon(root);
+    const daemon = new TestDaemon(root, driver);
     await daemon.boot(driver, env);
     return daemon;
   }
@@ -71,7 +75,7 @@ export class TestDaemon implements AsyncDisposable {
         () => undefined,
       );
     };
-    await poll(answers, 50, AbortSignal.timeout(30_000 * timeFactor()));
+    await poll(answers, 10, AbortSignal.timeout(30_000 * timeFactor()));
     this.#socket = new WebSocket(`ws+unix://${this.socketPath}:/1.0/events?type=lifecycle`);
     this.#socket.on('message', (data: Buffer) => {
       const { metadata } = JSON.parse(data.toString()) as { metadata: { action: string; source: string } };
@@ -83,8 +87,16 @@ export class TestDaemon implements AsyncDisposable {
     });
   }
 
-  log(): Promise<string> {
-    return readFile(join(this.root, 'daemon.log'), 'utf8');
+  /** From a byte of it on. */
+  async log(from = 0): Promise<string> {
+    await using file = await open(join(this.root, 'daemon.log'));
+    const { size } = await file.stat();
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(Math.max(0, size - from)), { position: from });
+    return buffer.subarray(0, bytesRead).toString();
+  }
+
+  async logSize(): Promise<number> {
+    return (await stat(join(this.root, 'daemon.log'))).size;
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -191,6 +203,7 @@ export class TestDaemon implements AsyncDisposable {
     } finally {
       await this.kill('SIGTERM');
       for (const mount of await this.mounts()) await run('umount', ['-l', mount]);
+      if (this.#driver === 'zfs') await run('zpool', ['destroy', '-f', 'default']);
       await rm(this.root, { recursive: true, force: true });
     }
   }

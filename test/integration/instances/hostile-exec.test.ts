@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { describeWith } from '../support.ts';
-import { TestDaemon } from './daemon-support.ts';
+import { HOSTILE_DRIVER, TestDaemon } from './daemon-support.ts';
 import { HostileGuest } from './hostile-support.ts';
 
 const REQUESTS: Readonly<Record<string, object>> = {
@@ -40,7 +40,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'a running cont
   let outside: string;
 
   beforeAll(async () => {
-    daemon = await TestDaemon.start();
+    daemon = await TestDaemon.start(HOSTILE_DRIVER);
     outside = await mkdtemp(join(tmpdir(), 'lighter-outside-'));
     await daemon.addImage();
     await daemon.launch('x1');

@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { describeWith } from '../support.ts';
-import { TestDaemon } from './daemon-support.ts';
+import { HOSTILE_DRIVER, TestDaemon } from './daemon-support.ts';
 import { HostileGuest, hostSettings, python, TOOLS } from './hostile-support.ts';
 
 /** Each must fail: exit code 0 means that the attack went through. */
@@ -83,7 +83,7 @@ describeWith(
     let environment: Readonly<Record<string, string>>;
 
     beforeAll(async () => {
-      daemon = await TestDaemon.start();
+      daemon = await TestDaemon.start(HOSTILE_DRIVER);
       outside = join(daemon.root, 'outside');
       await mkdir(outside, { mode: 0o777 });
       await writeFile(join(outside, 'secret'), 'of the host', { mode: 0o666 });

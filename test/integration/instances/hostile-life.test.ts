@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
 import { describeWith } from '../support.ts';
-import { TestDaemon } from './daemon-support.ts';
+import { HOSTILE_DRIVER, TestDaemon } from './daemon-support.ts';
 import { HostileGuest, python, TOOLS } from './hostile-support.ts';
 
 const run = promisify(execFile);
@@ -22,7 +22,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'a c
   let outside: string;
 
   beforeAll(async () => {
-    daemon = await TestDaemon.start();
+    daemon = await TestDaemon.start(HOSTILE_DRIVER);
     outside = await mkdtemp(join(tmpdir(), 'lighter-outside-'));
     await mkdir(join(outside, 'folder'));
     await writeFile(join(outside, 'secret'), 'of the host', { mode: 0o666 });

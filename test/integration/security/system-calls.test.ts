@@ -1,6 +1,6 @@
 // Filters of system calls, by what root of an unprivileged container gets for an answer.
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { TestDaemon } from '../instances/daemon-support.ts';
+import { HOSTILE_DRIVER, TestDaemon } from '../instances/daemon-support.ts';
 import { HostileGuest, python, TOOLS } from '../instances/hostile-support.ts';
 import { describeWith } from '../support.ts';
 
@@ -46,7 +46,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'fil
   let daemon: TestDaemon;
 
   beforeAll(async () => {
-    daemon = await TestDaemon.start();
+    daemon = await TestDaemon.start(HOSTILE_DRIVER);
     await daemon.addImage();
   });
   afterAll(() => daemon[Symbol.asyncDispose]());

@@ -209,22 +209,32 @@ describeWith(needs, 'a pool', () => {
     },
   );
 
-  it('of zfs that is full is named', {
+  it('of zfs that is full is named, and works when there is room again', {
     timeout: 120_000 * timeFactor(),
   }, async () => {
     await fill('zfs', { size: '128MiB', 'zfs.pool_name': zpool });
     await power('c1', 'start');
-    const script = 'cat /dev/urandom > /root/a; sync; dd if=/dev/urandom of=/root/b bs=512; sync; true';
-    await call('POST', `${I}/c1/exec`, {
-      command: ['sh', '-c', script],
-      'record-output': true,
-      'wait-for-websocket': false,
-      interactive: false,
-    });
+    const inside = (script: string) =>
+      call('POST', `${I}/c1/exec`, {
+        command: ['sh', '-c', script],
+        'record-output': true,
+        'wait-for-websocket': false,
+        interactive: false,
+      });
+    await inside('cat /dev/urandom > /root/a; sync; dd if=/dev/urandom of=/root/b bs=512; sync; true');
     const full = 'Storage pool "p" is full: delete';
 
     await expect(create('n')).rejects.toThrow(full);
     await expect(call('POST', '/1.0/storage-pools/p/volumes/custom', { name: 'v2', config: {} })).rejects.toThrow(full);
     expect(await daemon.status('c1')).toBe('Running');
+    // Nor does a daemon that starts meanwhile need room.
+    await daemon.kill();
+    await daemon.boot('none');
+    expect(await daemon.status('c1')).toBe('Running');
+    await call('DELETE', `${I}/waste`);
+    await inside('rm /root/a /root/b; sync');
+    await power('c1', 'stop');
+    await create('waste');
+    await worksAgain();
   });
 });

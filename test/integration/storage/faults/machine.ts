@@ -125,10 +125,10 @@ export class FaultMachine implements AsyncDisposable {
 
   /** Names of the steps of `work`. */
   async steps(work: () => Promise<unknown>): Promise<readonly string[]> {
-    const before = (await this.daemon.log()).length;
+    const before = await this.daemon.logSize();
     await this.#begin();
     await work();
-    const text = (await this.daemon.log()).slice(before);
+    const text = await this.daemon.log(before);
     return [...text.matchAll(/^fault step \d+: (.*)$/gmu)].map(([, name]) => name ?? '');
   }
 
@@ -145,10 +145,10 @@ export class FaultMachine implements AsyncDisposable {
   }
 
   async #begin(): Promise<void> {
-    const before = (await this.daemon.log()).length;
+    const before = await this.daemon.logSize();
     this.daemon.signal('SIGUSR2');
-    for (let tries = 0; tries < 200; tries++) {
-      if ((await this.daemon.log()).slice(before).includes('fault steps begin')) return;
+    for (let tries = 0; tries < 1000; tries++) {
+      if ((await this.daemon.log(before)).includes('fault steps begin')) return;
       await sleep(5);
     }
     throw new Error('the daemon does not count');

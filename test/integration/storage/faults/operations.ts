@@ -13,6 +13,8 @@ export interface FaultOperation {
   readonly look?: (machine: FaultMachine) => Promise<string>;
   /** Undoes prepare(). */
   readonly end?: (machine: FaultMachine) => Promise<unknown>;
+  /** What was cut off is neither done nor undone, and the same request finishes it. */
+  readonly resumable?: boolean;
 }
 
 const I = '/1.0/instances';
@@ -55,8 +57,13 @@ const write =
   (text: string): Work =>
   (m) =>
     m.operate('POST', `${I}/c1/files?path=/root/f`, Buffer.from(text), FILE_HEADERS);
-const read = async (m: FaultMachine): Promise<string> =>
-  (await m.daemon.call('GET', `${I}/c1/files?path=/root/f`)).text;
+const readOf =
+  (...names: readonly string[]) =>
+  async (m: FaultMachine): Promise<string> => {
+    const answers = await Promise.all(names.map((name) => m.daemon.call('GET', `${I}/${name}/files?path=/root/f`)));
+    return answers.filter(({ status }) => status === 200).map(({ text }) => text).join();
+  };
+const read = readOf('c1');
 const volume =
   (name: string, more: object = {}): Work =>
   (m) =>
@@ -90,17 +97,44 @@ const C1: Pick<FaultOperation, 'prepare' | 'end'> = {
   prepare: all(fromImage('c1'), write('one'), snapshot('s0'), write('two')),
   end: remove(`${I}/c1`),
 };
+const DATA = `${I}/run/files?path=/data/f`;
+/** With a volume in the container that runs. */
+async function lent<T>(m: FaultMachine, pool: string, name: string, work: () => Promise<T>): Promise<T> {
+  await m.operate('PATCH', `${I}/run`, { devices: { look: { type: 'disk', pool, source: name, path: '/data' } } });
+  try {
+    return await work();
+  } finally {
+    await withoutDevice('run', 'look')(m);
+  }
+}
+const fill =
+  (text: string): Work =>
+  (m) =>
+    lent(m, 'p', 'v1', () => m.operate('POST', DATA, Buffer.from(text), FILE_HEADERS));
+/** What is in the volumes of this name, in whichever of these pools. */
+const content =
+  (name: string, ...pools: readonly string[]) =>
+  async (m: FaultMachine): Promise<string> => {
+    const texts: string[] = [];
+    for (const pool of pools) {
+      const { status } = await m.daemon.call('GET', `/1.0/storage-pools/${pool}/volumes/custom/${name}`);
+      if (status === 200) texts.push(await lent(m, pool, name, async () => (await m.daemon.call('GET', DATA)).text));
+    }
+    return texts.join();
+  };
 const V1: Pick<FaultOperation, 'prepare' | 'end'> = {
-  prepare: all(volume('v1'), snapshot('s0', `${V}/v1`)),
+  prepare: all(volume('v1'), fill('one'), snapshot('s0', `${V}/v1`), fill('two')),
   end: remove(`${V}/v1`),
 };
+const makePool: Work = (m) => m.operate('POST', '/1.0/storage-pools', { name: 'q', driver: 'dir', config: {} });
+const V2_OF_S0 = volume('v2', { source: { type: 'copy', pool: 'p', name: 'v1/s0' } });
 const exports = new WeakMap<FaultMachine, Buffer>();
 
 /** Makes a backup, keeps its bytes, and removes it. */
 const exported =
-  (of: string): Work =>
+  (of: string, more: object = {}): Work =>
   async (m) => {
-    await m.operate('POST', `${of}/backups`, { name: 'x', compression_algorithm: 'none' });
+    await m.operate('POST', `${of}/backups`, { name: 'x', compression_algorithm: 'none', ...more });
     exports.set(m, await m.download(`${of}/backups/x/export`));
     await m.operate('DELETE', `${of}/backups/x`);
   };
@@ -120,6 +154,23 @@ export const OPERATIONS: readonly FaultOperation[] = [
   { name: 'copy of a stopped instance', ...C1, request: copyOf('c1', 'c2'), back: remove(`${I}/c2`) },
   { name: 'copy of a running instance', request: copyOf('run', 'c2'), back: remove(`${I}/c2`) },
   { name: 'copy of a snapshot', ...C1, request: copyOf('c1/s0', 'c2'), back: remove(`${I}/c2`) },
+  {
+    name: 'copy to another pool',
+    prepare: all(makePool, C1.prepare ?? all()),
+    end: all(remove(`${I}/c1`), remove('/1.0/storage-pools/q')),
+    request: copyOf('c1', 'c2', { devices: { root: { type: 'disk', path: '/', pool: 'q' } } }),
+    back: remove(`${I}/c2`),
+    look: readOf('c2'),
+  },
+  {
+    name: 'refresh of a copy',
+    prepare: all(C1.prepare ?? all(), copyOf('c1/s0', 'c2')),
+    end: all(remove(`${I}/c2`), remove(`${I}/c1`)),
+    resumable: true,
+    request: (m) => m.operate('POST', I, { name: 'c2', source: { type: 'copy', source: 'c1', refresh: true } }),
+    back: all(remove(`${I}/c2`), copyOf('c1/s0', 'c2')),
+    look: readOf('c2'),
+  },
   { name: 'snapshot', ...C1, request: snapshot('s1'), back: remove(`${I}/c1/snapshots/s1`) },
   {
     name: 'snapshot of a running instance',
@@ -148,7 +199,13 @@ export const OPERATIONS: readonly FaultOperation[] = [
     request: power('restart'),
     back: all(),
   },
-  { name: 'rename', ...C1, request: rename(`${I}/c1`, 'c9'), back: rename(`${I}/c9`, 'c1') },
+  {
+    name: 'rename',
+    ...C1,
+    request: rename(`${I}/c1`, 'c9'),
+    back: rename(`${I}/c9`, 'c1'),
+    look: readOf('c1', 'c9'),
+  },
   {
     name: 'delete',
     ...C1,
@@ -224,7 +281,7 @@ export const OPERATIONS: readonly FaultOperation[] = [
   {
     name: 'move to another pool',
     prepare: all(
-      (m) => m.operate('POST', '/1.0/storage-pools', { name: 'q', driver: 'dir', config: {} }),
+      makePool,
       C1.prepare ?? all(),
     ),
     end: all(remove(`${I}/c1`), remove('/1.0/storage-pools/q')),
@@ -234,6 +291,7 @@ export const OPERATIONS: readonly FaultOperation[] = [
       // The profile's is the same again.
       withoutDevice('c1', 'root'),
     ),
+    look: read,
   },
   {
     name: 'backup',
@@ -267,8 +325,30 @@ export const OPERATIONS: readonly FaultOperation[] = [
   {
     name: 'copy of a volume from a snapshot',
     ...V1,
-    request: volume('v2', { source: { type: 'copy', pool: 'p', name: 'v1/s0' } }),
+    request: V2_OF_S0,
     back: remove(`${V}/v2`),
+    look: content('v2', 'p'),
+  },
+  {
+    name: 'copy of a volume to another pool',
+    prepare: all(makePool, V1.prepare ?? all()),
+    end: all(remove(`${V}/v1`), remove('/1.0/storage-pools/q')),
+    request: (m) =>
+      m.operate('POST', '/1.0/storage-pools/q/volumes/custom', {
+        name: 'v2',
+        source: { type: 'copy', pool: 'p', name: 'v1' },
+      }),
+    back: remove('/1.0/storage-pools/q/volumes/custom/v2'),
+    look: content('v2', 'q'),
+  },
+  {
+    name: 'refresh of a volume',
+    prepare: all(V1.prepare ?? all(), V2_OF_S0),
+    end: all(remove(`${V}/v2`), remove(`${V}/v1`)),
+    resumable: true,
+    request: volume('v2', { source: { type: 'copy', pool: 'p', name: 'v1', refresh: true } }),
+    back: all(remove(`${V}/v2`), V2_OF_S0),
+    look: content('v2', 'p'),
   },
   { name: 'rename of a volume', ...V1, request: rename(`${V}/v1`, 'v9'), back: rename(`${V}/v9`, 'v1') },
   { name: 'delete of a volume', ...V1, request: remove(`${V}/v1`), back: V1.prepare ?? all() },
@@ -290,7 +370,8 @@ export const OPERATIONS: readonly FaultOperation[] = [
     name: 'restore of a volume',
     ...V1,
     request: (m) => m.operate('PUT', `${V}/v1`, { restore: 's0' }),
-    back: all(),
+    back: fill('two'),
+    look: content('v1', 'p'),
   },
   {
     name: 'backup of a volume',
@@ -322,6 +403,15 @@ export const OPERATIONS: readonly FaultOperation[] = [
     back: device('run', { data: { type: 'disk', pool: 'p', source: 'v1', path: '/data' } }),
   },
   {
+    name: 'import of an optimised backup',
+    drivers: ['btrfs', 'zfs'],
+    prepare: all(C1.prepare ?? all(), exported(`${I}/c1`, { optimized_storage: true })),
+    end: remove(`${I}/c1`),
+    request: imported(I, { 'x-lxd-name': 'c7' }),
+    back: remove(`${I}/c7`),
+    look: readOf('c7'),
+  },
+  {
     name: 'resize of a volume',
     drivers: ['btrfs', 'zfs'],
     ...V1,
@@ -331,12 +421,13 @@ export const OPERATIONS: readonly FaultOperation[] = [
   {
     name: 'move of a volume to another pool',
     prepare: all(
-      (m) => m.operate('POST', '/1.0/storage-pools', { name: 'q', driver: 'dir', config: {} }),
+      makePool,
       V1.prepare ?? all(),
     ),
     end: all(remove(`${V}/v1`), remove('/1.0/storage-pools/q')),
     request: rename(`${V}/v1`, 'v1', { pool: 'q' }),
     back: rename('/1.0/storage-pools/q/volumes/custom/v1', 'v1', { pool: 'p' }),
+    look: content('v1', 'p', 'q'),
   },
   {
     name: 'create of a pool',
