@@ -43,6 +43,7 @@ export class FaultMachine implements AsyncDisposable {
   }
 
   static async make(driver: FaultDriver): Promise<FaultMachine> {
+    await TestDaemon.warm(CACHE);
     const machine = new FaultMachine(await TestDaemon.start('none', { NODE_COMPILE_CACHE: CACHE }), driver);
     try {
       await machine.#fill();
