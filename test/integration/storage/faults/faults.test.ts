@@ -2,6 +2,8 @@
 // default; FAULT_STEPS=all (or 40-60) takes every step of every operation (npm run check:faults), FAULT_DRIVER and FAULT_ONLY choose.
 // An operation that was undone is requested again by the next step's turn, which goes further by one step; the last of all by its own.
 import { appendFileSync } from 'node:fs';
+import { copyFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { timeFactor } from '#test/time-factor.ts';
@@ -58,6 +60,7 @@ for (const driver of DRIVERS as FaultDriver[]) {
           if (problem === '') continue;
           bad.push(problem);
           note(`${driver}: ${operation.name}: ${problem}`);
+          await keepLog(machine);
           await machine[Symbol.asyncDispose]().catch(() => undefined);
           machine = await FaultMachine.make(driver);
           await trial.begin();
@@ -180,6 +183,12 @@ function difference(now: View, wanted: View): string {
   const more = now.filter((line) => !wanted.includes(line)).map((line) => `+${line}`);
   const less = wanted.filter((line) => !now.includes(line)).map((line) => `-${line}`);
   return [...more, ...less].join(' ') || 'some twice';
+}
+
+/** Beside the notes: it goes with the machine. */
+async function keepLog({ daemon }: FaultMachine): Promise<void> {
+  const file = process.env['FAULT_LOG'];
+  if (file !== undefined) await copyFile(join(daemon.root, 'daemon.log'), `${file}.${basename(daemon.root)}`);
 }
 
 /** At once: a run of everything is long. */

@@ -158,7 +158,12 @@ export const OPERATIONS: readonly FaultOperation[] = [
     name: 'copy to another pool',
     prepare: all(makePool, C1.prepare ?? all()),
     end: all(remove(`${I}/c1`), remove('/1.0/storage-pools/q')),
-    request: copyOf('c1', 'c2', { devices: { root: { type: 'disk', path: '/', pool: 'q' } } }),
+    request: (m) =>
+      m.operate('POST', I, {
+        name: 'c2',
+        source: { type: 'copy', source: 'c1' },
+        devices: { root: { type: 'disk', path: '/', pool: 'q' } },
+      }),
     back: remove(`${I}/c2`),
     look: readOf('c2'),
   },
