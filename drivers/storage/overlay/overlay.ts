@@ -1,5 +1,5 @@
 // The overlay driver: images unpacked once, each instance an overlay above one; any file system will do.
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Argv } from '#src/host/host.ts';
 import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
@@ -42,6 +42,22 @@ export class OverlayDriver extends VolumeTreeDriver {
 
   get info(): StorageInfo {
     return { name: 'overlay', copyOnWrite: true, quotas: this.quotas.enabled, instantSnapshots: false };
+  }
+
+  override async openPool(): Promise<void> {
+    await super.openPool();
+    await this.#unmountLeft();
+  }
+
+  /** What a killed daemon mounted only for a moment: snapshots that were read, and mapped views of images. */
+  async #unmountLeft(): Promise<void> {
+    const { layout } = this.pool;
+    const containers = layout.folder('containers');
+    const [ofSnapshots, ofVolumes] = await Promise.all(
+      [layout.folder('containers-snapshots'), containers].map((path) => this.host.mounts.mountsUnder(path)),
+    );
+    const views = ofVolumes?.filter((path) => basename(path) === 'lower' && dirname(dirname(path)) === containers);
+    for (const path of [...(ofSnapshots ?? []), ...(views ?? [])]) await this.host.mounts.unmount(path);
   }
 
   protected async mountTree(path: string, mount: TreeMount, signal: AbortSignal): Promise<MountedRoot> {
