@@ -139,7 +139,7 @@ export class FaultMachine implements AsyncDisposable {
     try {
       await work();
     } catch (error) {
-      for (let tries = 0; tries < 50 && !this.daemon.isGone(); tries++) await sleep(20);
+      for (let tries = 0; tries < 500 && !this.daemon.isGone(); tries++) await sleep(20);
       if (!this.daemon.isGone()) throw error;
     }
     return this.daemon.isGone();

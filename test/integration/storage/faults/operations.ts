@@ -97,12 +97,14 @@ const C1: Pick<FaultOperation, 'prepare' | 'end'> = {
   prepare: all(fromImage('c1'), write('one'), snapshot('s0'), write('two')),
   end: remove(`${I}/c1`),
 };
-const DATA = `${I}/run/files?path=/data/f`;
-/** With a volume in the container that runs. */
-async function lent<T>(m: FaultMachine, pool: string, name: string, work: () => Promise<T>): Promise<T> {
+/** With a volume in the container that runs; zfs-fuse's are not served by way of its files. */
+async function inVolume(m: FaultMachine, pool: string, name: string, script: string): Promise<string> {
   await m.operate('PATCH', `${I}/run`, { devices: { look: { type: 'disk', pool, source: name, path: '/data' } } });
   try {
-    return await work();
+    const command = ['sh', '-c', script];
+    const { metadata } = await m.operate('POST', `${I}/run/exec`, { command, 'record-output': true });
+    if (metadata.return !== 0) throw new Error(`${script}: ${metadata.return}`);
+    return (await m.daemon.call('GET', metadata.output['1'])).text;
   } finally {
     await withoutDevice('run', 'look')(m);
   }
@@ -110,7 +112,7 @@ async function lent<T>(m: FaultMachine, pool: string, name: string, work: () => 
 const fill =
   (text: string): Work =>
   (m) =>
-    lent(m, 'p', 'v1', () => m.operate('POST', DATA, Buffer.from(text), FILE_HEADERS));
+    inVolume(m, 'p', 'v1', `printf ${text} >/data/f`);
 /** What is in the volumes of this name, in whichever of these pools. */
 const content =
   (name: string, ...pools: readonly string[]) =>
@@ -118,7 +120,7 @@ const content =
     const texts: string[] = [];
     for (const pool of pools) {
       const { status } = await m.daemon.call('GET', `/1.0/storage-pools/${pool}/volumes/custom/${name}`);
-      if (status === 200) texts.push(await lent(m, pool, name, async () => (await m.daemon.call('GET', DATA)).text));
+      if (status === 200) texts.push(await inVolume(m, pool, name, 'cat /data/f'));
     }
     return texts.join();
   };
