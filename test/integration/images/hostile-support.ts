@@ -208,7 +208,8 @@ export class HostileLab implements AsyncDisposable {
     for (const name of await readdir(pool)) places.push(join(pool, name));
     const lists = await Promise.all(places.map((place) => readdir(place).catch(() => [])));
     const files = places.map((place, index) => `${place}: ${lists[index]?.sort().join(' ')}`);
-    const datasets = HOSTILE_DRIVER === 'zfs' ? (await run('zfs', ['list', '-H', '-o', 'name', '-t', 'all'])).stdout : '';
+    const datasets =
+      HOSTILE_DRIVER === 'zfs' ? (await run('zfs', ['list', '-H', '-o', 'name', '-t', 'all'])).stdout : '';
     return [...files, datasets, ...(await this.daemon.mounts()), await this.daemon.children()].join('\n');
   }
 

@@ -61,7 +61,10 @@ const readOf =
   (...names: readonly string[]) =>
   async (m: FaultMachine): Promise<string> => {
     const answers = await Promise.all(names.map((name) => m.daemon.call('GET', `${I}/${name}/files?path=/root/f`)));
-    return answers.filter(({ status }) => status === 200).map(({ text }) => text).join();
+    return answers
+      .filter(({ status }) => status === 200)
+      .map(({ text }) => text)
+      .join();
   };
 const read = readOf('c1');
 const volume =
@@ -287,10 +290,7 @@ export const OPERATIONS: readonly FaultOperation[] = [
   },
   {
     name: 'move to another pool',
-    prepare: all(
-      makePool,
-      C1.prepare ?? all(),
-    ),
+    prepare: all(makePool, C1.prepare ?? all()),
     end: all(remove(`${I}/c1`), remove('/1.0/storage-pools/q')),
     request: rename(`${I}/c1`, 'c1', { migration: true, pool: 'q' }),
     back: all(
@@ -427,10 +427,7 @@ export const OPERATIONS: readonly FaultOperation[] = [
   },
   {
     name: 'move of a volume to another pool',
-    prepare: all(
-      makePool,
-      V1.prepare ?? all(),
-    ),
+    prepare: all(makePool, V1.prepare ?? all()),
     end: all(remove(`${V}/v1`), remove('/1.0/storage-pools/q')),
     request: rename(`${V}/v1`, 'v1', { pool: 'q' }),
     back: rename('/1.0/storage-pools/q/volumes/custom/v1', 'v1', { pool: 'p' }),
