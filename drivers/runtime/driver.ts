@@ -109,6 +109,14 @@ export interface RuntimeSeccomp {
   readonly raw?: string;
 }
 
+/** The state of a container's processes on disk. */
+export interface RuntimeCheckpoint {
+  /** Nobody else's; as large as the memory of the processes. */
+  readonly directory: string;
+  /** The program: an absolute path whose last part is `criu`, or that name alone. */
+  readonly criu: string;
+}
+
 /** Everything that the runtime needs to run one container; lines of configuration are made from it, never by the caller. */
 export interface RuntimeSpec {
   readonly hostname: string;
@@ -136,6 +144,11 @@ export interface RuntimeSpec {
   /** Lines for the AppArmor profile. */
   readonly apparmor?: string;
   readonly initCommand?: string;
+  /**
+   * A file that is made when the container ends in order to start again, for one that was restored: the runtime itself does not start
+   * such a container again.
+   */
+  readonly rebootNote?: string;
   /** raw.lxc: checked lines, appended last. */
   readonly raw?: string;
 }
@@ -231,6 +244,17 @@ export interface RuntimeDriver {
   writeConfig(container: RuntimeContainer, spec: RuntimeSpec, signal: AbortSignal): Promise<void>;
   /** Resolves when init runs. After a failure nothing of the container is left, and the error quotes the runtime's log. */
   start(container: RuntimeContainer, signal: AbortSignal): Promise<void>;
+  /** AppError 'unsupported', whose message is the exact reason, when the state of containers cannot be kept on this host. */
+  checkCheckpoints(criu: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Writes the state of a running container. `stop`: its processes are gone then, without having noticed; else they run on, or are as
+   * frozen as before. Nobody's signal cuts it short. After a failure they run on as well, and the error quotes CRIU's log.
+   */
+  checkpoint(container: RuntimeContainer, checkpoint: RuntimeCheckpoint & { readonly stop: boolean }): Promise<void>;
+  /** Whether a checkpoint that stops its container has come to its end. */
+  hasCheckpoint(directory: string): Promise<boolean>;
+  /** Like start(), but with the processes of a checkpoint, which stays as it is. */
+  restore(container: RuntimeContainer, checkpoint: RuntimeCheckpoint, signal: AbortSignal): Promise<void>;
   /**
    * Resolves at the end of the container's present life: when it is gone with everything of it, or runs again after a reboot.
    * A container that does not run: 'stopped' at once. Costs one open socket and no polling.

@@ -15,6 +15,8 @@ export interface RunOptions {
   readonly input?: string | Uint8Array | NodeJS.ReadableStream;
   /** The program's standard input is this file itself: opened by us, whatever the program may do. */
   readonly inputFile?: string;
+  /** Its standard error goes to the end of this file: for one that leaves a process behind, which would keep ours open. */
+  readonly errorFile?: string;
   readonly env?: Readonly<Record<string, string>>;
   /** Default "/". */
   readonly cwd?: string;

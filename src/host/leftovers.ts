@@ -16,7 +16,7 @@ const TRANSACTIONS = /^(?:zfs|zpool|lvm|(?:lv|vg|pv)[a-z]+|dmsetup)$/u;
 /** They serve the whole host, whoever's command started them. */
 const HOST_DAEMONS = new Set(['dmeventd', 'lvmpolld']);
 /** Its parent waits for the container, and is no longer called so once that is in the background. */
-const STARTERS = new Set(['lxc-start']);
+const STARTERS = new Set(['lxc-start', 'lxc-checkpoint']);
 const FINISH_MS = 10_000;
 const LIMIT_MS = 30_000;
 const LOOK_MS = 20;

@@ -12,6 +12,7 @@ const MAX_STDOUT_BYTES = 256 * 1024 * 1024;
 const MAX_STDERR_BYTES = 256 * 1024;
 /** What a program that went into the background may hold our pipes open after its parent ended. */
 const PIPES_GRACE_MS = 2000;
+const FILE_MODE = 0o600;
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 type StartOptions = Omit<RunOptions, 'input'>;
@@ -87,14 +88,21 @@ class Supervised {
   }
 }
 
-function spawnWith(argv: Argv, { env, cwd = '/', inputFile, withRelay = false }: StartOptions): Spawned {
-  const input = inputFile === undefined ? undefined : openSync(inputFile, 'r');
+function spawnWith(argv: Argv, { env, cwd = '/', inputFile, errorFile, withRelay = false }: StartOptions): Spawned {
+  const opened: number[] = [];
+  const open = (path: string | undefined, flags: string): number | undefined => {
+    if (path === undefined) return undefined;
+    opened.push(openSync(path, flags, FILE_MODE));
+    return opened.at(-1);
+  };
+  const input = open(inputFile, 'r');
   try {
-    return spawnProgram({ argv, cwd, input, withRelay, env: { PATH, LC_ALL: 'C.UTF-8', ...env } });
+    const errors = open(errorFile, 'a');
+    return spawnProgram({ argv, cwd, input, errors, withRelay, env: { PATH, LC_ALL: 'C.UTF-8', ...env } });
   } catch (error) {
     throw new CommandError(argv, { exitCode: null, stderr: '', cause: error });
   } finally {
-    if (input !== undefined) closeSync(input);
+    for (const fd of opened) closeSync(fd);
   }
 }
 

@@ -50,6 +50,8 @@ export interface SpawnRequest {
   readonly cwd: string;
   /** Its standard input; stays ours to close. Absent: a stream. */
   readonly input?: number | undefined;
+  /** Its standard error; stays ours to close. Absent: a stream. */
+  readonly errors?: number | undefined;
   /** Two more streams: its descriptors 3 (to read) and 4 (to write). */
   readonly withRelay: boolean;
 }
@@ -76,7 +78,8 @@ export function spawnProgram(request: SpawnRequest): Spawned {
     const stdin = request.input === undefined ? ends.pair(0) : undefined;
     if (request.input !== undefined) ends.lend(request.input, 0);
     const stdout = ends.pair(1);
-    const stderr = ends.pair(2);
+    const stderr = request.errors === undefined ? ends.pair(2) : undefined;
+    if (request.errors !== undefined) ends.lend(request.errors, 2);
     const relay = request.withRelay ? [ends.pair(3), ends.pair(4)] : [];
     const started = children.started(() => atNormalPriority(() => posixSpawn(request, ends.placed)));
     if (started instanceof Error) {
@@ -91,7 +94,7 @@ export function spawnProgram(request: SpawnRequest): Spawned {
       pid: started,
       stdin: stdin === undefined ? discarded() : writableEnd(stdin),
       stdout: readableEnd(stdout),
-      stderr: readableEnd(stderr),
+      stderr: stderr === undefined ? silent() : readableEnd(stderr),
       ...(input !== undefined && output !== undefined
         ? { relay: { input: writableEnd(input), output: readableEnd(output) } }
         : {}),
@@ -213,6 +216,11 @@ function readableEnd(fd: number): Readable {
 
 function writableEnd(fd: number): Writable {
   return new Socket({ fd, readable: false, writable: true });
+}
+
+/** Has ended once somebody reads it. */
+function silent(): PassThrough {
+  return new PassThrough().end();
 }
 
 function discarded(): PassThrough {

@@ -1,7 +1,10 @@
 // An in-memory container runtime: starts, ends and freezes nothing but records.
+import { access, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type {
   RunningContainer,
+  RuntimeCheckpoint,
   RuntimeCommand,
   RuntimeConsole,
   RuntimeContainer,
@@ -36,8 +39,10 @@ export class FakeRuntime implements RuntimeDriver {
   readonly attached = new Map<string, readonly string[]>();
   /** Limits as they are now, by init. */
   readonly limits = new Map<number, RuntimeLimits>();
-  /** The next change of limits, or mount, of a running container fails with this text. */
+  /** The next change of limits, mount, or checkpoint, of a running container fails with this text. */
   refusal: string | undefined;
+  /** Why no state can be kept. */
+  criuRefusal: string | undefined;
   readonly #lives = new Map<string, Life>();
   #nextPid = 1000;
 
@@ -66,6 +71,34 @@ export class FakeRuntime implements RuntimeDriver {
     if (failure !== undefined) throw new AppError('internal', failure);
     if (this.#lives.has(name)) throw new AppError('conflict', `${name} runs already`);
     this.#lives.set(name, { state: 'running', pid: this.#nextPid++, ended: Promise.withResolvers() });
+  }
+
+  async checkCheckpoints(criu: string): Promise<void> {
+    this.calls.push(`check ${criu}`);
+    if (this.criuRefusal !== undefined) throw new AppError('unsupported', this.criuRefusal);
+  }
+
+  /** Writes nothing but the name of the container. */
+  async checkpoint({ name }: RuntimeContainer, made: RuntimeCheckpoint & { readonly stop: boolean }): Promise<void> {
+    const { directory, criu, stop } = made;
+    this.calls.push(`checkpoint ${name} by ${criu}`);
+    await mkdir(directory, { recursive: true });
+    this.#refuse();
+    await writeFile(join(directory, 'whole'), name);
+    if (stop) this.powerOff(name);
+  }
+
+  hasCheckpoint(directory: string): Promise<boolean> {
+    return access(join(directory, 'whole')).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async restore(container: RuntimeContainer, { directory }: RuntimeCheckpoint, signal: AbortSignal): Promise<void> {
+    this.calls.push(`restore ${container.name}`);
+    if (!(await this.hasCheckpoint(directory))) throw new AppError('internal', 'nothing to restore');
+    await this.start(container, signal);
   }
 
   async watch({ name }: RuntimeContainer, signal: AbortSignal): Promise<RuntimeExit> {

@@ -66,6 +66,7 @@ export function lxcConfig(request: ConfigRequest): string {
       ? []
       : ([['lxc.mount.auto', `shmounts:${request.sharedMounts}:${SHARED_MOUNTS_INSIDE}`]] as const)),
     ...spec.nics.flatMap(nicLines),
+    ...(spec.rebootNote === undefined ? [] : ([['lxc.hook.post-stop', rebootHook(spec.rebootNote)]] as const)),
     ...(spec.initCommand === undefined ? [] : ([['lxc.init.cmd', spec.initCommand]] as const)),
     ...(spec.rootfs.userNamespace === undefined
       ? []
@@ -129,6 +130,12 @@ function mountEntry({ source, target, type, options }: RuntimeMount): string {
 
 function octal(character: string): string {
   return `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`;
+}
+
+/** liblxc has a shell run it, and says to its environment whether the container reboots. */
+function rebootHook(note: string): string {
+  const quoted = note.replace(/'/gu, `'\\''`);
+  return `/bin/sh -c '[ "$LXC_TARGET" != reboot ] || : > "$0"' '${quoted}'`;
 }
 
 function securityLines({ spec, features, seccompPath }: ConfigRequest): Line[] {

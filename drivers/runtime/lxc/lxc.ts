@@ -7,6 +7,7 @@ import { readKernelFile } from '#src/host/kernel-files.ts';
 import { sendSignal } from '#src/host/signal.ts';
 import { Attacher } from '#src/host/attach/attacher.ts';
 import type {
+  RuntimeCheckpoint,
   RuntimeCommand,
   RuntimeConsole,
   RunningContainer,
@@ -25,6 +26,7 @@ import type {
 } from '../driver.ts';
 import { apparmorRules, checkRules } from './apparmor.ts';
 import { attachProcess } from './attach.ts';
+import { checkCriu, type CheckpointParts, dump, isWhole, restore } from './checkpoint.ts';
 import { type CgroupSetting, payloadGroup, readUsage } from './cgroups.ts';
 import { askInitPid, askState, awaitExit, commandSocketPath, sendStop } from './command-socket.ts';
 import { openConsole } from './console.ts';
@@ -127,6 +129,35 @@ class LxcRuntime implements RuntimeDriver {
       signal.throwIfAborted();
       throw await this.#startError(container, cause);
     }
+  }
+
+  async checkCheckpoints(criu: string, signal: AbortSignal): Promise<void> {
+    await checkCriu(this.#context.host, criu, signal);
+    if (!(await this.#readFeatures()).apparmor) return;
+    // It would be asked to put them under a profile called "generated".
+    throw new AppError('unsupported', 'liblxc cannot restore containers under AppArmor, which this host has');
+  }
+
+  async checkpoint(container: RuntimeContainer, checkpoint: RuntimeCheckpoint & { readonly stop: boolean }) {
+    await dump(this.#checkpoints(container), container, checkpoint);
+  }
+
+  hasCheckpoint(directory: string): Promise<boolean> {
+    return isWhole(this.#context.host, directory);
+  }
+
+  async restore(container: RuntimeContainer, checkpoint: RuntimeCheckpoint, signal: AbortSignal): Promise<void> {
+    try {
+      await restore(this.#checkpoints(container), container, checkpoint, signal);
+    } catch (error) {
+      await this.#abandon(container);
+      throw error;
+    }
+  }
+
+  #checkpoints(container: RuntimeContainer): CheckpointParts {
+    const { host, containersPath } = this.#context;
+    return { host, containersPath, sharedMounts: this.#shared.directory(container) };
   }
 
   /** lxc-start may have left a monitor when it was killed. */

@@ -163,7 +163,7 @@ async function tryStart(parts: AutostartParts, { id, ...key }: InstanceRecord, s
       async () => {
         const record = context.database.instances.find(key.project, key.name);
         if (!record || supervisor.status(id) !== 'Stopped') return;
-        await lifecycle.start(record, signal);
+        await lifecycle.start(record, signal, { stateful: record.stateful });
         const source = `/1.0/instances/${record.name}`;
         context.events.lifecycle({ action: 'instance-started', source, project: record.project });
       },

@@ -34,6 +34,7 @@ import { InstanceRoots } from './instance-roots.ts';
 import { InstancePower } from './power.ts';
 import { InstanceRebuild } from './rebuild.ts';
 import { InstanceRestore } from './restore.ts';
+import { SavedStates } from './saved-states.ts';
 import { SnapshotSchedule } from './snapshot-schedule.ts';
 import { InstanceSftp } from './sftp.ts';
 import { InstanceSnapshots } from './snapshots.ts';
@@ -104,9 +105,11 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     changed: (key, device) => void refreshDevice({ context, supervisor, live }, key, device),
   });
   const cpus = new CpuBalancer({ host, log, runtime, supervisor });
-  const snapshots = new InstanceSnapshots({ context, runtime, supervisor });
+  const states = new SavedStates({ context, runtime });
+  const snapshots = new InstanceSnapshots({ context, runtime, supervisor, states });
   const roots = new InstanceRoots(context, runtime);
-  const lifecycle = new InstanceLifecycle({ context, runtime, supervisor, nics, devices, snapshots, cpus, roots });
+  const own = { context, runtime, supervisor, nics, devices, snapshots, cpus, roots, states };
+  const lifecycle = new InstanceLifecycle(own);
   const live: LiveChanges = new LiveChanges({ context, runtime, devices, nics, lifecycle, cpus });
   const devlxd = new Devlxd(context.database, supervisor);
   const changes = new InstanceChanges({
@@ -119,7 +122,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     snapshots,
     ids: lifecycle.ids,
   });
-  const power = new InstancePower({ context, runtime, supervisor, lifecycle, changes });
+  const power = new InstancePower({ context, runtime, supervisor, lifecycle, changes, states });
   supervisor.handle(power);
   const copies = new InstanceCopies({ context, lifecycle, runtime, supervisor });
   const sink = new MigrationSink({ context, lifecycle, copies, snapshots });
@@ -127,7 +130,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const boot: Boot = { stopping, pending: false, failed: [] };
   const creation = new InstanceCreation({ context, rules, lifecycle, devices, copies, sink, roots });
   const sources = new CreationSources({ context, snapshots, supervisor });
-  const base = { context, runtime, rules, supervisor, lifecycle, roots };
+  const base = { context, runtime, rules, supervisor, lifecycle, roots, states };
   const parts = { ...base, creation, changes, power, snapshots, copies, sources, sink };
   const instances = new Instances(parts);
   const trees = new InstanceTrees({ context, runtime, supervisor, lifecycle, roots });
@@ -158,7 +161,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     haveStarted: () => !boot.pending,
     addMetrics: (set, projects, signal) => addInstanceMetrics({ instances, runtime }, set, { projects, signal }),
     service: createService(
-      { context, runtime, supervisor, lifecycle, live, nics, roots },
+      { context, runtime, supervisor, lifecycle, live, nics, roots, states },
       {
         boot,
         periodic: [

@@ -5,6 +5,9 @@ import type { VolumeRef } from '#drivers/storage/driver.ts';
 import type { ConfigMap, EnginePaths } from '../types.ts';
 import { parseBoolean } from './values.ts';
 
+/** Of an instance or a snapshot, in its directory; LXD's name. */
+export const STATE = 'state';
+
 export interface InstanceKey {
   readonly project: string;
   readonly name: string;
@@ -43,6 +46,10 @@ export interface InstancePaths {
   readonly liveChange: string;
   /** There while the instance is stopped only to be started again. */
   readonly startsAgain: string;
+  /** Of the processes of an instance that does not run: CRIU's files. */
+  readonly state: string;
+  /** The same while it is being written. */
+  readonly dumping: string;
   readonly logs: string;
   /** One directory per snapshot: metadata.yaml and templates/ as they were. */
   readonly snapshots: string;
@@ -61,6 +68,8 @@ export function instancePaths(paths: EnginePaths, key: InstanceKey): InstancePat
     started: join(home, 'started'),
     liveChange: join(home, 'live-change'),
     startsAgain: join(home, 'starts-again'),
+    state: join(home, STATE),
+    dumping: join(home, 'dumping'),
     logs,
     snapshots: join(paths.snapshots, name),
     container: {

@@ -1,7 +1,7 @@
 // Starting and stopping one instance. Every method is called by the holder of the instance's lock.
-import type { RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
+import type { RuntimeCheckpoint, RuntimeContainer, RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
 import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
-import { AppError } from '#src/lib/errors.ts';
+import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { together } from '#src/lib/together.ts';
 import { aborted, limited } from '#src/lib/wait.ts';
@@ -24,6 +24,7 @@ import { loadKernelModules } from './kernel-modules.ts';
 import { networkPrioritiesOf } from './network-priority.ts';
 import { hasTraces, withoutLife, type InstanceNics } from './nics.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
+import type { SavedStates } from './saved-states.ts';
 import { runtimeSpec } from './spec.ts';
 import { startDigest } from './start-digest.ts';
 import type { Life, Supervisor } from './supervisor.ts';
@@ -44,6 +45,7 @@ export interface LifecycleParts {
   readonly snapshots: InstanceSnapshots;
   readonly cpus: CpuBalancer;
   readonly roots: InstanceRoots;
+  readonly states: SavedStates;
 }
 
 /** What start() gathers before anything is changed. */
@@ -53,6 +55,13 @@ interface Preparation {
   readonly paths: InstancePaths;
   readonly idMap: IdMapRange | null;
   readonly triggers: readonly TemplateTrigger[];
+  /** It goes on where it was; undefined: its init begins. */
+  readonly checkpoint: RuntimeCheckpoint | undefined;
+}
+
+export interface StartOptions {
+  /** With the state that was kept when it was stopped. Without, what was kept is thrown away. */
+  readonly stateful: boolean;
 }
 
 export class InstanceLifecycle {
@@ -75,10 +84,10 @@ export class InstanceLifecycle {
   }
 
   /** The instance is stopped. Resolves when its init runs; after a failure it is as before. */
-  async start(record: InstanceRecord, signal: AbortSignal): Promise<void> {
+  async start(record: InstanceRecord, signal: AbortSignal, options: StartOptions = { stateful: false }): Promise<void> {
     const { context, runtime, supervisor } = this.#parts;
     refuseLent(this.#parts, record);
-    const ready = await this.#prepare(record);
+    const ready = await this.#prepare(record, options);
     await this.#snapshotAtStart(ready, signal);
     await using revert = new Reverter(context.log);
 
@@ -91,12 +100,38 @@ export class InstanceLifecycle {
     );
     await runtime.writeConfig(container, spec, signal);
     this.#recordStart(ready, volatile, revert);
-    await runtime.start(container, signal);
+    await this.#run(ready, spec, signal);
     await this.#attachDevices(ready, revert, signal);
     const life = supervisor.attach(record, { container, cpuLimit: cpuLimit(ready.expanded.config), cpus });
     await this.#parts.roots.watch(record, life, ready.expanded.devices);
     this.#parts.cpus.changed();
     revert.commit();
+    if (record.stateful) await this.#parts.states.forget(record);
+  }
+
+  async #run({ record, paths, checkpoint }: Preparation, spec: RuntimeSpec, signal: AbortSignal): Promise<void> {
+    const { runtime } = this.#parts;
+    const { container } = paths;
+    if (!checkpoint) return runtime.start(container, signal);
+    try {
+      await runtime.restore(container, checkpoint, signal);
+    } catch (cause) {
+      signal.throwIfAborted();
+      const text = `${messageOf(cause)}. The state of "${record.name}" is kept: start it stateless to do without`;
+      throw new AppError(kindOf(cause), text, { cause });
+    }
+    await this.#limitRestored(paths.container, spec, signal);
+  }
+
+  /** Its control groups are as they were at the dump; a new start has those of its settings. */
+  async #limitRestored(container: RuntimeContainer, { limits }: RuntimeSpec, signal: AbortSignal): Promise<void> {
+    const { context, runtime } = this.#parts;
+    try {
+      const pid = await runtime.initPid(container, signal);
+      if (pid !== undefined) await runtime.setLimits(pid, {}, limits);
+    } catch (error) {
+      context.log.warn('limits of a restored container could not be set', { container: container.name, error });
+    }
   }
 
   /** What works beside the container; without it the start has failed. */
@@ -135,8 +170,9 @@ export class InstanceLifecycle {
     }
   }
 
-  async #prepare(stopped: InstanceRecord): Promise<Preparation> {
+  async #prepare(stopped: InstanceRecord, { stateful }: StartOptions): Promise<Preparation> {
     const { database, paths } = this.#parts.context;
+    const checkpoint = stateful ? await this.#parts.states.checkpointOf(stopped) : undefined;
     const { record, idMap } = await this.ids.assign(stopped);
     const expanded = expander(database)(record);
     const pending = record.config['volatile.apply_template'];
@@ -145,7 +181,9 @@ export class InstanceLifecycle {
       expanded,
       paths: instancePaths(paths, record),
       idMap,
-      triggers: [...(isTrigger(pending) ? [pending] : []), 'start'],
+      // What runs has seen its files; templates that are due wait for a start.
+      triggers: checkpoint ? [] : [...(isTrigger(pending) ? [pending] : []), 'start'],
+      checkpoint,
     };
   }
 
@@ -179,6 +217,7 @@ export class InstanceLifecycle {
       throttles: await diskThrottlesOf(this.#parts, record, expanded.devices),
       network: await networkPrioritiesOf(context.host, expanded.config),
       cpus: ready.cpus,
+      ...(ready.checkpoint && { rebootNote: ready.paths.startsAgain }),
     });
     return { spec, volatile };
   }
@@ -217,9 +256,10 @@ export class InstanceLifecycle {
   }
 
   /** Before the container runs: a daemon killed in between finds its traces at its next start. */
-  #recordStart({ record, idMap }: Preparation, volatile: ConfigMap, revert: Reverter): void {
+  #recordStart({ record, idMap, checkpoint }: Preparation, volatile: ConfigMap, revert: Reverter): void {
     const { instances } = this.#parts.context.database;
-    const { 'volatile.apply_template': _applied, ...kept } = record.config;
+    const { 'volatile.apply_template': applied, ...others } = record.config;
+    const kept = checkpoint && applied !== undefined ? record.config : others;
     const map = idMapJson(idMap);
     const config = {
       ...kept,
@@ -254,6 +294,20 @@ export class InstanceLifecycle {
     await this.finish(record, life);
   }
 
+  /** Keeps the state of its processes. Resolves when the container is gone and cleaned up after; when it rejects it runs on. */
+  async suspend(record: InstanceRecord, life: Life): Promise<void> {
+    life.awaited = true;
+    try {
+      await this.#parts.states.dump(record, life);
+      await Promise.race([life.ended, aborted(AbortSignal.timeout(KILL_LIMIT_MS))]);
+    } catch (error) {
+      life.awaited = false;
+      if (life.gone) await this.finish(record, life);
+      throw error;
+    }
+    await this.finish(record, life);
+  }
+
   /** Asks init, and waits as long as `timeoutMs` (undefined: for ever). AppError with LXD's text when it did not obey. */
   async shutDown(record: InstanceRecord, life: Life, options: ShutDownOptions): Promise<void> {
     const { runtime } = this.#parts;
@@ -282,6 +336,7 @@ export class InstanceLifecycle {
   /** After the end of a life: takes down what start() put up. Does not fail: what stays is logged and found at the next start. */
   async finish(record: InstanceRecord, life: Life): Promise<void> {
     const { context, supervisor, nics, devices } = this.#parts;
+    await this.#adoptState(record);
     const current = context.database.instances.find(record.project, record.name) ?? record;
     const expanded = expander(context.database)(current);
     await nics.stop({ ...current, devices: expanded.devices });
@@ -292,6 +347,14 @@ export class InstanceLifecycle {
     context.database.instances.update(current.id, { config });
     supervisor.detach(record.id, life);
     this.#parts.cpus.changed();
+  }
+
+  async #adoptState(record: InstanceRecord): Promise<void> {
+    try {
+      await this.#parts.states.adopt(record);
+    } catch (error) {
+      this.#parts.context.log.error('the state of a stopped instance was not kept', { instance: record.name, error });
+    }
   }
 
   /** What a daemon that was killed between the notes of a start and the start itself left of nics. */

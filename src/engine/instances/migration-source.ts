@@ -1,5 +1,6 @@
 // The end of a migration that an instance, or one of its snapshots, leaves from.
 import { join } from 'node:path';
+import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
@@ -17,11 +18,11 @@ import { samePlaces, streamSender } from '../storage/volume-streams.ts';
 import type { OperationHandle } from '../types.ts';
 import { refuseOnBlock } from './block-rules.ts';
 import type { CopiedInstance, InstanceCopies } from './copy.ts';
-import { refuseStateful } from './criu.ts';
 import { instancePaths, lockKey } from './instance-paths.ts';
 import { messageOfIdMap, messageOfSnapshot } from './migration-rows.ts';
 import { operationSpec } from './operation-spec.ts';
 import { progressOf } from './progress.ts';
+import type { SavedStates } from './saved-states.ts';
 import { FILES_KEY, readInstanceFiles } from './sent-files.ts';
 import type { Supervisor } from './supervisor.ts';
 
@@ -31,6 +32,7 @@ export interface MigrationSourceParts {
   readonly context: EngineContext;
   readonly supervisor: Supervisor;
   readonly copies: InstanceCopies;
+  readonly states: SavedStates;
 }
 
 export interface MigrationRequest {
@@ -50,11 +52,13 @@ export class MigrationSource {
 
   /** An operation: one that waits for connections, or connects to the target. */
   async start({ copied, live, target }: MigrationRequest): Promise<string> {
-    const { context, supervisor } = this.#parts;
+    const { context, supervisor, states } = this.#parts;
     const { record, snapshot } = copied;
     refuseOnBlock(record, 'migrated');
     if (live && !snapshot && supervisor.status(record.id) !== 'Stopped') {
-      await refuseStateful(context.host, 'Unable to perform container live migration', AbortSignal.timeout(CHECK_MS));
+      const doing = 'Unable to perform container live migration';
+      await states.require(record, doing, AbortSignal.timeout(CHECK_MS));
+      throw new AppError('unsupported', `${doing}. This server does not move running instances with their state`);
     }
     const spec = operationSpec(snapshot ? 'Transferring snapshot' : 'Migrating instance', record.project, [
       record.name,

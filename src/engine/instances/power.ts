@@ -3,13 +3,13 @@ import type { RuntimeDriver } from '#drivers/runtime/driver.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
-import { refuseStateful } from './criu.ts';
 import type { InstanceChanges } from './changes.ts';
 import { lockKey } from './instance-paths.ts';
-import type { InstanceLifecycle, ShutDownOptions } from './lifecycle.ts';
+import type { InstanceLifecycle, ShutDownOptions, StartOptions } from './lifecycle.ts';
 import type { StateChange } from './requests.ts';
+import type { SavedStates } from './saved-states.ts';
 import type { Life, LifeHandlers, Supervisor } from './supervisor.ts';
-import { whileStopped } from './while-stopped.ts';
+import { forgetStartAgain, startsAgain, whileStopped } from './while-stopped.ts';
 
 export interface PowerParts {
   readonly context: EngineContext;
@@ -17,6 +17,7 @@ export interface PowerParts {
   readonly supervisor: Supervisor;
   readonly lifecycle: InstanceLifecycle;
   readonly changes: InstanceChanges;
+  readonly states: SavedStates;
 }
 
 const REMOVE_LIMIT_MS = 300_000;
@@ -30,15 +31,16 @@ export class InstancePower implements LifeHandlers {
 
   /** One operation, one lock. AppError 'invalid' with LXD's text when the instance is not in the state for it. */
   async change(key: InstanceRecord, change: StateChange, signal: AbortSignal): Promise<void> {
-    if (change.stateful)
-      await refuseStateful(this.#parts.context.host, `Unable to ${change.action} statefully`, signal);
+    const { action, stateful } = change;
+    if (stateful && action !== 'start' && action !== 'stop')
+      throw new AppError('invalid', `The action "${action}" knows no state`);
     if (await this.#overtake(key, change)) return;
     await this.#locked(key, signal, (record) => {
-      switch (change.action) {
+      switch (action) {
         case 'start':
-          return this.start(record, signal);
+          return this.start(record, signal, { stateful });
         case 'stop':
-          return this.stop(record, change, signal);
+          return stateful ? this.#suspend(record, signal) : this.stop(record, change, signal);
         case 'restart':
           return this.#restart(record, change, signal);
         case 'freeze':
@@ -50,9 +52,10 @@ export class InstancePower implements LifeHandlers {
   }
 
   /** A forced stop does not wait for a clean shutdown that is under way: it ends it. */
-  async #overtake({ id }: InstanceRecord, { action, force, timeoutSeconds }: StateChange): Promise<boolean> {
+  async #overtake({ id }: InstanceRecord, change: StateChange): Promise<boolean> {
+    const { action, force, timeoutSeconds, stateful } = change;
     const life = this.#parts.supervisor.life(id);
-    if (action !== 'stop' || !(force || timeoutSeconds === 0) || life?.shuttingDown !== true) return false;
+    if (action !== 'stop' || stateful || !(force || timeoutSeconds === 0) || life?.shuttingDown !== true) return false;
     await this.#parts.runtime.kill(life.container, AbortSignal.timeout(REMOVE_LIMIT_MS));
     return true;
   }
@@ -67,12 +70,21 @@ export class InstancePower implements LifeHandlers {
   }
 
   /** By the holder of the lock. */
-  async start(record: InstanceRecord, signal: AbortSignal): Promise<void> {
+  async start(record: InstanceRecord, signal: AbortSignal, options: StartOptions = { stateful: false }): Promise<void> {
     const { supervisor, lifecycle } = this.#parts;
     if (supervisor.status(record.id) !== 'Stopped') throw new AppError('invalid', 'The instance is already running');
     await supervisor.sessions.dismiss(record.id);
-    await lifecycle.start(record, signal);
+    await lifecycle.start(record, signal, options);
     this.#publish('instance-started', record);
+  }
+
+  async #suspend(record: InstanceRecord, signal: AbortSignal): Promise<void> {
+    const { lifecycle, states } = this.#parts;
+    const life = this.#life(record);
+    if (record.ephemeral) throw new AppError('invalid', 'Unable to stop statefully. An ephemeral instance goes when it stops');
+    await states.require(record, 'Unable to stop statefully', signal);
+    await lifecycle.suspend(record, life);
+    this.#publish('instance-stopped', record);
   }
 
   /** By the holder of the lock. */
@@ -126,10 +138,24 @@ export class InstancePower implements LifeHandlers {
   /** The container ended by itself, or was ended from outside. */
   async ended(instanceId: number, life: Life): Promise<void> {
     await this.#follow(instanceId, life, async (record) => {
-      await this.#parts.lifecycle.finish(record, life);
+      const { lifecycle, context } = this.#parts;
+      await lifecycle.finish(record, life);
       this.#publish('instance-shutdown', record);
-      await this.#removeEphemeral(record);
+      if (await startsAgain(context, record)) await this.#startRebooted(record);
+      else await this.#removeEphemeral(record);
     });
+  }
+
+  /** It had been restored, and liblxc starts such a one not again by itself. */
+  async #startRebooted({ project, name }: InstanceRecord): Promise<void> {
+    const { lifecycle, context } = this.#parts;
+    const record = context.database.instances.get(project, name);
+    try {
+      await lifecycle.start(record, AbortSignal.timeout(REMOVE_LIMIT_MS));
+      this.#publish('instance-restarted', record);
+    } finally {
+      await forgetStartAgain(context, record);
+    }
   }
 
   /** liblxc has started it again, as it was. Settings that were changed meanwhile take a real restart. */

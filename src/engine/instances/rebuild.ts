@@ -15,6 +15,7 @@ import type { InstanceLifecycle } from './lifecycle.ts';
 import { operationSpec } from './operation-spec.ts';
 import type { InstanceSource } from './requests.ts';
 import { imageSelector } from './sources.ts';
+import { forgetState } from './saved-states.ts';
 import type { Supervisor } from './supervisor.ts';
 import { endTransition, noteTransition, type RebuildTransition } from './transition.ts';
 
@@ -121,6 +122,7 @@ async function finish(context: EngineContext, record: InstanceRecord, done: Done
     await storage.renameVolume(made, hostName(record), signal);
   }
   const paths = instancePaths(context.paths, record);
+  await forgetState(context, record);
   await rm(paths.templates, { recursive: true, force: true });
   await rm(paths.metadata, { force: true });
   if (done.image !== undefined) await writeImageFiles(context, { fingerprint: done.image, paths }, signal);

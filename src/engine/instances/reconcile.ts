@@ -15,6 +15,7 @@ import { cpuLimit } from './limits.ts';
 import type { InstanceRoots } from './instance-roots.ts';
 import type { LiveChanges } from './live-changes.ts';
 import type { InstanceNics } from './nics.ts';
+import type { SavedStates } from './saved-states.ts';
 import { cleanStaging } from './staging.ts';
 import { linkRoots } from './root-links.ts';
 import { settleStep } from './settle-steps.ts';
@@ -28,6 +29,7 @@ export interface ReconcileParts {
   readonly live: LiveChanges;
   readonly nics: InstanceNics;
   readonly roots: InstanceRoots;
+  readonly states: SavedStates;
 }
 
 /** One instance that cannot be reconciled does not keep the others. */
@@ -72,6 +74,7 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
       status: state === 'frozen' || state === 'freezing' ? 'Frozen' : 'Running',
       cpuLimit: cpuLimit(expanded.config),
     });
+    if (record.stateful) await parts.states.forget(record);
     await parts.live.settle(record, life, expanded, signal);
     return lifecycle.resume(record, life, signal);
   }

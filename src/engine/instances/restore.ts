@@ -8,11 +8,12 @@ import { refuseOnBlock } from './block-rules.ts';
 import { rootDisk } from './disks.ts';
 import { expander } from './expansion.ts';
 import { publishNics } from './changes.ts';
-import { instancePaths, lockKey, rootVolume } from './instance-paths.ts';
+import { instancePaths, lockKey, rootVolume, STATE } from './instance-paths.ts';
 import { refuseLent } from './lent-roots.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { withoutLife } from './nics.ts';
 import { operationSpec } from './operation-spec.ts';
+import { copyState, forgetState, type SavedStates } from './saved-states.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
 import type { InstanceSnapshots, SnapshotOf } from './snapshots.ts';
 import type { Life, Supervisor } from './supervisor.ts';
@@ -26,6 +27,7 @@ export interface RestoreParts {
   readonly supervisor: Supervisor;
   readonly lifecycle: InstanceLifecycle;
   readonly snapshots: InstanceSnapshots;
+  readonly states: SavedStates;
 }
 
 export class InstanceRestore {
@@ -47,35 +49,37 @@ export class InstanceRestore {
     return context.operations.start(spec, ({ signal }) => {
       const work = (): Promise<void> => {
         const current = context.database.instances.get(record.project, record.name);
-        return this.#restore({ record: current, snapshot: snapshots.get(current, own) }, signal);
+        return this.#restore({ record: current, snapshot: snapshots.get(current, own), stateful }, signal);
       };
       return context.locks.run(lockKey(record), work, signal);
     });
   }
 
   /** A running instance is stopped, and started again whether or not the restore worked. */
-  async #restore(target: SnapshotOf, signal: AbortSignal): Promise<void> {
-    const { context, supervisor, lifecycle } = this.#parts;
-    const { record, snapshot } = target;
+  async #restore(target: RestoreTarget, signal: AbortSignal): Promise<void> {
+    const { context, supervisor, lifecycle, states } = this.#parts;
+    const { record, snapshot, stateful } = target;
+    if (stateful) await states.require(record, 'Unable to restore the snapshot statefully', signal);
     for (const profile of snapshot.profiles) context.database.profiles.get(record.project, profile);
     refuseLent(this.#parts, record);
     refuseOnBlock(record, 'restored');
     await this.#makeWay(target, signal);
     const life: Life | undefined = supervisor.life(record.id);
-    if (!life) return this.#restoreStopped(target, signal);
+    if (!life && !stateful) return this.#restoreStopped(target, signal);
     await whileStopped(context, record, async () => {
-      await lifecycle.kill(record, life);
+      if (life) await lifecycle.kill(record, life);
       try {
         await this.#restoreStopped(target, signal);
       } catch (error) {
-        await this.#startAgain(record);
+        if (life) await this.#startAgain(record);
         throw error;
       }
-      await lifecycle.start(context.database.instances.get(record.project, record.name), signal);
+      const restored = context.database.instances.get(record.project, record.name);
+      await lifecycle.start(restored, signal, { stateful: restored.stateful });
     });
   }
 
-  async #restoreStopped(target: SnapshotOf, signal: AbortSignal): Promise<void> {
+  async #restoreStopped(target: RestoreTarget, signal: AbortSignal): Promise<void> {
     const { context, supervisor } = this.#parts;
     const { record, snapshot } = target;
     await supervisor.sessions.dismiss(record.id);
@@ -110,27 +114,40 @@ export class InstanceRestore {
     }
   }
 
-  async #replace({ record, snapshot }: SnapshotOf, signal: AbortSignal): Promise<void> {
+  async #replace({ record, snapshot, stateful }: RestoreTarget, signal: AbortSignal): Promise<void> {
     const { context } = this.#parts;
     const paths = instancePaths(context.paths, record);
     const current = context.database.instances.get(record.project, record.name);
-    await noteTransition(context.host, paths, { kind: 'restore', pool: record.pool, snapshot: snapshot.name });
+    const { name } = snapshot;
+    await noteTransition(context.host, paths, { kind: 'restore', pool: record.pool, snapshot: name, stateful });
     try {
       await context.pools.driver(record.pool).restoreSnapshot(rootVolume(record), snapshot.name, signal);
     } catch (error) {
       await endTransition(paths);
       throw error;
     }
-    await restoreRecord(context, { record: current, snapshot });
+    await restoreRecord(context, { record: current, snapshot }, { stateful });
     await endTransition(paths);
   }
 }
 
+interface RestoreTarget extends SnapshotOf {
+  readonly stateful: boolean;
+}
+
 /** Everything but the root. Idempotent: a later daemon may have to go on. */
-export async function restoreRecord(context: EngineContext, { record, snapshot }: SnapshotOf): Promise<void> {
+export async function restoreRecord(
+  context: EngineContext,
+  { record, snapshot }: SnapshotOf,
+  { stateful = false }: { readonly stateful?: boolean },
+): Promise<void> {
   const { database, host } = context;
   const paths = instancePaths(context.paths, record);
-  await copySnapshotFiles(host, join(paths.snapshots, snapshot.name), paths.home);
+  const from = join(paths.snapshots, snapshot.name);
+  await copySnapshotFiles(host, from, paths.home);
+  // What the instance had belongs to the root that it had.
+  await forgetState(context, record);
+  if (stateful) await copyState(context, join(from, STATE), paths.state);
   database.instances.update(record.id, {
     architecture: snapshot.architecture,
     config: restoredConfig(record.config, snapshot.config),
@@ -138,6 +155,7 @@ export async function restoreRecord(context: EngineContext, { record, snapshot }
     devices: devicesOnPool(context, { ...snapshot, project: record.project }, record.pool),
     ephemeral: snapshot.ephemeral,
     profiles: snapshot.profiles,
+    stateful,
   });
   database.rootVolumes.set('instance', record.id, database.rootVolumes.get('snapshot', snapshot.id));
   await publishNics(context, database.instances.get(record.project, record.name));

@@ -10,23 +10,26 @@ import type { InstanceRecord, NewSnapshot, SnapshotRecord } from '../db/records.
 import { NO_NOTES, type VolumeNotes } from '../db/root-volumes.ts';
 import { nextSnapshotName, validateSnapshotName } from '../snapshots/names.ts';
 import { expiryOf } from '../snapshots/schedule.ts';
-import { refuseStateful } from './criu.ts';
 import { refuseOnBlock } from './block-rules.ts';
 import { expander } from './expansion.ts';
-import { instancePaths, lockKey, rootVolume } from './instance-paths.ts';
+import { instancePaths, lockKey, rootVolume, STATE } from './instance-paths.ts';
 import { operationSpec } from './operation-spec.ts';
 import { linkSnapshotRoot } from './root-links.ts';
+import type { SavedStates } from './saved-states.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
 import { whileStill } from './still.ts';
 import type { Supervisor } from './supervisor.ts';
 import { endTransition, noteRemoval, noteTransition } from './transition.ts';
 
 const UNDO_LIMIT_MS = 120_000;
+const UNABLE = 'Unable to create a stateful snapshot';
+const NOT_RUNNING = `${UNABLE}. The instance isn't running`;
 
 export interface SnapshotParts {
   readonly context: EngineContext;
   readonly runtime: RuntimeDriver;
   readonly supervisor: Supervisor;
+  readonly states: SavedStates;
 }
 
 export interface SnapshotRequest {
@@ -90,13 +93,10 @@ export class InstanceSnapshots {
     const { context, supervisor } = this.#parts;
     context.gate.allows(record.project, 'snapshots');
     const whole = this.#complete(record, request);
-    if (request.stateful && supervisor.status(record.id) === 'Stopped') {
-      throw new AppError('invalid', "Unable to create a stateful snapshot. The instance isn't running");
-    }
+    if (request.stateful && supervisor.status(record.id) === 'Stopped') throw new AppError('invalid', NOT_RUNNING);
     const spec = operationSpec('Snapshotting instance', record.project, [record.name]);
-    return context.operations.start(spec, async ({ signal }) => {
-      if (request.stateful) await refuseStateful(context.host, 'Unable to create a stateful snapshot', signal);
-      await this.#locked(record, signal, (current) => this.#take(current, whole, signal));
+    return context.operations.start(spec, ({ signal }) => {
+      return this.#locked(record, signal, (current) => this.#take(current, whole, signal));
     });
   }
 
@@ -110,18 +110,19 @@ export class InstanceSnapshots {
     await this.#take(record, this.#complete(record, { name: '', stateful: false }), signal);
   }
 
-  #complete(record: InstanceRecord, { name, expiresAt }: SnapshotRequest): Wanted {
+  #complete(record: InstanceRecord, { name, expiresAt, stateful }: SnapshotRequest): Wanted {
     const { config } = expander(this.#parts.context.database)(record);
     const now = new Date();
     const pattern = config['snapshots.pattern'] ?? '';
     const chosen = name === '' ? nextSnapshotName({ pattern, taken: this.names(record), now }) : name;
     validateSnapshotName(chosen);
-    return { name: chosen, expiresAt: expiresAt ?? expiryOf(config['snapshots.expiry'] ?? '', now) };
+    return { name: chosen, expiresAt: expiresAt ?? expiryOf(config['snapshots.expiry'] ?? '', now), stateful };
   }
 
-  async #take(record: InstanceRecord, { name, expiresAt }: Wanted, signal: AbortSignal): Promise<void> {
-    const { context } = this.#parts;
+  async #take(record: InstanceRecord, { name, expiresAt, stateful }: Wanted, signal: AbortSignal): Promise<void> {
+    const { context, states } = this.#parts;
     refuseOnBlock(record, 'snapshotted');
+    if (stateful) await states.require(record, UNABLE, signal);
     if (context.database.snapshots.find(record.id, name)) {
       const which = `"${record.name}/${name}"`;
       throw new AppError(
@@ -130,11 +131,12 @@ export class InstanceSnapshots {
       );
     }
     const { architecture, ephemeral, description, config, devices, profiles, lastUsedAt } = record;
-    const kept = { architecture, ephemeral, description, config, devices, profiles, lastUsedAt, stateful: false };
+    const kept = { architecture, ephemeral, description, config, devices, profiles, lastUsedAt, stateful };
     const createdAt = new Date().toISOString();
     const row = { ...kept, name, createdAt, expiresAt, instanceId: record.id };
     const notes = context.database.rootVolumes.get('instance', record.id);
-    await this.publish(record, row, () => this.#snapshotVolume(record, name, signal), notes);
+    const make = () => (stateful ? this.#snapshotWithState(record, name, signal) : this.#snapshotVolume(record, name, signal));
+    await this.publish(record, row, make, notes);
   }
 
   /** Makes a snapshot of what the volume is then, with its row and its files; the holder of the lock says how. */
@@ -152,9 +154,9 @@ export class InstanceSnapshots {
 
     await noteTransition(context.host, paths, { kind: 'snapshot', pool: record.pool, snapshot: name });
     revert.add('note', () => endTransition(paths));
+    revert.add('files', () => rm(join(paths.snapshots, name), { recursive: true, force: true }));
     await make();
     revert.add('snapshot', () => this.#storage(record).deleteSnapshot(rootVolume(record), name, undoLimit()));
-    revert.add('files', () => rm(join(paths.snapshots, name), { recursive: true, force: true }));
     await copySnapshotFiles(context.host, paths.home, join(paths.snapshots, name));
     database.transaction(() => {
       const { id } = database.snapshots.create(snapshot);
@@ -173,6 +175,20 @@ export class InstanceSnapshots {
     if (storage.info.instantSnapshots) return make();
     const note = { kind: 'snapshot', pool: record.pool, snapshot: name } as const;
     await whileStill(this.#parts, { record, note }, signal, make);
+  }
+
+  /** The container holds still from before the dump until the volume is kept: memory and files are of one moment. */
+  async #snapshotWithState(record: InstanceRecord, name: string, signal: AbortSignal): Promise<void> {
+    const { context, states, supervisor } = this.#parts;
+    const life = supervisor.life(record.id);
+    if (!life) throw new AppError('invalid', NOT_RUNNING);
+    const note = { kind: 'snapshot', pool: record.pool, snapshot: name } as const;
+    const place = join(instancePaths(context.paths, record).snapshots, name);
+    await whileStill(this.#parts, { record, note }, signal, async () => {
+      await context.host.makeDirectory(place, { mode: 0o700 });
+      await states.dumpInto(join(place, STATE), life);
+      await this.#storage(record).createSnapshot(rootVolume(record), name, signal);
+    });
   }
 
   setExpiry({ record, snapshot }: SnapshotOf, expiresAt: string): string {
@@ -284,6 +300,7 @@ export class InstanceSnapshots {
 interface Wanted {
   readonly name: string;
   readonly expiresAt: string;
+  readonly stateful: boolean;
 }
 
 function undoLimit(): AbortSignal {

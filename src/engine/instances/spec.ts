@@ -21,10 +21,12 @@ export interface SpecParts {
   readonly network: Pick<RuntimeLimits, 'networkPriorities'>;
   /** Of the host; undefined: all. */
   readonly cpus: readonly number[] | undefined;
+  /** Of a container that is restored. */
+  readonly rebootNote?: string;
 }
 
 export function runtimeSpec(parts: SpecParts): RuntimeSpec {
-  const { record, config, root, idMap, nics, mounts, deviceRules, throttles, network, cpus } = parts;
+  const { record, config, root, idMap, nics, mounts, deviceRules, throttles, network, cpus, rebootNote } = parts;
   const raw = config['raw.lxc'] ?? '';
   const apparmor = config['raw.apparmor'] ?? '';
   return {
@@ -46,6 +48,7 @@ export function runtimeSpec(parts: SpecParts): RuntimeSpec {
     sysctl: withPrefix(config, 'linux.sysctl.'),
     seccomp: seccomp(config),
     ...(apparmor !== '' && { apparmor }),
+    ...(rebootNote !== undefined && { rebootNote }),
     ...(raw !== '' && { raw }),
   };
 }

@@ -30,6 +30,8 @@ export interface SnapshotTransition {
   readonly snapshot: string;
   /** Of a rename. */
   readonly from?: string;
+  /** Of a restore: with the state of the snapshot's processes. */
+  readonly stateful?: boolean;
 }
 
 /** From one pool to another: the row says which of the two counts. */

@@ -21,11 +21,15 @@ export async function forgetStartAgain({ paths }: Pick<Noting, 'paths'>, key: In
   await rm(instancePaths(paths, key).startsAgain, { force: true });
 }
 
+export function startsAgain({ host, paths }: Noting, key: InstanceKey): Promise<boolean> {
+  return host.exists(instancePaths(paths, key).startsAgain);
+}
+
 /** Those that a daemon was killed over. */
 export async function startAgain({ database, host, paths }: EngineContext): Promise<readonly InstanceRecord[]> {
   const found: InstanceRecord[] = [];
   for (const record of database.instances.list()) {
-    if (await host.exists(instancePaths(paths, record).startsAgain)) found.push(record);
+    if (await startsAgain({ host, paths }, record)) found.push(record);
   }
   return found;
 }

@@ -1,6 +1,7 @@
 // Every key of the server's configuration that has an effect here: its type, its default and what its value may be
 // (lxd-engine-contract section 3.5). A key that is not in the table is refused as unknown.
 import { isIP } from 'node:net';
+import { basename, isAbsolute } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import { hashPassword } from '../certificates/certificates.ts';
 import { parseCompression } from '../images/compression.ts';
@@ -43,6 +44,7 @@ export const SERVER_KEYS = {
   'images.compression_algorithm': { type: 'text', default: 'gzip', check: compression },
   'images.default_architecture': { type: 'text', check: architecture },
   'images.remote_cache_expiry': { type: 'integer', default: '10' },
+  'lighter.criu.path': { type: 'text', check: criuPath },
   'storage.backups_volume': { type: 'text' },
   'storage.images_volume': { type: 'text' },
 } as const satisfies Readonly<Record<string, ServerKey>>;
@@ -90,6 +92,12 @@ function compression(text: string): string {
 function architecture(name: string): string {
   if (architectureName(name) === undefined) throw new AppError('invalid', `Architecture isn't supported: ${name}`);
   return name;
+}
+
+/** liblxc looks for the program by that name. */
+function criuPath(path: string): string {
+  if (isAbsolute(path) && basename(path) === 'criu') return path;
+  throw new AppError('invalid', 'not an absolute path of a program called "criu"');
 }
 
 /** Items between commas and blanks. */
