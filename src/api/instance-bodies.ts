@@ -96,6 +96,7 @@ export function newInstanceRequest(body: PostBody): NewInstanceRequest {
     source: sourceOf(source),
     ...(profiles !== undefined && { profiles }),
     instanceType: body.instance_type ?? '',
+    stateful: body.stateful ?? false,
     start: body.start ?? false,
   };
 }

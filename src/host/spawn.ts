@@ -75,11 +75,9 @@ export function spawnProgram(request: SpawnRequest): Spawned {
   if (strings.some((text) => text.includes('\0'))) throw new TypeError('an argument of a command has a null byte');
   const ends = new Ends();
   try {
-    const stdin = request.input === undefined ? ends.pair(0) : undefined;
-    if (request.input !== undefined) ends.lend(request.input, 0);
+    const stdin = ends.lendOrPair(request.input, 0);
     const stdout = ends.pair(1);
-    const stderr = request.errors === undefined ? ends.pair(2) : undefined;
-    if (request.errors !== undefined) ends.lend(request.errors, 2);
+    const stderr = ends.lendOrPair(request.errors, 2);
     const relay = request.withRelay ? [ends.pair(3), ends.pair(4)] : [];
     const started = children.started(() => atNormalPriority(() => posixSpawn(request, ends.placed)));
     if (started instanceof Error) {
@@ -92,9 +90,9 @@ export function spawnProgram(request: SpawnRequest): Spawned {
     const [input, output] = relay;
     return {
       pid: started,
-      stdin: stdin === undefined ? discarded() : writableEnd(stdin),
+      stdin: writableEnd(stdin),
       stdout: readableEnd(stdout),
-      stderr: stderr === undefined ? silent() : readableEnd(stderr),
+      stderr: readableEnd(stderr),
       ...(input !== undefined && output !== undefined
         ? { relay: { input: writableEnd(input), output: readableEnd(output) } }
         : {}),
@@ -125,8 +123,11 @@ class Ends {
     return ours;
   }
 
-  lend(fd: number, to: number): void {
+  /** A descriptor of ours becomes the program's; without one a stream does, whose other end is returned. */
+  lendOrPair(fd: number | undefined, to: number): number | undefined {
+    if (fd === undefined) return this.pair(to);
     this.#place(fd, to);
+    return undefined;
   }
 
   #place(fd: number, to: number): void {
@@ -210,12 +211,12 @@ function isExecutable(path: string): boolean {
   }
 }
 
-function readableEnd(fd: number): Readable {
-  return new Socket({ fd, readable: true, writable: false });
+function readableEnd(fd: number | undefined): Readable {
+  return fd === undefined ? silent() : new Socket({ fd, readable: true, writable: false });
 }
 
-function writableEnd(fd: number): Writable {
-  return new Socket({ fd, readable: false, writable: true });
+function writableEnd(fd: number | undefined): Writable {
+  return fd === undefined ? discarded() : new Socket({ fd, readable: false, writable: true });
 }
 
 /** Has ended once somebody reads it. */

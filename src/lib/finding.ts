@@ -20,9 +20,14 @@ export interface Raised {
   readonly to: number;
 }
 
+export interface ExamineOptions {
+  /** Of the engine's configuration; absent: the program in PATH. */
+  readonly criuPath?: string;
+}
+
 /** Examines the machine that it runs on. */
 export interface Doctor {
-  examine(signal: AbortSignal): Promise<readonly Finding[]>;
+  examine(signal: AbortSignal, options?: ExamineOptions): Promise<readonly Finding[]>;
   /** Sets what is lower than it should be, now and for the next boots. AppError 'forbidden' without the right to. */
   raiseLimits(): Promise<{ readonly raised: readonly Raised[]; readonly file: string }>;
 }

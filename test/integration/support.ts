@@ -12,6 +12,8 @@ export interface Needs {
   readonly extras?: readonly string[];
   /** The same of the kernel; with REQUIRE_KERNEL=1, on a machine whose kernel was chosen for the tests, it is a failure. */
   readonly deviceMapper?: boolean;
+  /** Gives what else the machine lacks, for which the tests are skipped wherever they are wanted. */
+  readonly lacks?: () => string | undefined;
 }
 
 const isSet = (name: string): boolean => process.env[name] === '1';
@@ -27,13 +29,13 @@ function hasDeviceMapper(): boolean {
 }
 
 /** What it can do without is only told. */
-function missing({ root = false, commands = [], extras = [], deviceMapper = false }: Needs) {
+function missing({ root = false, commands = [], extras = [], deviceMapper = false, lacks }: Needs) {
   const kernel = deviceMapper && !hasDeviceMapper() ? ['device mapper in the kernel'] : [];
   const [needed, optional] = isSet('REQUIRE_KERNEL') ? [kernel, []] : [[], kernel];
   const isAbsent = (command: string): boolean => !isInPath(command);
   return {
     needed: [...(root && process.getuid?.() !== 0 ? ['root'] : []), ...needed, ...commands.filter(isAbsent)],
-    optional: [...optional, ...extras.filter(isAbsent)],
+    optional: [...optional, ...extras.filter(isAbsent), ...[lacks?.() ?? []].flat()],
   };
 }
 

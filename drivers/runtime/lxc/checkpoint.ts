@@ -17,6 +17,10 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const GHOST_LIMIT_BYTES = 256 << 20;
 /** What the mounts of the daemon are called in a dump: the name of the container is in their path, and may change. */
 const SHARED_MOUNTS_KEY = 'lighter-mounts';
+/** What CRIU begins its lines with: the time, and the process that speaks. */
+const PREFIX = /^(?:\([\d.]+\)\s*)?(?:\d+:\s*)?Error /u;
+/** CRIU wants more descriptors than it may have; and the end, which we know of. */
+const IDLE_ERRORS = /RLIMIT_NOFILE for self|(?:Dumping|Restoring) FAILED/u;
 const OPTIONS_FILE = 'criu.conf';
 const ERRORS_FILE = 'lxc-checkpoint.err';
 const END_OF_DUMP = 'stats-dump';
@@ -48,8 +52,11 @@ function reasonOf({ cause, message, stderr }: CommandError, criu: string): strin
 }
 
 function lastLines(lines: readonly string[]): string {
-  const said = lines.map((line) => line.trim()).filter((line) => line !== '');
-  return said.slice(-LAST_LINES).join('; ');
+  return wordsOf(lines).slice(-LAST_LINES).join('; ');
+}
+
+function wordsOf(lines: readonly string[]): readonly string[] {
+  return lines.map((line) => line.trim()).filter((line) => line !== '');
 }
 
 /** Not cut short by anybody: see above. */
@@ -130,8 +137,9 @@ async function writeOptions(host: Host, directory: string, options: readonly (re
 /** CRIU's own words are the best; when it did not get that far, liblxc's. */
 async function failure(host: Host, log: string, cause: unknown, errorFile?: string): Promise<string> {
   const errors = ((await readIfPresent(host, log)) ?? '').split('\n').filter((line) => line.includes('Error ('));
-  const own = errors.map((line) => line.replace(/^\([\d.]+\)\s*/u, '').replace(/^\d+:\s*/u, ''));
-  if (own.length > 0) return lastLines(own.filter((line) => !/: (?:Dumping|Restoring) FAILED\.$/u.test(line)));
+  const own = wordsOf(errors.filter((line) => !IDLE_ERRORS.test(line))).map((line) => line.replace(PREFIX, ''));
+  // What comes after the first ones follows from them.
+  if (own.length > 0) return own.slice(0, LAST_LINES).join('; ');
   const stderr = errorFile === undefined ? errorOutput(cause) : await readIfPresent(host, errorFile);
   const said = lastLines((stderr ?? '').split('\n').map((line) => line.replace(/^lxc-checkpoint: /u, '')));
   return said === '' ? messageOf(cause) : said;

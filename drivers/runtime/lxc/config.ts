@@ -118,7 +118,8 @@ function mountLines(spec: RuntimeSpec, features: HostFeatures): Line[] {
   return [
     ['lxc.mount.auto', `${proc} ${features.cgroups.unified ? 'cgroup:rw:force' : 'cgroup:mixed'}`],
     ['lxc.autodev', '1'],
-    ['lxc.pty.max', '1024'],
+    // For one that is restored, liblxc has its console ready only when that is a terminal of the host: this makes it one.
+    ['lxc.pty.max', spec.rebootNote === undefined ? '1024' : '1'],
     ...mounts.map((mount): Line => ['lxc.mount.entry', mountEntry(mount)]),
   ];
 }
@@ -132,10 +133,18 @@ function octal(character: string): string {
   return `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`;
 }
 
-/** liblxc has a shell run it, and says to its environment whether the container reboots. */
+/**
+ * Whether init ended by reboot(2) can be read from how it died (by SIGHUP), as long as its monitor, which runs this, has not reaped it. A
+ * monitor that has started it by itself looks at that, one that has restored it does not.
+ */
+const REBOOT_CHECK = [
+  'for p in $(cat /proc/$PPID/task/$PPID/children)',
+  'do read -r s </proc/$p/stat; case "$s" in *" Z "*" 1") : >"$0";; esac',
+  'done',
+].join('; ');
+
 function rebootHook(note: string): string {
-  const quoted = note.replace(/'/gu, `'\\''`);
-  return `/bin/sh -c '[ "$LXC_TARGET" != reboot ] || : > "$0"' '${quoted}'`;
+  return `/bin/sh -c '${REBOOT_CHECK}' '${note.replace(/'/gu, `'\\''`)}'`;
 }
 
 function securityLines({ spec, features, seccompPath }: ConfigRequest): Line[] {

@@ -149,6 +149,9 @@ class LxcRuntime implements RuntimeDriver {
   async restore(container: RuntimeContainer, checkpoint: RuntimeCheckpoint, signal: AbortSignal): Promise<void> {
     try {
       await restore(this.#checkpoints(container), container, checkpoint, signal);
+      // It may have been held still for its dump, and is so again. Its monitor does not know, and lets go only what it holds itself.
+      await this.freeze(container, signal);
+      await this.unfreeze(container, signal);
     } catch (error) {
       await this.#abandon(container);
       throw error;

@@ -1,6 +1,7 @@
 // lighter doctor: whether this machine can run containers, how many, and what to do about it.
 import type { Command } from 'commander';
-import type { Finding } from '#src/lib/finding.ts';
+import { kindOf } from '#src/lib/errors.ts';
+import type { ExamineOptions, Finding } from '#src/lib/finding.ts';
 import type { Cli } from '../cli.ts';
 import { formatOption } from '../resource.ts';
 import { checkFormat, type Column, renderList } from '../table.ts';
@@ -39,11 +40,24 @@ Examples:
     .action(async ({ fix = false, format: wanted }: { readonly fix?: boolean; readonly format: string }) => {
       const format = checkFormat(wanted);
       if (fix) await raise(cli);
-      const findings = await (await cli.terminal.doctor()).examine(cli.signal);
+      const findings = await (await cli.terminal.doctor()).examine(cli.signal, await engineSettings(cli));
       cli.terminal.out(renderList(findings, COLUMNS, format));
       if (format === 'table' || format === 'compact') cli.print(summary(findings));
       if (findings.some(({ state }) => state === 'bad')) cli.exitCode = 1;
     });
+}
+
+/** Of the engine on this machine. Where it does not run, or does not talk to us, the machine is examined without. */
+async function engineSettings(cli: Cli): Promise<ExamineOptions> {
+  try {
+    const { config } = await (await cli.client('local')).server(cli.signal);
+    const path = config?.['lighter.criu.path'];
+    return typeof path === 'string' ? { criuPath: path } : {};
+  } catch (error) {
+    cli.signal.throwIfAborted();
+    if (!['unavailable', 'forbidden'].includes(kindOf(error))) throw error;
+    return {};
+  }
 }
 
 async function raise(cli: Cli): Promise<void> {

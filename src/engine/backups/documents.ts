@@ -46,15 +46,16 @@ export function backupConfig(
   };
 }
 
+/** Never with a state: CRIU, which is root, does what is in one, and a backup can come from anybody. */
 function instanceDocument(record: InstanceRecord, expanded: { readonly config: object; readonly devices: object }) {
-  const { architecture, config, devices, ephemeral, profiles, stateful, description, name, type, project } = record;
+  const { architecture, config, devices, ephemeral, profiles, description, name, type, project } = record;
   return {
     architecture,
     config,
     devices,
     ephemeral,
     profiles,
-    stateful,
+    stateful: false,
     description,
     created_at: record.createdAt,
     expanded_config: expanded.config,
@@ -73,7 +74,7 @@ function snapshotDocument(
   snapshot: SnapshotRecord,
   expanded: { readonly config: object; readonly devices: object },
 ): object {
-  const { name, architecture, config, devices, ephemeral, profiles, stateful, description } = snapshot;
+  const { name, architecture, config, devices, ephemeral, profiles, description } = snapshot;
   return {
     expires_at: snapshot.expiresAt,
     architecture,
@@ -86,7 +87,7 @@ function snapshotDocument(
     last_used_at: snapshot.lastUsedAt,
     name,
     profiles,
-    stateful,
+    stateful: false,
     description,
     size: -1,
   };

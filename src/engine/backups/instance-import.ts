@@ -121,7 +121,14 @@ export class InstanceImport {
     const request = { name, architecture, config, devices, ephemeral, profiles, description, source };
     const snapshots = new Map([...index.volumeSnapshots].map(([key, notes]) => [key, ownNotes(notes)]));
     const notes = { own: ownNotes(index.volume), snapshots };
-    return { project, name, source, ...content, notes, request: { ...request, instanceType: '', start: false } };
+    return {
+      project,
+      name,
+      source,
+      ...content,
+      notes,
+      request: { ...request, instanceType: '', stateful: false, start: false },
+    };
   }
 
   /** Each snapshot is unpacked into the root, and taken of it. */

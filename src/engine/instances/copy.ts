@@ -8,9 +8,10 @@ import type { InstanceRecord, NewInstance, NewSnapshot, SnapshotRecord } from '.
 import type { VolumeNotes } from '../db/root-volumes.ts';
 import { type CopySource, type CopyTarget, copyVolume } from '../storage/copy-volume.ts';
 import { expander } from './expansion.ts';
-import { type InstanceKey, instancePaths, ownedVolume } from './instance-paths.ts';
+import { type InstanceKey, instancePaths, ownedVolume, STATE } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
 import { devicesOnPool } from './restore.ts';
+import { copyState } from './saved-states.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
 import { whileStill } from './still.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -111,15 +112,19 @@ export class InstanceCopies {
     await use({ ...from, snapshot });
   }
 
-  /** Metadata and templates: of the instance, and of each snapshot that goes along. */
-  async copyFiles(copied: CopiedInstance, target: InstanceKey): Promise<void> {
-    const { host, paths } = this.#parts.context;
-    const from = instancePaths(paths, copied.record);
-    const to = instancePaths(paths, target);
+  /** Metadata and templates, and the state of processes: of the instance if it is wanted, and of each snapshot that goes along. */
+  async copyFiles(copied: CopiedInstance, target: InstanceKey, { stateful }: StatefulCopy): Promise<void> {
+    const { context } = this.#parts;
+    const from = instancePaths(context.paths, copied.record);
+    const to = instancePaths(context.paths, target);
     const { snapshot } = copied;
-    await copySnapshotFiles(host, snapshot ? join(from.snapshots, snapshot.name) : from.home, to.home);
-    for (const { name } of this.snapshotsOf(copied)) {
-      await copySnapshotFiles(host, join(from.snapshots, name), join(to.snapshots, name));
+    const copy = async (source: string, copyTo: string, hasState: boolean): Promise<void> => {
+      await copySnapshotFiles(context.host, source, copyTo);
+      if (hasState) await copyState(context, join(source, STATE), join(copyTo, STATE));
+    };
+    await copy(snapshot ? join(from.snapshots, snapshot.name) : from.home, to.home, stateful);
+    for (const one of this.snapshotsOf(copied)) {
+      await copy(join(from.snapshots, one.name), join(to.snapshots, one.name), one.stateful);
     }
   }
 
@@ -146,6 +151,11 @@ export class InstanceCopies {
     const known = snapshot.profiles.filter((profile) => context.database.profiles.find(project, profile));
     return { ...snapshot, devices: devicesOnPool(context, { ...snapshot, project, profiles: known }, pool) };
   }
+}
+
+interface StatefulCopy {
+  /** The copy begins with the state of what is copied. */
+  readonly stateful: boolean;
 }
 
 export interface NotesOfCopy {

@@ -106,6 +106,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   });
   const cpus = new CpuBalancer({ host, log, runtime, supervisor });
   const states = new SavedStates({ context, runtime });
+  context.config.onChange('lighter.criu.path', (path) => states.checkProgram(path));
   const snapshots = new InstanceSnapshots({ context, runtime, supervisor, states });
   const roots = new InstanceRoots(context, runtime);
   const own = { context, runtime, supervisor, nics, devices, snapshots, cpus, roots, states };

@@ -202,7 +202,7 @@ export class InstanceCreation {
       type: 'container',
       architecture: supported(architectureOf(plan)),
       ephemeral: request.ephemeral,
-      stateful: false,
+      stateful: keepsState(plan),
       description: request.description,
       pool: root.pool,
       createdAt: now,
@@ -235,8 +235,13 @@ export class InstanceCreation {
     if (source.type === 'image') {
       await writeImageFiles(context, { fingerprint: source.image.fingerprint, paths }, signal);
     }
-    if (source.type === 'copy') await copies.copyFiles(source, plan);
+    if (source.type === 'copy') await copies.copyFiles(source, plan, { stateful: keepsState(plan) });
   }
+}
+
+/** A stopped instance or a snapshot that has the state of its processes gives it on to a copy that is wanted with it. */
+function keepsState({ source, request }: CreationPlan): boolean {
+  return source.type === 'copy' && request.stateful && (source.snapshot ?? source.record).stateful;
 }
 
 function checkBlock({ type }: CreationSource, { block, fill }: RootDisk): void {

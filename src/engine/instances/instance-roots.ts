@@ -1,4 +1,5 @@
 // Roots of instances where they really lie: in their pool, or on a device of the host that a process serves (lighter.block).
+import { rmdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import type { RuntimeDriver } from '#drivers/runtime/driver.ts';
 import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
@@ -14,6 +15,7 @@ import { hostName, type InstanceKey, ownedVolume, rootVolume } from './instance-
 import type { Life } from './supervisor.ts';
 
 const FOLDER = 'served';
+const MAPPED = 'mapped';
 const WATCH_MS = 1000;
 const KILL_LIMIT_MS = 60_000;
 
@@ -61,8 +63,38 @@ export class InstanceRoots {
     return storage.mountVolume(ownedVolume(record, expanded.config), idMap, signal);
   }
 
+  /**
+   * The same root for a container that is restored: liblxc then leaves its ids as they are, where it maps them at a start. Needed until the
+   * container runs; unmount() ends it as well.
+   */
+  async map(record: RootOwner, root: InstanceRoot, idMap: IdMapRange | null): Promise<InstanceRoot> {
+    const { rootfsOptions, ...others } = root;
+    if (rootfsOptions === undefined || !idMap) return root;
+    const { host } = this.#context;
+    const rootfsPath = this.#mapped(record);
+    await host.makeDirectory(rootfsPath, { mode: 0o711 });
+    await host.mounts.unmount(rootfsPath);
+    await host.mounts.bindMapped(root.rootfsPath, rootfsPath, idMap);
+    return { ...others, rootfsPath };
+  }
+
+  /** Absent is success. */
+  async unmap(record: RootOwner): Promise<void> {
+    const { host } = this.#context;
+    const place = this.#mapped(record);
+    if (!(await host.exists(place))) return;
+    await host.mounts.unmount(place);
+    // Not a tree: should something be mounted there, it is a root.
+    await rmdir(place);
+  }
+
+  #mapped(key: InstanceKey): string {
+    return join(this.#context.paths.root, MAPPED, hostName(key));
+  }
+
   /** Idempotent; absent is success. What was written to a device is there when it resolves, and nobody has it open. */
   async unmount(record: RootOwner, signal: AbortSignal): Promise<void> {
+    await this.unmap(record);
     await stopServing(this.#context, this.#directory(record));
     await this.#context.pools.driver(record.pool).unmountVolume(rootVolume(record), signal);
   }

@@ -172,7 +172,7 @@ export class Instances {
         return this.#refresh(source, target, signal);
       }
       const record = await this.#make(plan, target, operation);
-      if (record && plan.request.start) await power.start(record, signal);
+      if (record && plan.request.start) await power.start(record, signal, record);
     };
     const keys = source.type === 'copy' ? [lockKey(plan), lockKey(source.record)] : [lockKey(plan)];
     await inOrder(context.locks, keys, work, signal);

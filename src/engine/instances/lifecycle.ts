@@ -1,7 +1,7 @@
 // Starting and stopping one instance. Every method is called by the holder of the instance's lock.
-import type { RuntimeCheckpoint, RuntimeContainer, RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
+import type { RuntimeCheckpoint, RuntimeDriver, RuntimeSpec } from '#drivers/runtime/driver.ts';
 import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
-import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
+import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { together } from '#src/lib/together.ts';
 import { aborted, limited } from '#src/lib/wait.ts';
@@ -14,19 +14,22 @@ import type { CpuBalancer } from './cpu-balancer.ts';
 import { deviceOwner, type InstanceDevices } from './devices.ts';
 import { devlxdMount, wantsDevlxd } from './devlxd-mount.ts';
 import { expander, type Expanded } from './expansion.ts';
-import { idMapFromJson, idMapJson } from './idmap.ts';
+import { idMapFromJson } from './idmap.ts';
 import { InstanceIds } from './instance-ids.ts';
 import { hostName, instancePaths, type InstancePaths } from './instance-paths.ts';
 import type { InstanceRoot, InstanceRoots } from './instance-roots.ts';
 import { cpuLimit } from './limits.ts';
 import { refuseLent } from './lent-roots.ts';
 import { loadKernelModules } from './kernel-modules.ts';
+import { rotateLogs } from './logs.ts';
 import { networkPrioritiesOf } from './network-priority.ts';
 import { hasTraces, withoutLife, type InstanceNics } from './nics.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
-import type { SavedStates } from './saved-states.ts';
+import type { SavedStates, StartOptions } from './saved-states.ts';
+import { runProcesses } from './run-processes.ts';
 import { runtimeSpec } from './spec.ts';
 import { startDigest } from './start-digest.ts';
+import { recordStart } from './start-record.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { diskThrottlesOf } from './throttles.ts';
 import { parseBoolean } from './values.ts';
@@ -59,11 +62,6 @@ interface Preparation {
   readonly checkpoint: RuntimeCheckpoint | undefined;
 }
 
-export interface StartOptions {
-  /** With the state that was kept when it was stopped. Without, what was kept is thrown away. */
-  readonly stateful: boolean;
-}
-
 export class InstanceLifecycle {
   readonly #parts: LifecycleParts;
   readonly ids: InstanceIds;
@@ -87,6 +85,7 @@ export class InstanceLifecycle {
   async start(record: InstanceRecord, signal: AbortSignal, options: StartOptions = { stateful: false }): Promise<void> {
     const { context, runtime, supervisor } = this.#parts;
     refuseLent(this.#parts, record);
+    await this.#parts.states.adopt(record); // nothing of an earlier life may be taken for one of this
     const ready = await this.#prepare(record, options);
     await this.#snapshotAtStart(ready, signal);
     await using revert = new Reverter(context.log);
@@ -95,43 +94,18 @@ export class InstanceLifecycle {
     const { container } = ready.paths;
     const [{ spec, volatile }] = await together(
       this.#build({ ...ready, cpus }, revert, signal),
-      this.#rotateLogs(ready.paths),
+      rotateLogs(context.host, ready.paths),
       context.host.writeFile(ready.paths.started, startDigest(ready.expanded), { mode: 0o600 }),
     );
     await runtime.writeConfig(container, spec, signal);
-    this.#recordStart(ready, volatile, revert);
-    await this.#run(ready, spec, signal);
+    recordStart(context, ready, volatile, revert);
+    await runProcesses(this.#parts, ready, spec, signal);
     await this.#attachDevices(ready, revert, signal);
     const life = supervisor.attach(record, { container, cpuLimit: cpuLimit(ready.expanded.config), cpus });
     await this.#parts.roots.watch(record, life, ready.expanded.devices);
     this.#parts.cpus.changed();
     revert.commit();
-    if (record.stateful) await this.#parts.states.forget(record);
-  }
-
-  async #run({ record, paths, checkpoint }: Preparation, spec: RuntimeSpec, signal: AbortSignal): Promise<void> {
-    const { runtime } = this.#parts;
-    const { container } = paths;
-    if (!checkpoint) return runtime.start(container, signal);
-    try {
-      await runtime.restore(container, checkpoint, signal);
-    } catch (cause) {
-      signal.throwIfAborted();
-      const text = `${messageOf(cause)}. The state of "${record.name}" is kept: start it stateless to do without`;
-      throw new AppError(kindOf(cause), text, { cause });
-    }
-    await this.#limitRestored(paths.container, spec, signal);
-  }
-
-  /** Its control groups are as they were at the dump; a new start has those of its settings. */
-  async #limitRestored(container: RuntimeContainer, { limits }: RuntimeSpec, signal: AbortSignal): Promise<void> {
-    const { context, runtime } = this.#parts;
-    try {
-      const pid = await runtime.initPid(container, signal);
-      if (pid !== undefined) await runtime.setLimits(pid, {}, limits);
-    } catch (error) {
-      context.log.warn('limits of a restored container could not be set', { container: container.name, error });
-    }
+    if (context.database.instances.get(record.project, record.name).stateful) await this.#parts.states.forget(record);
   }
 
   /** What works beside the container; without it the start has failed. */
@@ -172,8 +146,8 @@ export class InstanceLifecycle {
 
   async #prepare(stopped: InstanceRecord, { stateful }: StartOptions): Promise<Preparation> {
     const { database, paths } = this.#parts.context;
-    const checkpoint = stateful ? await this.#parts.states.checkpointOf(stopped) : undefined;
     const { record, idMap } = await this.ids.assign(stopped);
+    const checkpoint = stateful ? await this.#parts.states.checkpointOf(record) : undefined;
     const expanded = expander(database)(record);
     const pending = record.config['volatile.apply_template'];
     return {
@@ -241,7 +215,7 @@ export class InstanceLifecycle {
     revert.add('mount', () => roots.unmount(record, AbortSignal.timeout(UNDO_LIMIT_MS)));
     const [root, metadata] = await together(mounted, readIfPresent(context.host, paths.metadata));
     await this.#applyTemplates(ready, root, metadata);
-    return root;
+    return ready.checkpoint ? roots.map(record, root, ready.idMap) : root;
   }
 
   async #applyTemplates({ record, expanded, paths, triggers }: Preparation, root: MountedRoot, text?: string) {
@@ -253,31 +227,6 @@ export class InstanceLifecycle {
       root,
       triggers,
     });
-  }
-
-  /** Before the container runs: a daemon killed in between finds its traces at its next start. */
-  #recordStart({ record, idMap, checkpoint }: Preparation, volatile: ConfigMap, revert: Reverter): void {
-    const { instances } = this.#parts.context.database;
-    const { 'volatile.apply_template': applied, ...others } = record.config;
-    const kept = checkpoint && applied !== undefined ? record.config : others;
-    const map = idMapJson(idMap);
-    const config = {
-      ...kept,
-      ...volatile,
-      'volatile.idmap.current': map,
-      'volatile.idmap.next': map,
-      'volatile.last_state.power': 'RUNNING',
-    };
-    instances.update(record.id, { config, lastUsedAt: new Date().toISOString() });
-    revert.add('record', () => {
-      instances.update(record.id, { config: record.config, lastUsedAt: record.lastUsedAt });
-    });
-  }
-
-  async #rotateLogs({ logs, container }: InstancePaths): Promise<void> {
-    const { host } = this.#parts.context;
-    await host.makeDirectory(logs, { mode: 0o700 });
-    if (await host.exists(container.logPath)) await host.rename(container.logPath, `${container.logPath}.old`);
   }
 
   /** Kills at once. Resolves when the container is gone and cleaned up after. */
@@ -336,7 +285,7 @@ export class InstanceLifecycle {
   /** After the end of a life: takes down what start() put up. Does not fail: what stays is logged and found at the next start. */
   async finish(record: InstanceRecord, life: Life): Promise<void> {
     const { context, supervisor, nics, devices } = this.#parts;
-    await this.#adoptState(record);
+    await this.#parts.states.adoptOrLog(record);
     const current = context.database.instances.find(record.project, record.name) ?? record;
     const expanded = expander(context.database)(current);
     await nics.stop({ ...current, devices: expanded.devices });
@@ -347,14 +296,6 @@ export class InstanceLifecycle {
     context.database.instances.update(current.id, { config });
     supervisor.detach(record.id, life);
     this.#parts.cpus.changed();
-  }
-
-  async #adoptState(record: InstanceRecord): Promise<void> {
-    try {
-      await this.#parts.states.adopt(record);
-    } catch (error) {
-      this.#parts.context.log.error('the state of a stopped instance was not kept', { instance: record.name, error });
-    }
   }
 
   /** What a daemon that was killed between the notes of a start and the start itself left of nics. */

@@ -67,3 +67,9 @@ async function tail(path: string, maxBytes: number): Promise<Buffer | undefined>
     await file.close();
   }
 }
+
+/** Before a start: what liblxc says from then on is kept apart. */
+export async function rotateLogs(host: Host, { logs, container }: InstancePaths): Promise<void> {
+  await host.makeDirectory(logs, { mode: 0o700 });
+  if (await host.exists(container.logPath)) await host.rename(container.logPath, `${container.logPath}.old`);
+}

@@ -5,9 +5,9 @@ import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import type { InstanceChanges } from './changes.ts';
 import { lockKey } from './instance-paths.ts';
-import type { InstanceLifecycle, ShutDownOptions, StartOptions } from './lifecycle.ts';
+import type { InstanceLifecycle, ShutDownOptions } from './lifecycle.ts';
 import type { StateChange } from './requests.ts';
-import type { SavedStates } from './saved-states.ts';
+import type { SavedStates, StartOptions } from './saved-states.ts';
 import type { Life, LifeHandlers, Supervisor } from './supervisor.ts';
 import { forgetStartAgain, startsAgain, whileStopped } from './while-stopped.ts';
 
@@ -81,7 +81,8 @@ export class InstancePower implements LifeHandlers {
   async #suspend(record: InstanceRecord, signal: AbortSignal): Promise<void> {
     const { lifecycle, states } = this.#parts;
     const life = this.#life(record);
-    if (record.ephemeral) throw new AppError('invalid', 'Unable to stop statefully. An ephemeral instance goes when it stops');
+    if (record.ephemeral)
+      throw new AppError('invalid', 'Unable to stop statefully. An ephemeral instance goes when it stops');
     await states.require(record, 'Unable to stop statefully', signal);
     await lifecycle.suspend(record, life);
     this.#publish('instance-stopped', record);

@@ -79,6 +79,7 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
     return lifecycle.resume(record, life, signal);
   }
   if (record.config['volatile.last_state.power'] !== 'RUNNING') {
+    await parts.states.adopt(record);
     await lifecycle.forgetStart(record);
     return lifecycle.tidy(record);
   }

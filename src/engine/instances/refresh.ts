@@ -7,6 +7,7 @@ import type { CopiedInstance, InstanceCopies } from './copy.ts';
 import { expander } from './expansion.ts';
 import { instancePaths, ownedVolume } from './instance-paths.ts';
 import type { InstanceLifecycle } from './lifecycle.ts';
+import { forgetState } from './saved-states.ts';
 import { copySnapshotFiles } from './snapshot-files.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
 
@@ -35,13 +36,14 @@ export async function refreshInstance(
   await copies.withStillSource(copied, { inOnePool: false }, signal, async (from) => {
     for (const snapshot of missing) {
       await syncVolume(context, { from: { ...from, snapshot: snapshot.name }, to }, signal);
-      const { id, ...row } = copies.onPool({ ...snapshot, instanceId: target.id }, target);
+      const { id, ...row } = copies.onPool({ ...snapshot, stateful: false, instanceId: target.id }, target);
       await snapshots.publish(target, row, () => to.storage.createSnapshot(to.volume, snapshot.name, signal));
       const { id: own } = snapshots.get(target, snapshot.name);
       context.database.rootVolumes.set('snapshot', own, context.database.rootVolumes.get('snapshot', id));
     }
     await syncVolume(context, { from, to }, signal);
   });
+  await forgetState(context, target); // it was of another root
   const home = (record: InstanceRecord): string => instancePaths(context.paths, record).home;
   await copySnapshotFiles(context.host, home(copied.record), home(target));
   const { name, project } = target;

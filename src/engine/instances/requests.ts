@@ -51,6 +51,8 @@ export interface NewInstanceRequest {
   readonly source: InstanceSource;
   /** "c2-m4". */
   readonly instanceType: string;
+  /** copy: with the state of what is copied, if it has one. */
+  readonly stateful: boolean;
   readonly start: boolean;
 }
 

@@ -18,6 +18,11 @@ export interface SavedStateParts {
   readonly runtime: RuntimeDriver;
 }
 
+export interface StartOptions {
+  /** With the state that was kept when it was stopped. Without, what was kept is thrown away. */
+  readonly stateful: boolean;
+}
+
 export class SavedStates {
   readonly #parts: SavedStateParts;
 
@@ -36,6 +41,12 @@ export class SavedStates {
     } catch (cause) {
       throw new AppError(kindOf(cause), `${doing}. ${messageOf(cause)}`, { cause });
     }
+  }
+
+  /** AppError 'invalid' when it is not there. Whether it works is seen when it is to. */
+  async checkProgram(path: string): Promise<void> {
+    if (path === '' || (await this.#parts.context.host.exists(path))) return;
+    throw new AppError('invalid', `cannot set 'lighter.criu.path' to '${path}': there is no such program`);
   }
 
   /** Where lxc-checkpoint finds it: in PATH, unless the server's configuration names it. */
@@ -77,13 +88,25 @@ export class SavedStates {
     await rm(dumping, { recursive: true, force: true });
   }
 
+  /** For the end of a life, which nothing holds up. */
+  async adoptOrLog(record: InstanceRecord): Promise<void> {
+    try {
+      await this.adopt(record);
+    } catch (error) {
+      this.#parts.context.log.error('the state of a stopped instance was not kept', { instance: record.name, error });
+    }
+  }
+
   /** For the runtime. AppError 'invalid' with LXD's text when there is none. */
   async checkpointOf(record: InstanceRecord): Promise<RuntimeCheckpoint> {
-    const { context } = this.#parts;
-    const { state } = instancePaths(context.paths, record);
-    if (!record.stateful || !(await context.host.exists(state))) {
+    const { host, paths } = this.#parts.context;
+    const { state } = instancePaths(paths, record);
+    if (!record.stateful || !(await host.exists(state))) {
       throw new AppError('invalid', 'Instance has no existing state to restore');
     }
+    // Part of it is read by the processes themselves, some before and some after they have the ids of the instance. Nobody else gets there:
+    // the directory of the instance is root's alone.
+    await host.run(['chmod', '-R', 'a+rX', '--', state], { timeoutMs: COPY_LIMIT_MS });
     return { directory: state, criu: this.#criu() };
   }
 

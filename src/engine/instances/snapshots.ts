@@ -135,7 +135,8 @@ export class InstanceSnapshots {
     const createdAt = new Date().toISOString();
     const row = { ...kept, name, createdAt, expiresAt, instanceId: record.id };
     const notes = context.database.rootVolumes.get('instance', record.id);
-    const make = () => (stateful ? this.#snapshotWithState(record, name, signal) : this.#snapshotVolume(record, name, signal));
+    const make = () =>
+      stateful ? this.#snapshotWithState(record, name, signal) : this.#snapshotVolume(record, name, signal);
     await this.publish(record, row, make, notes);
   }
 

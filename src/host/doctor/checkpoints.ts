@@ -1,22 +1,31 @@
-// Whether CRIU can freeze processes to disk here.
+// Whether CRIU can keep the state of processes on disk here.
 import { CommandError } from '../command-error.ts';
 import type { Finding } from '#src/lib/finding.ts';
 import type { Host } from '../host.ts';
 import { findProgram } from './tools.ts';
 
 const LIMIT_MS = 20_000;
+const WITHOUT = 'needed for stateful stops and snapshots';
+const OTHER = 'a newer one, outside of PATH, is named by the server setting lighter.criu.path';
 
-export async function examineCheckpoints(host: Host, signal: AbortSignal): Promise<Finding> {
-  const program = await findProgram(host, 'criu');
+/** `named`: by the server's configuration; '' is the one in PATH. */
+export async function examineCheckpoints(host: Host, named: string, signal: AbortSignal): Promise<Finding> {
   const common = { area: 'checkpoints', what: 'criu' } as const;
-  // stateful snapshots and live migration are not built yet: nothing to do for anybody
-  if (program === undefined)
-    return { ...common, state: 'ok', found: 'not installed (nothing uses it yet)', advice: '' };
+  const program = named === '' ? await findProgram(host, 'criu') : await existing(host, named);
+  if (program === undefined) {
+    const found = named === '' ? 'not installed' : `not at ${named}`;
+    return { ...common, state: 'note', found, advice: `apt install criu: ${WITHOUT}; ${OTHER}` };
+  }
   try {
     await host.run([program, 'check'], { signal, timeoutMs: LIMIT_MS });
-    return { ...common, state: 'ok', found: 'works with this kernel (nothing uses it yet)', advice: '' };
+    return { ...common, state: 'ok', found: `${program} works with this kernel`, advice: '' };
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    return { ...common, state: 'ok', found: 'does not work with this kernel (nothing uses it yet)', advice: '' };
+    const found = `${program} does not work with this kernel`;
+    return { ...common, state: 'note', found, advice: `${WITHOUT}; ${OTHER}` };
   }
+}
+
+async function existing(host: Host, path: string): Promise<string | undefined> {
+  return (await host.exists(path)) ? path : undefined;
 }

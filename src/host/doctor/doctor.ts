@@ -1,5 +1,5 @@
 // Examines this machine: can it run containers, how many, and what is in the way?
-import type { Doctor, Finding } from '#src/lib/finding.ts';
+import type { Doctor, ExamineOptions, Finding } from '#src/lib/finding.ts';
 import type { Host } from '../host.ts';
 import { examineCheckpoints } from './checkpoints.ts';
 import { examineIds } from './ids.ts';
@@ -16,7 +16,7 @@ export class HostDoctor implements Doctor {
     this.#stateFolder = stateFolder;
   }
 
-  async examine(signal: AbortSignal): Promise<readonly Finding[]> {
+  async examine(signal: AbortSignal, { criuPath = '' }: ExamineOptions = {}): Promise<readonly Finding[]> {
     const host = this.#host;
     const parts = await Promise.all([
       examineKernel(host, this.#stateFolder),
@@ -25,7 +25,7 @@ export class HostDoctor implements Doctor {
       examineIds(host),
       examineLimits(host),
       examineTools(host),
-      examineCheckpoints(host, signal),
+      examineCheckpoints(host, criuPath, signal),
     ]);
     return parts.flat();
   }

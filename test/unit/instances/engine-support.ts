@@ -129,6 +129,7 @@ export function newInstance(name: string): NewInstanceRequest {
     description: '',
     source: { type: 'none' },
     instanceType: '',
+    stateful: false,
     start: false,
   };
 }
