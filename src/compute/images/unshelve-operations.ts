@@ -64,6 +64,8 @@ export class UnshelveOperations {
     const { vifPluggingTimeoutMs: timeoutMs, vifPluggingIsFatal: isFatal } = config.build;
     const devices = await blockDevicesOf({ conductor, context }, instance.get('uuid'));
     const image = rootVolumeAmong(devices) ? null : await spawnImage(glance, context, sent, signal);
+    // it is nowhere: what there is of it here is of an earlier try, which the engine was too far away to end
+    await virt.destroy(instance.get('uuid'), signal);
     using watch = inbox.watch(instance.get('uuid'));
     const hooks = {
       network: async (limit: AbortSignal) => {

@@ -65,7 +65,10 @@ export class VolumeOperations {
     return device;
   }
 
-  /** Nothing of it is left after a failure: the volume is available again. */
+  /**
+   * Nothing of it is left after a failure: the volume is available again. When that cannot be had now, because Cinder or the engine is
+   * away, Nova goes on to know of the volume: who starts the instance anew attaches it, and who deletes it gives it back.
+   */
   async attach(caller: RequestContext, instance: Instance, device: BlockDevice, signal: AbortSignal): Promise<void> {
     const { notifications, conductor, log } = this.#services;
     const context = caller.elevated();
@@ -76,11 +79,11 @@ export class VolumeOperations {
       await this.#attach(context, instance, device, signal);
     } catch (cause) {
       log.error('cannot attach a volume', { instance: instance.get('uuid'), volume: volumeId, error: cause });
-      await this.#undoAttach(context, instance, device);
+      const isUndone = await this.#undoAttach(context, instance, device);
       const reason = kindOf(cause) === 'internal' ? 'an internal error' : messageOf(cause);
       const error = novaException('VolumeAttachFailed', { volume_id: volumeId, reason }, { cause });
       notifications.moment(context, instance, { ...moment, phase: 'error', error });
-      await conductor.objectMethod(context, device, { method: 'destroy' });
+      if (isUndone) await conductor.objectMethod(context, device, { method: 'destroy' });
       throw error;
     }
     notifications.moment(context, instance, { ...moment, phase: 'end' });
@@ -98,7 +101,7 @@ export class VolumeOperations {
   }
 
   /** Each step by itself; but the attachment stays while this host might still use the volume. */
-  async #undoAttach(context: RequestContext, instance: Instance, device: BlockDevice): Promise<void> {
+  async #undoAttach(context: RequestContext, instance: Instance, device: BlockDevice): Promise<boolean> {
     const { cinder, virt, log } = this.#services;
     const limit = limited(UNDO_LIMIT_MS);
     const { volumeId } = useOf(device);
@@ -109,8 +112,10 @@ export class VolumeOperations {
       await this.#volumes.disconnect(device, limit);
       const attachment = device.find('attachment_id') ?? null;
       if (attachment !== null) await cinder.deleteAttachment(userCredentials(context), attachment, limit);
+      return true;
     } catch (error) {
       log.error('a failed attachment is not wholly undone', { volume: volumeId, error });
+      return false;
     }
   }
 

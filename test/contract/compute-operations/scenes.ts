@@ -153,7 +153,7 @@ async function onOneHost({ state, args, method, isOff = false, before }: Operati
   };
 }
 
-async function building(): Promise<Scene> {
+export async function building(): Promise<Scene> {
   const harness = new ComputeHarness();
   const instance = instanceOf();
   const network = harness.neutron.addNetwork({ tenant_id: 'project' });

@@ -125,6 +125,28 @@ describe('unshelve_instance', () => {
     expect(harness.moments).toEqual(['unshelve.start', 'unshelve.end']);
   });
 
+  it('comes back after a try of which the engine could not be told the end', async () => {
+    await using harness = new ComputeHarness();
+    const instance = await unshelving(harness);
+    const { uuid } = instance['nova_object.data'];
+    const away = new AppError('unavailable', 'the engine is away');
+    const spawn = harness.virt.spawn.bind(harness.virt);
+    harness.virt.spawn = async (...args) => {
+      await spawn(...args);
+      harness.virt.failNext('powerState', away);
+      harness.virt.failNext('destroy', away);
+    };
+    await expect(harness.send('unshelve_instance', { instance, image: sent })).rejects.toThrow('away');
+    expect(harness.virt.instances.size).toBe(1);
+    harness.virt.spawn = spawn;
+    harness.row(instance)['task_state'] = 'unshelving';
+
+    await harness.send('unshelve_instance', { instance: instanceOf(harness.row(instance)), image: sent });
+
+    expect(harness.row(instance)).toMatchObject({ vm_state: 'active', task_state: null, host: 'fake1' });
+    expect(harness.virt.instances.get(uuid)?.powerState).toBe(1);
+  });
+
   it.each([
     ['the guest does not start', ({ virt }: ComputeHarness) => virt.failNext('spawn', new Error('no'))],
     ['there is no claim', ({ tracker }: ComputeHarness) => tracker.failNext(new Error('no'))],
