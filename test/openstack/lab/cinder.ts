@@ -94,7 +94,7 @@ function backEnd(paths: LabPaths, name: BackEnd) {
     nfs_snapshot_support: true,
     nas_secure_file_operations: false,
     nas_secure_file_permissions: false,
-    reserved_percentage: name === 'nfs' ? 0 : 30,
+    max_over_subscription_ratio: name === 'nfs' ? 20 : 1,
   };
 }
 
