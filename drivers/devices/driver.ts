@@ -19,6 +19,8 @@ export interface DeviceOwner {
   readonly hostName: string;
   /** null: privileged. */
   readonly idMap: IdMapRange | null;
+  /** Path of the user namespace that its container is in, or will be started in; absent: not known, or not needed. */
+  readonly userNamespace?: string;
   /** All of the instance, expanded. */
   readonly devices: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
@@ -35,6 +37,8 @@ export interface Watched {
   readonly directories: readonly string[];
   /** Everything that the kernel says of hardware counts. */
   readonly hardware: boolean;
+  /** Asked every second: whether what works for the device has ended. */
+  readonly hasEnded?: () => Promise<boolean>;
 }
 
 /** What a started device is to the runtime. */
@@ -65,6 +69,8 @@ export interface DeviceDriver {
   attach?(device: Device, initPid: number, signal: AbortSignal): Promise<void>;
   /** Undoes attach() while the container runs, and when it is gone. Idempotent. */
   detach?(device: Device): Promise<void>;
+  /** AppError 'conflict' when a running container cannot be without it now. */
+  refuseUsed?(device: Device): Promise<void>;
   /** Where the device may appear and vanish while the container runs: after a change there isStale() is asked. undefined: nowhere. */
   watched?(device: Device): Watched | undefined;
   /** Whether the host has something else for the device now than start() found: it is taken out then, and started again. */
@@ -113,6 +119,8 @@ export interface DeviceContext {
   readonly log: Log;
   /** $LIGHTER_DIR/devices: a directory per instance, for mounts and nodes on their way into a container. */
   readonly devicesPath: string;
+  /** $LIGHTER_DIR/served-disks: the same for file systems that processes serve. */
+  readonly servedPath: string;
 }
 
 export interface DeviceModule {

@@ -25,4 +25,6 @@ export const DEVICE_EXTENSIONS: readonly string[] = [
   'lighter_sysfs_block',
   // A root disk with `lighter.block`, the path of a device or file of the host that it lies on (docs/decisions/0013).
   'lighter_root_block',
+  // A disk with `lighter.served`: the ext file system of a device or file of the host, served by a process without rights.
+  'lighter_disk_served',
 ];

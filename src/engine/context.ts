@@ -138,6 +138,7 @@ export function enginePaths(root: string): EnginePaths {
     logs: join(root, 'logs'),
     devices: join(root, 'devices'),
     blocks: join(root, 'blocks'),
+    servedDisks: join(root, 'served-disks'),
     backups: join(root, 'backups'),
     snapshots: join(root, 'snapshots'),
   };

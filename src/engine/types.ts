@@ -122,6 +122,8 @@ export interface EnginePaths {
   readonly devices: string;
   /** Of instances, what they see in /sys/block. */
   readonly blocks: string;
+  /** Mounts of file systems that processes serve, a directory per instance. */
+  readonly servedDisks: string;
   readonly backups: string;
   readonly snapshots: string;
 }

@@ -1,6 +1,10 @@
 // Reads the kernel's mount table, /proc/PID/mountinfo (proc(5)).
 
 export interface MountEntry {
+  /** In its mount namespace. */
+  readonly id: string;
+  /** MAJOR:MINOR of the file system. */
+  readonly device: string;
   readonly target: string;
   readonly type: string;
   readonly source: string;
@@ -16,11 +20,11 @@ function decode(text: string): string {
 export function parseMountInfo(text: string): readonly MountEntry[] {
   return text.split('\n').flatMap((line) => {
     const [left, right] = line.split(' - ');
-    const [, , , , target, options = ''] = left?.split(' ') ?? [];
+    const [id = '', , device = '', , target, options = ''] = left?.split(' ') ?? [];
     const [type, source, own = ''] = right?.split(' ') ?? [];
     const isReadonly = [options, own].some((list) => list.split(',').includes('ro'));
     return target === undefined || type === undefined
       ? []
-      : { target: decode(target), type, source: decode(source ?? ''), isReadonly };
+      : { id, device, target: decode(target), type, source: decode(source ?? ''), isReadonly };
   });
 }

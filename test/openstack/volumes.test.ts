@@ -155,6 +155,7 @@ describe('a volume of a running server', () => {
     volume = await newVolume('data');
     await attach(server.id, volume);
     await waitForVolume(volume, 'in-use');
+    await inGuest(server, `printf kept | ${SECTOR} conv=sync of=${device} && sync`);
   });
 
   it('grows under the guest', async () => {

@@ -18,6 +18,7 @@ import {
   type Watched,
 } from '../driver.ts';
 import { checkBindOptions, parseMountOptions } from './mount-options.ts';
+import { isServed, ServedDisks, validateServed } from './served.ts';
 import { diskThrottles, THROTTLE_CHECKS, THROTTLE_OPTIONS } from './throttle.ts';
 
 type Config = Readonly<Record<string, string>>;
@@ -47,6 +48,8 @@ const OPTION_CHECKS = {
   },
   'raw.mount.options': anyText,
   'boot.priority': uint32,
+  'lighter.served': boolean,
+  'lighter.served.format': boolean,
   ...THROTTLE_CHECKS,
 };
 
@@ -60,6 +63,7 @@ function validate(config: Config): void {
   }
   if (path === '/') throw new AppError('invalid', 'Root disk entry may not have a "source" property set');
   checkSource(config, source);
+  validateServed(config);
   if (isTrue(config, 'recursive') && isTrue(config, 'readonly')) {
     throw new AppError('invalid', "Recursive read-only bind-mounts aren't currently supported by the kernel");
   }
@@ -115,10 +119,12 @@ class DiskDevice implements DeviceDriver {
   readonly info = { type: 'disk', liveOptions: [...THROTTLE_OPTIONS, 'boot.priority'] };
   readonly #context: DeviceContext;
   readonly #places: DevicePlaces;
+  readonly #served: ServedDisks;
 
   constructor(context: DeviceContext) {
     this.#context = context;
     this.#places = new DevicePlaces(context);
+    this.#served = new ServedDisks(context);
   }
 
   validate(config: Config): void {
@@ -129,7 +135,7 @@ class DiskDevice implements DeviceDriver {
     const source = textOf(config, 'source');
     if (textOf(config, 'pool') !== '') return checkBindOptions(config);
     const found = await sourceStatus(source);
-    if (found?.isBlockDevice() !== true) checkBindOptions(config);
+    if (found?.isBlockDevice() !== true || isServed(config)) checkBindOptions(config);
     if (found || !isTrue(config, 'required', true)) return;
     throw new AppError('not_found', `Missing source path "${source}" for disk "${device}"`);
   }
@@ -143,11 +149,14 @@ class DiskDevice implements DeviceDriver {
     await this.check(device);
     if (!found) return NOTHING;
     const place = this.#places.path(device, 'disk');
-    const kind = found.isDirectory() || found.isBlockDevice() ? 'dir' : 'file';
+    const kind = found.isDirectory() || found.isBlockDevice() || isServed(device.config) ? 'dir' : 'file';
     if (!(await host.mounts.isMountPoint(place))) {
       await this.#places.open(owner.hostName);
       await (kind === 'dir' ? host.makeDirectory(place, { mode: 0o711 }) : host.writeFile(place, ''));
-      await this.#mount(device, place, { ...source, isBlock: found.isBlockDevice() });
+      const served = isServed(device.config) ? await this.#served.serve(device, source.path, signal) : undefined;
+      const path = served ?? source.path;
+      const isBlock = served === undefined && found.isBlockDevice();
+      await this.#mount(device, place, { ...source, path, isBlock });
     }
     return this.started(device);
   }
@@ -156,7 +165,8 @@ class DiskDevice implements DeviceDriver {
     const { config } = device;
     const place = this.#places.path(device, 'disk');
     if (!(await this.#context.host.mounts.isMountPoint(place))) return NOTHING;
-    const kind = (await stat(place)).isDirectory() ? 'dir' : 'file';
+    // root of the host may not look at what is served for a container
+    const kind = isServed(config) || (await stat(place)).isDirectory() ? 'dir' : 'file';
     const propagation = textOf(config, 'propagation');
     const bind = isTrue(config, 'recursive') ? 'rbind' : 'bind';
     const options = [bind, ...(propagation === '' ? [] : [propagation]), `create=${kind}`];
@@ -220,20 +230,28 @@ class DiskDevice implements DeviceDriver {
     return stdout.trim();
   }
 
-  watched({ config }: Device): Watched | undefined {
+  watched(device: Device): Watched | undefined {
+    const { config } = device;
+    if (isServed(config)) return { directories: [], hardware: false, hasEnded: () => this.#served.hasEnded(device) };
     if (isTrue(config, 'required', true) || textOf(config, 'pool') !== '') return undefined;
     return { directories: [dirname(textOf(config, 'source'))], hardware: false };
   }
 
   /** A source that came is mounted; one that goes stays mounted, as what uses it may not have ended. */
   async isStale(device: Device): Promise<boolean> {
+    if (isServed(device.config)) return this.#served.hasEnded(device);
     const isMounted = await this.#context.host.mounts.isMountPoint(this.#places.path(device, 'disk'));
     return !isMounted && (await sourceStatus(textOf(device.config, 'source'))) !== undefined;
+  }
+
+  async refuseUsed(device: Device): Promise<void> {
+    if (isServed(device.config)) await this.#served.refuseUsed(device);
   }
 
   async stop(device: Device): Promise<void> {
     await this.#places.clear(this.#places.path(device, 'disk'));
     const { owner, config } = device;
+    if (isServed(config)) await this.#served.stop(device);
     const pool = textOf(config, 'pool');
     if (pool === '') return;
     const source = { project: owner.project, instance: owner.name, pool, name: textOf(config, 'source') };

@@ -85,7 +85,18 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const deviceDrivers = Object.fromEntries(
     Object.entries(drivers.devices).map(([type, module]) => {
       const sourceParent = (project: string, source: string) => context.gate.sourceParent(project, source);
-      return [type, module.create({ host, log, forwards, devicesPath: paths.devices, volumes, sourceParent })];
+      return [
+        type,
+        module.create({
+          host,
+          log,
+          forwards,
+          devicesPath: paths.devices,
+          servedPath: paths.servedDisks,
+          volumes,
+          sourceParent,
+        }),
+      ];
     }),
   );
   const rules = createRules({

@@ -7,6 +7,7 @@ import { onNobodysBehalf } from '../events/requestor.ts';
 
 /** Several things happen at once when hardware comes. */
 const SETTLE_MS = 100;
+const ASK_MS = 1000;
 
 interface Entry {
   readonly watched: Watched;
@@ -14,6 +15,8 @@ interface Entry {
   /** Numbers of watches. */
   watches: readonly number[];
   timer: NodeJS.Timeout | undefined;
+  /** That asks whether what works for the device has ended. */
+  asking: NodeJS.Timeout | undefined;
 }
 
 export class DeviceWatch {
@@ -24,15 +27,43 @@ export class DeviceWatch {
   /** Calls `changed` some time after a change; once for several. Replaces what was watched under this key. */
   set(key: string, watched: Watched, changed: () => void): void {
     this.drop(key);
-    const entry: Entry = { watched, changed: () => onNobodysBehalf(changed), watches: [], timer: undefined };
+    const entry: Entry = {
+      watched,
+      changed: () => onNobodysBehalf(changed),
+      watches: [],
+      timer: undefined,
+      asking: undefined,
+    };
     this.#entries.set(key, entry);
     this.#arm(entry);
+    this.#ask(entry);
+  }
+
+  /** Once more after the answer: no two are on their way. */
+  #ask(entry: Entry): void {
+    const { hasEnded } = entry.watched;
+    if (!hasEnded) return;
+    entry.asking = setTimeout(() => {
+      void hasEnded()
+        .catch(() => false) // its note is being written, or went
+        .then((ended) => {
+          if (!entry.asking) return;
+          if (ended) entry.changed();
+          this.#ask(entry);
+        });
+    }, ASK_MS).unref();
+  }
+
+  #stop(entry: Entry): void {
+    clearTimeout(entry.timer);
+    clearTimeout(entry.asking);
+    entry.asking = undefined;
   }
 
   drop(key: string): void {
     const entry = this.#entries.get(key);
     if (!entry) return;
-    clearTimeout(entry.timer);
+    this.#stop(entry);
     this.#entries.delete(key);
     this.#release(entry.watches);
     if (this.#entries.size === 0) this.close();
@@ -43,7 +74,7 @@ export class DeviceWatch {
   }
 
   close(): void {
-    for (const { timer } of this.#entries.values()) clearTimeout(timer);
+    for (const entry of this.#entries.values()) this.#stop(entry);
     this.#entries.clear();
     this.#directories?.close();
     this.#hardware?.close();

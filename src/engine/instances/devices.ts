@@ -162,6 +162,11 @@ export class InstanceDevices {
     await this.#plugWatched(device, running, signal);
   }
 
+  /** AppError 'conflict' when a running container cannot be without the device now. */
+  async refuseUsed(device: Device): Promise<void> {
+    await failing('Failed to stop', device, async () => this.#driver(device).refuseUsed?.(device));
+  }
+
   /** Takes a device out of a running container. Idempotent. */
   async unplug(device: Device, running: RunningContainer, signal: AbortSignal): Promise<void> {
     const { runtime } = this.#parts;
@@ -219,8 +224,21 @@ export class InstanceDevices {
   }
 }
 
-export function deviceOwner(key: InstanceKey, idMap: IdMapRange | null, devices: DeviceMap): DeviceOwner {
-  return { project: key.project, name: key.name, hostName: hostName(key), idMap, devices };
+export function deviceOwner(
+  key: InstanceKey,
+  idMap: IdMapRange | null,
+  devices: DeviceMap,
+  userNamespace?: string,
+): DeviceOwner {
+  const { project, name } = key;
+  return {
+    project,
+    name,
+    hostName: hostName(key),
+    idMap,
+    devices,
+    ...(userNamespace !== undefined && { userNamespace }),
+  };
 }
 
 function keyOf({ hostName: instance }: DeviceOwner, device = ''): string {

@@ -2,6 +2,7 @@
 import { rmdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import type { RuntimeDriver } from '#drivers/runtime/driver.ts';
+import { isServed, ServedDisks } from '#drivers/devices/disk/served.ts';
 import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
 import { sameIdMap, parseIdMapKey } from '#src/host/id-map.ts';
 import { isStillThere, type ProcessLife } from '#src/host/process-life.ts';
@@ -50,7 +51,10 @@ export class InstanceRoots {
   readonly #watched = new Map<number, Watched>();
   #timer: NodeJS.Timeout | undefined;
 
+  readonly #disks: ServedDisks;
+
   constructor(context: EngineContext, runtime: Pick<RuntimeDriver, 'kill'>) {
+    this.#disks = new ServedDisks({ ...context, servedPath: context.paths.servedDisks });
     this.#context = context;
     this.#runtime = runtime;
   }
@@ -92,9 +96,24 @@ export class InstanceRoots {
     return join(this.#context.paths.root, MAPPED, hostName(key));
   }
 
+  /**
+   * The user namespace that the container is to be in, for disks that are served before it is there; undefined: it has none. `root`: mounted
+   * when that has one.
+   */
+  async namespaceFor(
+    record: InstanceKey,
+    { expanded, idMap }: RootWanted,
+    root: () => Promise<InstanceRoot>,
+  ): Promise<string | undefined> {
+    if (!Object.values(expanded.devices).some(isServed)) return undefined;
+    if (blockOf(expanded.devices) !== undefined) return (await root()).userNamespace;
+    return this.#disks.namespaceOf(hostName(record), idMap);
+  }
+
   /** Idempotent; absent is success. What was written to a device is there when it resolves, and nobody has it open. */
   async unmount(record: RootOwner, signal: AbortSignal): Promise<void> {
     await this.unmap(record);
+    await this.#disks.close(hostName(record));
     await stopServing(this.#context, this.#directory(record));
     await this.#context.pools.driver(record.pool).unmountVolume(rootVolume(record), signal);
   }
@@ -193,6 +212,7 @@ export class InstanceRoots {
   async sweep(instances: readonly InstanceKey[]): Promise<void> {
     const { host, paths, log } = this.#context;
     const known = new Set(instances.map(hostName));
+    await this.#disks.closeOthers(known);
     for (const name of await host.list(join(paths.root, FOLDER))) {
       if (known.has(name)) continue;
       await stopServing(this.#context, join(paths.root, FOLDER, name)).catch((error: unknown) =>

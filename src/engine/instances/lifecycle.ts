@@ -175,15 +175,17 @@ export class InstanceLifecycle {
       revert.add('names of nics', () => context.database.instances.update(record.id, { config: record.config }));
       context.database.instances.update(record.id, { config: { ...record.config, ...names } });
     };
+    const mounting = once(() => this.#mount(ready, revert, signal));
+    const userNamespace = await this.#parts.roots.namespaceFor(record, ready, mounting);
     const [root, started, made] = await together(
-      this.#mount(ready, revert, signal),
+      mounting(),
       nics.start({ ...record, devices: expanded.devices }, remember, revert, signal),
-      this.#startDevices(ready, revert, signal),
+      this.#startDevices(ready, { revert, userNamespace }, signal),
     );
     const spec = runtimeSpec({
       record,
       config: expanded.config,
-      root,
+      root: { ...root, ...(userNamespace !== undefined && { userNamespace }) },
       idMap,
       nics: started,
       mounts: made.mounts,
@@ -196,9 +198,13 @@ export class InstanceLifecycle {
     return { spec, volatile };
   }
 
-  async #startDevices({ record, expanded, idMap }: Preparation, revert: Reverter, signal: AbortSignal) {
+  async #startDevices(
+    { record, expanded, idMap }: Preparation,
+    { revert, userNamespace }: { readonly revert: Reverter; readonly userNamespace: string | undefined },
+    signal: AbortSignal,
+  ) {
     const { context, devices } = this.#parts;
-    const owner = deviceOwner(record, idMap, expanded.devices);
+    const owner = deviceOwner(record, idMap, expanded.devices, userNamespace);
     const { mounts, rules } = await devices.start(owner, expanded.devices, revert, signal);
     const own = [
       ...(wantsDevlxd(expanded.config) ? [devlxdMount(context.paths)] : []),
@@ -341,4 +347,10 @@ export interface ShutDownOptions {
 
 function isTrigger(text: string | undefined): text is TemplateTrigger {
   return text === 'create' || text === 'copy' || text === 'rename';
+}
+
+/** The same promise for everybody who asks. */
+function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let begun: Promise<T> | undefined;
+  return () => (begun ??= work());
 }

@@ -134,7 +134,7 @@ export class LiveChanges {
     if (initPid === undefined) throw new AppError('conflict', `Instance "${record.name}" is just starting or stopping`);
     const idMap = lifecycle.runningIdMap(context.database.instances.get(record.project, record.name).config);
     const running = { container, initPid, rootUid: idMap?.uidBase ?? 0, rootGid: idMap?.gidBase ?? 0 };
-    return { running, owner: deviceOwner(record, idMap, devices) };
+    return { running, owner: deviceOwner(record, idMap, devices, `/proc/${initPid}/ns/user`) };
   }
 
   #liveOptions(project: string, name: string, device: ConfigMap): readonly string[] {
@@ -149,6 +149,8 @@ export class LiveChanges {
       if (keepsRoot(step)) return;
       throw new AppError('invalid', 'The root disk of a running instance cannot be removed');
     }
+    const { owner } = step;
+    if (config['type'] !== 'nic') await this.#parts.devices.refuseUsed({ owner, device: name, config });
     revert.add(`device ${name}`, () => this.#plug(step, name, step.before, AbortSignal.timeout(UNDO_LIMIT_MS)));
     await this.#unplug(step, name, step.before, signal);
   }

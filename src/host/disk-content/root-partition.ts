@@ -36,6 +36,31 @@ export function placeOfRoot(disk: Disk): { readonly start: number; readonly size
   return { start, sizeBytes };
 }
 
+/**
+ * Where the one file system of a disk lies that is no root: on all of it, or on the only partition that has one which we serve. 'blank': there is
+ * nothing at all. AppError 'invalid', with what is there instead.
+ */
+export function placeOfData(disk: Disk): { readonly start: number; readonly sizeBytes: number } | 'blank' {
+  if (fileSystemOf(disk) === 'ext') return { start: 0, sizeBytes: disk.sizeBytes };
+  if (isBlank(disk)) return 'blank';
+  const partitions = readPartitions(disk);
+  if (!partitions) throw unfit(`the disk holds ${fileSystemOf(disk)}; ext2, ext3 and ext4 are taken`);
+  const found = partitions.filter(
+    ({ start, sizeBytes }) => fileSystemOf(new DiskPart(disk, start, sizeBytes)) === 'ext',
+  );
+  const [one, another] = found;
+  if (one && !another) return one;
+  throw unfit(`the disk has ${found.length} partitions with ext2, ext3 or ext4, and should have one`);
+}
+
+const EDGE_BYTES = 2 ** 20;
+
+/** Whatever marks a disk as somebody's lies near its beginning or its end. */
+function isBlank(disk: Disk): boolean {
+  const bytes = Math.min(EDGE_BYTES, disk.sizeBytes);
+  return [0, disk.sizeBytes - bytes].every((at) => disk.read(at, bytes).every((byte) => byte === 0));
+}
+
 function bestRoot(disk: Disk): Candidate {
   const partitions = readPartitions(disk) ?? [{ start: 0, sizeBytes: disk.sizeBytes, type: '', name: '' }];
   const looked = partitions

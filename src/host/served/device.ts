@@ -1,5 +1,6 @@
 // A block device or a file of the host for programs without any rights: a node, or a view, that belongs to them.
-import { stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import type { Host } from '../host.ts';
@@ -38,6 +39,16 @@ export async function deviceStatus(source: string): Promise<DeviceStatus> {
   const sectors = readKernelFile(`/sys/dev/block/${major}:${minor}/size`);
   if (sectors === undefined) throw new AppError('invalid', `The kernel has no block device "${source}"`);
   return { sizeBytes: Number(sectors) * SECTOR, node: { major, minor }, uid, gid };
+}
+
+/** AppError 'conflict' for a block device that is mounted, or that somebody has for themselves. */
+export async function refuseUsed(source: string): Promise<void> {
+  try {
+    await using _mine = await open(source, constants.O_RDONLY | constants.O_EXCL);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EBUSY') throw cause;
+    throw new AppError('conflict', `"${source}" is in use`, { cause });
+  }
 }
 
 /** Makes `name` in `directory`, which root of `ids` may read and write. */

@@ -33,6 +33,12 @@ export async function prepareFileSystem(host: Host, checked: CheckedDevice, sign
   await tool(host, checked, ['resize2fs', inside(place), size], signal);
 }
 
+/** Makes one on all of a device, which its root of the container owns. */
+export async function makeFileSystem(host: Host, checked: CheckedDevice, signal: AbortSignal): Promise<void> {
+  const options = ['-q', '-F', '-E', 'root_owner=0:0', DEVICE_INSIDE];
+  await tool(host, checked, ['mkfs.ext4', ...options], signal);
+}
+
 /** The name by which libext2fs finds a file system within a device. */
 function inside({ start }: RootPlace): string {
   return start === 0 ? DEVICE_INSIDE : `${DEVICE_INSIDE}?offset=${start}`;

@@ -6,7 +6,7 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { AppError, asError, messageOf } from '#src/lib/errors.ts';
 import { atNormalPriority } from '#src/lib/priority.ts';
 import { RawDisk } from '../disk-content/raw-disk.ts';
-import { placeOfRoot } from '../disk-content/root-partition.ts';
+import { placeOfData, placeOfRoot } from '../disk-content/root-partition.ts';
 
 export interface RootPlace {
   /** Bytes. */
@@ -15,19 +15,28 @@ export interface RootPlace {
 }
 
 interface Task {
+  readonly wanted: 'root' | 'data';
   readonly source: string;
   readonly sizeBytes: number;
 }
 
-type Answer = RootPlace | { readonly complaint: string };
+type Answer = RootPlace | 'blank' | { readonly complaint: string };
 
 const LIMIT_MS = 60_000;
 
 /** AppError 'invalid', with what is there instead, when there is none. */
 export async function locateRoot(source: string, sizeBytes: number): Promise<RootPlace> {
-  const answer = await ask({ source, sizeBytes });
-  if ('complaint' in answer) throw new AppError('invalid', `"${source}" has no root: ${answer.complaint}`);
-  return answer;
+  const answer = await ask({ wanted: 'root', source, sizeBytes });
+  if (answer !== 'blank' && !('complaint' in answer)) return answer;
+  const reason = answer === 'blank' ? 'it is blank' : answer.complaint;
+  throw new AppError('invalid', `"${source}" has no root: ${reason}`);
+}
+
+/** The same for a file system that is no root. 'blank': there is nothing at all on the device. */
+export async function locateData(source: string, sizeBytes: number): Promise<RootPlace | 'blank'> {
+  const answer = await ask({ wanted: 'data', source, sizeBytes });
+  if (answer === 'blank' || !('complaint' in answer)) return answer;
+  throw new AppError('invalid', `"${source}" cannot be served: ${answer.complaint}`);
 }
 
 async function ask(task: Task): Promise<Answer> {
@@ -46,10 +55,11 @@ async function ask(task: Task): Promise<Answer> {
   }
 }
 
-function look({ source, sizeBytes }: Task): Answer {
+function look({ wanted, source, sizeBytes }: Task): Answer {
   const fd = openSync(source, 'r');
   try {
-    return placeOfRoot(new RawDisk(fd, sizeBytes));
+    const disk = new RawDisk(fd, sizeBytes);
+    return wanted === 'root' ? placeOfRoot(disk) : placeOfData(disk);
   } catch (error) {
     // A number on the device led out of what was read.
     if (error instanceof RangeError) return { complaint: 'its content is damaged' };

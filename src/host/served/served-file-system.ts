@@ -12,13 +12,13 @@ import { idMapKey, type IdMapRange } from '../id-map.ts';
 
 import { isStillThere, type ProcessLife, processLife } from '../process-life.ts';
 import { readIfPresent } from '../read-if-present.ts';
-import { deviceStatus, exposeDevice } from './device.ts';
+import { deviceStatus, exposeDevice, type ExposedDevice, refuseUsed } from './device.ts';
 import { fakeMounter } from './fake-mounter.ts';
-import { prepareFileSystem } from './file-system-check.ts';
+import { makeFileSystem, prepareFileSystem } from './file-system-check.ts';
 import { admitRoot, mountFuse } from './fuse-mount.ts';
 import { DEVICE_INSIDE, jailed, MOUNT_INSIDE } from './jail.ts';
-import { locateRoot } from './locate-root.ts';
-import { makeNamespaces } from './namespaces.ts';
+import { locateData, locateRoot, type RootPlace } from './locate-root.ts';
+import { asRootOf, makeNamespaces } from './namespaces.ts';
 import { endTree } from './process-tree.ts';
 import { launchServer } from './server-process.ts';
 
@@ -40,6 +40,15 @@ export interface ServeRequest {
   readonly directory: string;
   /** Ids on the device are the container's. */
   readonly idMap: IdMapRange;
+  /** A disk beside the root; absent: it is the root. */
+  readonly disk?: ServedDisk;
+}
+
+export interface ServedDisk {
+  /** Path of the container's user namespace, or of one around it. */
+  readonly namespace: string;
+  /** A blank device gets an ext4. */
+  readonly formats: boolean;
 }
 
 interface ServerNote extends ProcessLife {
@@ -79,6 +88,12 @@ export async function servedIn(host: Host, directory: string): Promise<FoundServ
   return { target, userNamespace, server: note, ids: note.ids };
 }
 
+/** It was served and nobody serves it any more. */
+export async function hasEnded(host: Host, directory: string): Promise<boolean> {
+  const note = await noteIn(host, directory);
+  return note !== undefined && !isStillThere(note);
+}
+
 async function noteIn(host: Host, directory: string): Promise<ServerNote | undefined> {
   const text = await readIfPresent(host, placesIn(directory).life);
   // Written by serve() alone, and whole.
@@ -88,23 +103,25 @@ async function noteIn(host: Host, directory: string): Promise<ServerNote | undef
 /** After a failure nothing is left. AppError with the reason when what is on the device cannot be used. */
 export async function serveFileSystem(parts: ServedParts, request: ServeRequest, signal: AbortSignal): Promise<Served> {
   const { host, log } = parts;
-  const { directory, source, idMap } = request;
+  const { directory, source, idMap, disk } = request;
   await stopServing(parts, directory);
   await using revert = new Reverter(log);
   revert.add('served file system', () => stopServing(parts, directory));
   const { target, userNamespace } = placesIn(directory);
   await host.makeDirectory(directory, { mode: 0o711 });
   const { sizeBytes } = await deviceStatus(source);
-  const place = await locateRoot(source, sizeBytes);
+  await refuseUsed(source);
   const device = await exposeDevice(host, source, { directory, name: 'disk' });
+  const place = await placeOf({ host, device, sizeBytes }, request, signal);
   await prepareFileSystem(host, { source, device, place }, signal);
   await host.makeDirectory(target, { mode: 0o711 });
-  if (await admitRoot(host)) log.info('root of this host may use FUSE file systems of containers from now on');
+  if (!disk && (await admitRoot(host)))
+    log.info('root of this host may use FUSE file systems of containers from now on');
 
-  await using namespaces = await makeNamespaces(host, idMap);
-  await host.writeFile(userNamespace, '');
-  await host.mounts.mount({ source: namespaces.inner, target: userNamespace, type: '', flags: ['bind'] });
-  const connection = await mountFuse(host, { name: 'lighter', target, namespace: namespaces.outer });
+  await using namespaces = disk ? undefined : await makeNamespaces(host, idMap);
+  const namespace = disk?.namespace ?? namespaces?.outer ?? '';
+  if (namespaces) await bindNamespace(host, namespaces.inner, userNamespace);
+  const connection = await mountFuse(host, { name: 'lighter', target, namespace });
   const options = [
     'allow_other',
     'default_permissions',
@@ -113,19 +130,57 @@ export async function serveFileSystem(parts: ServedParts, request: ServeRequest,
   ];
   const program = ['fuse2fs', DEVICE_INSIDE, MOUNT_INSIDE, '-f', '-o', options.join(',')] as const;
   const more = await fakeMounter(host, directory);
-  await serve(host, { argv: jailed(device, program, more), connection, directory, idMap });
+  const answered = (): Promise<unknown> => (disk ? seenFrom(host, namespace, target) : stat(target));
+  await serve(host, { argv: jailed(device, program, more), connection, directory, idMap, answered });
   revert.commit();
-  return { target, userNamespace };
+  return { target, userNamespace: disk?.namespace ?? userNamespace };
+}
+
+interface Device {
+  readonly host: Host;
+  readonly device: ExposedDevice;
+  readonly sizeBytes: number;
+}
+
+async function placeOf(
+  { host, device, sizeBytes }: Device,
+  { source, disk }: ServeRequest,
+  signal: AbortSignal,
+): Promise<RootPlace> {
+  if (!disk) return locateRoot(source, sizeBytes);
+  const found = await locateData(source, sizeBytes);
+  if (found !== 'blank') return found;
+  if (!disk.formats) throw new AppError('invalid', `"${source}" is blank: there is no file system to serve`);
+  const place = { start: 0, sizeBytes };
+  await makeFileSystem(host, { source, device, place }, signal);
+  return place;
+}
+
+async function bindNamespace(host: Host, namespace: string, path: string): Promise<void> {
+  await host.writeFile(path, '');
+  await host.mounts.mount({ source: namespace, target: path, type: '', flags: ['bind'] });
+}
+
+/** A user namespace of an instance, for file systems that are served before its container is there: at `path` until it is unmounted. */
+export async function keepNamespace(host: Host, path: string, idMap: IdMapRange): Promise<void> {
+  await using namespaces = await makeNamespaces(host, idMap);
+  await bindNamespace(host, namespaces.inner, path);
+}
+
+/** Root of this host has no id in the namespaces of containers. */
+async function seenFrom(host: Host, namespace: string, target: string): Promise<void> {
+  await host.run([...asRootOf(namespace), 'stat', '--format=%F', '--', target], { timeoutMs: READY_LIMIT_MS });
 }
 
 interface Serving {
+  readonly answered: () => Promise<unknown>;
   readonly argv: ReturnType<typeof jailed>;
   readonly connection: number;
   readonly directory: string;
   readonly idMap: IdMapRange;
 }
 
-async function serve(host: Host, { argv, connection, directory, idMap }: Serving): Promise<void> {
+async function serve(host: Host, { argv, connection, directory, idMap, answered: ask }: Serving): Promise<void> {
   const places = placesIn(directory);
   const server = ((): ReturnType<typeof launchServer> => {
     try {
@@ -137,7 +192,7 @@ async function serve(host: Host, { argv, connection, directory, idMap }: Serving
   const life = processLife(server.pid);
   if (life) await host.writeFile(places.life, JSON.stringify({ ...life, ids: idMapKey(idMap) }), { mode: 0o600 });
   const late = new AbortController();
-  const answered = stat(places.target);
+  const answered = ask();
   answered.catch(() => undefined);
   const ended = server.ended.then(() => Promise.reject(new AppError('invalid', 'the server ended')));
   const limit = delay(READY_LIMIT_MS, undefined, { signal: late.signal }).then(() =>

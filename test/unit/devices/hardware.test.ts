@@ -29,7 +29,10 @@ async function files(directory: string, content: Record<string, string>): Promis
 
 function driver(module: DeviceModule) {
   const host = new FakeHost();
-  return { host, driver: module.create({ host, log: silentLog, forwards, devicesPath: '/devices', sysfs }) };
+  return {
+    host,
+    driver: module.create({ host, log: silentLog, forwards, devicesPath: '/devices', servedPath: '/served', sysfs }),
+  };
 }
 
 /** A serial adapter on the bus, its interface, and the line that a driver made for it. */

@@ -19,8 +19,8 @@ describe('the mount table', () => {
     ].join('\n');
 
     expect(parseMountInfo(table)).toEqual([
-      { target: '/mnt 2', type: 'ext3', source: '/dev/root', isReadonly: false },
-      { target: '/plain', type: 'overlay', source: 'overlay', isReadonly: true },
+      { id: '36', device: '98:0', target: '/mnt 2', type: 'ext3', source: '/dev/root', isReadonly: false },
+      { id: '40', device: '0:33', target: '/plain', type: 'overlay', source: 'overlay', isReadonly: true },
     ]);
   });
 });
