@@ -19,12 +19,11 @@ function decode(text: string): string {
 
 export function parseMountInfo(text: string): readonly MountEntry[] {
   return text.split('\n').flatMap((line) => {
-    const [left, right] = line.split(' - ');
-    const [id = '', , device = '', , target, options = ''] = left?.split(' ') ?? [];
-    const [type, source, own = ''] = right?.split(' ') ?? [];
+    const [left = '', right = ''] = line.split(' - ');
+    const [id = '', _parent, device = '', _root, target, options = ''] = left.split(' ');
+    const [type = '', source = '', own = ''] = right.split(' ');
     const isReadonly = [options, own].some((list) => list.split(',').includes('ro'));
-    return target === undefined || type === undefined
-      ? []
-      : { id, device, target: decode(target), type, source: decode(source ?? ''), isReadonly };
+    if (target === undefined || type === '') return [];
+    return { id, device, target: decode(target), type, source: decode(source), isReadonly };
   });
 }

@@ -7,3 +7,9 @@ export async function together<T extends readonly Promise<unknown>[] | []>(
   await Promise.allSettled(works);
   return Promise.all(works);
 }
+
+/** The same promise for everybody who asks. */
+export function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let begun: Promise<T> | undefined;
+  return () => (begun ??= work());
+}

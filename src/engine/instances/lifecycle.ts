@@ -3,7 +3,7 @@ import type { RuntimeCheckpoint, RuntimeDriver, RuntimeSpec } from '#drivers/run
 import type { IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import { together } from '#src/lib/together.ts';
+import { once, together } from '#src/lib/together.ts';
 import { aborted, limited } from '#src/lib/wait.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
@@ -347,10 +347,4 @@ export interface ShutDownOptions {
 
 function isTrigger(text: string | undefined): text is TemplateTrigger {
   return text === 'create' || text === 'copy' || text === 'rename';
-}
-
-/** The same promise for everybody who asks. */
-function once<T>(work: () => Promise<T>): () => Promise<T> {
-  let begun: Promise<T> | undefined;
-  return () => (begun ??= work());
 }

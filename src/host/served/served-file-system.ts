@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import type { Host } from '../host.ts';
+import type { Argv, Host } from '../host.ts';
 import { idMapKey, type IdMapRange } from '../id-map.ts';
 
 import { isStillThere, type ProcessLife, processLife } from '../process-life.ts';
@@ -103,7 +103,7 @@ async function noteIn(host: Host, directory: string): Promise<ServerNote | undef
 /** After a failure nothing is left. AppError with the reason when what is on the device cannot be used. */
 export async function serveFileSystem(parts: ServedParts, request: ServeRequest, signal: AbortSignal): Promise<Served> {
   const { host, log } = parts;
-  const { directory, source, idMap, disk } = request;
+  const { directory, source, idMap } = request;
   await stopServing(parts, directory);
   await using revert = new Reverter(log);
   revert.add('served file system', () => stopServing(parts, directory));
@@ -115,25 +115,33 @@ export async function serveFileSystem(parts: ServedParts, request: ServeRequest,
   const place = await placeOf({ host, device, sizeBytes }, request, signal);
   await prepareFileSystem(host, { source, device, place }, signal);
   await host.makeDirectory(target, { mode: 0o711 });
-  if (!disk && (await admitRoot(host)))
-    log.info('root of this host may use FUSE file systems of containers from now on');
-
-  await using namespaces = disk ? undefined : await makeNamespaces(host, idMap);
-  const namespace = disk?.namespace ?? namespaces?.outer ?? '';
-  if (namespaces) await bindNamespace(host, namespaces.inner, userNamespace);
-  const connection = await mountFuse(host, { name: 'lighter', target, namespace });
-  const options = [
-    'allow_other',
-    'default_permissions',
-    'fakeroot',
-    ...(place.start > 0 ? [`offset=${place.start}`] : []),
-  ];
-  const program = ['fuse2fs', DEVICE_INSIDE, MOUNT_INSIDE, '-f', '-o', options.join(',')] as const;
-  const more = await fakeMounter(host, directory);
-  const answered = (): Promise<unknown> => (disk ? seenFrom(host, namespace, target) : stat(target));
-  await serve(host, { argv: jailed(device, program, more), connection, directory, idMap, answered });
+  const mounted = await mountFor(parts, request);
+  const argv = jailed(device, serverProgram(place), await fakeMounter(host, directory));
+  await serve(host, { ...mounted, argv, directory, idMap });
   revert.commit();
-  return { target, userNamespace: disk?.namespace ?? userNamespace };
+  return { target, userNamespace: request.disk?.namespace ?? userNamespace };
+}
+
+function serverProgram({ start }: RootPlace): Argv {
+  const options = ['allow_other', 'default_permissions', 'fakeroot', ...(start > 0 ? [`offset=${start}`] : [])];
+  return ['fuse2fs', DEVICE_INSIDE, MOUNT_INSIDE, '-f', '-o', options.join(',')];
+}
+
+/** A root is mounted for the host as well, a disk for its container alone. */
+async function mountFor(
+  { host, log }: ServedParts,
+  { directory, idMap, disk }: ServeRequest,
+): Promise<Pick<Serving, 'connection' | 'answered'>> {
+  const { target, userNamespace } = placesIn(directory);
+  if (disk) {
+    const connection = await mountFuse(host, { name: 'lighter', target, namespace: disk.namespace });
+    return { connection, answered: () => seenFrom(host, disk.namespace, target) };
+  }
+  if (await admitRoot(host)) log.info('root of this host may use FUSE file systems of containers from now on');
+  await using namespaces = await makeNamespaces(host, idMap);
+  await bindNamespace(host, namespaces.inner, userNamespace);
+  const connection = await mountFuse(host, { name: 'lighter', target, namespace: namespaces.outer });
+  return { connection, answered: () => stat(target) };
 }
 
 interface Device {
