@@ -33,7 +33,7 @@ import { recordStart } from './start-record.ts';
 import type { Life, Supervisor } from './supervisor.ts';
 import { diskThrottlesOf } from './throttles.ts';
 import { parseBoolean } from './values.ts';
-import { applyTemplates, type TemplateTrigger } from './templates.ts';
+import { applyTemplates, isTrigger, type TemplateTrigger } from './templates.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
 
 const UNDO_LIMIT_MS = 60_000;
@@ -60,6 +60,7 @@ interface Preparation {
   readonly triggers: readonly TemplateTrigger[];
   /** It goes on where it was; undefined: its init begins. */
   readonly checkpoint: RuntimeCheckpoint | undefined;
+  readonly userNamespace?: string | undefined;
 }
 
 export class InstanceLifecycle {
@@ -180,7 +181,7 @@ export class InstanceLifecycle {
     const [root, started, made] = await together(
       mounting(),
       nics.start({ ...record, devices: expanded.devices }, remember, revert, signal),
-      this.#startDevices(ready, { revert, userNamespace }, signal),
+      this.#startDevices({ ...ready, userNamespace }, revert, signal),
     );
     const spec = runtimeSpec({
       record,
@@ -198,11 +199,8 @@ export class InstanceLifecycle {
     return { spec, volatile };
   }
 
-  async #startDevices(
-    { record, expanded, idMap }: Preparation,
-    { revert, userNamespace }: { readonly revert: Reverter; readonly userNamespace: string | undefined },
-    signal: AbortSignal,
-  ) {
+  async #startDevices(ready: Preparation, revert: Reverter, signal: AbortSignal) {
+    const { record, expanded, idMap, userNamespace } = ready;
     const { context, devices } = this.#parts;
     const owner = deviceOwner(record, idMap, expanded.devices, userNamespace);
     const { mounts, rules } = await devices.start(owner, expanded.devices, revert, signal);
@@ -343,8 +341,4 @@ export class InstanceLifecycle {
 export interface ShutDownOptions {
   readonly timeoutMs?: number | undefined;
   readonly signal: AbortSignal;
-}
-
-function isTrigger(text: string | undefined): text is TemplateTrigger {
-  return text === 'create' || text === 'copy' || text === 'rename';
 }

@@ -3,6 +3,7 @@
 // whole and the container is gone: whichever daemon sees that first says so in the row.
 import { rm } from 'node:fs/promises';
 import type { RuntimeCheckpoint, RuntimeDriver } from '#drivers/runtime/driver.ts';
+import { isServed } from '#drivers/devices/disk/served.ts';
 import { AppError, kindOf, messageOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
@@ -33,8 +34,9 @@ export class SavedStates {
   /** AppError with the exact reason when the state of the instance cannot be kept here. `doing` begins it: "Unable to stop statefully". */
   async require(record: InstanceRecord, doing: string, signal: AbortSignal): Promise<void> {
     const { context, runtime } = this.#parts;
-    if (blockOf(expander(context.database)(record).devices) !== undefined) {
-      throw new AppError('unsupported', `${doing}. The root of the instance is a device of the host`);
+    const { devices } = expander(context.database)(record);
+    if (blockOf(devices) !== undefined || Object.values(devices).some(isServed)) {
+      throw new AppError('unsupported', `${doing}. The root of the instance, or a disk, is a device of the host`);
     }
     try {
       await runtime.checkCheckpoints(this.#criu(), signal);

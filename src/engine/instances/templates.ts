@@ -78,3 +78,7 @@ function configGet(config: ConfigMap) {
     return value ?? fallback;
   };
 }
+
+export function isTrigger(text: string | undefined): text is TemplateTrigger {
+  return text === 'create' || text === 'copy' || text === 'rename';
+}
