@@ -212,7 +212,18 @@ async function measure(name: string, service: ServiceName, fault: Fault, limitMs
   return outcome;
 }
 
-const EXPECTED: readonly (readonly [string, ServiceName, Fault, string])[] = [];
+const EXPECTED: readonly (readonly [string, ServiceName, Fault, string])[] = [
+  ['stop', 'engine', 'answers 500', 'ACTIVE, compute_stop_instance Error'],
+  ['suspend', 'engine', 'answers 500', 'ERROR, compute_suspend_instance Error, fault "EngineError"'],
+  ['snapshot', 'glance', 'answers 500', 'ACTIVE, compute_snapshot_instance Error'],
+  ['unshelve', 'glance', 'answers 500', 'SHELVED_OFFLOADED, compute_unshelve_instance Error'],
+  ['resize', 'neutron', 'answers 500', 'ACTIVE, compute_resize_instance Error'],
+  ['confirm', 'neutron', 'is down', 'ACTIVE'],
+  ['confirm', 'placement', 'answers 500', 'ACTIVE'],
+  ['attach volume', 'cinder', 'answers 500', 'ACTIVE, compute_attach_volume Error'],
+  ['delete', 'placement', 'is down', 'ERROR, compute_terminate_instance Error, fault "OpenStackError"'],
+  ['start', 'keystone', 'is down', 'SHUTOFF, compute_start_instance Error'],
+];
 
 describe('while a service fails', () => {
   it.each(EXPECTED)('%s with %s which %s', async (name, service, fault, expected) => {
