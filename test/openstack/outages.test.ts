@@ -116,17 +116,18 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   delete: { perform: (server) => cloud.delete(cloud.compute, `/servers/${server.id}`) },
 };
 
-/** Until nothing is under way any more: no task, and every event of the newest action has ended. */
+/** Until nothing is under way any more: every event of the newest action has ended, and then there is no task. */
 async function settled(id: string, limitMs: number): Promise<Server | undefined> {
   for (const deadline = Date.now() + limitMs; ; await sleep(300)) {
+    const known = (await cloud.server(id)) !== undefined;
+    const [action] = known ? await actionsOf(id) : [];
+    // read after the events: what they ended with is saved before
     const server = await cloud.server(id);
     if (!server) return undefined;
-    const [action] = await actionsOf(id);
     const isOver =
       action !== undefined && action.events.length > 0 && action.events.every(({ result }) => result !== null);
     const isIdle = server['OS-EXT-STS:task_state'] === null && !['BUILD', 'RESIZE'].includes(server.status);
-    if (isOver && isIdle) return server;
-    if (Date.now() > deadline) return server;
+    if ((isOver && isIdle) || Date.now() > deadline) return server;
   }
 }
 
