@@ -21,6 +21,8 @@ const SHARED_MOUNTS_KEY = 'lighter-mounts';
 const PREFIX = /^(?:\([\d.]+\)\s*)?(?:\d+:\s*)?Error /u;
 /** CRIU wants more descriptors than it may have; and the end, which we know of. */
 const IDLE_ERRORS = /RLIMIT_NOFILE for self|(?:Dumping|Restoring) FAILED/u;
+/** Where guests watch files (inotify). On overlays the kernel does not tell their names: CRIU looks for them here. */
+const WATCHED = ['/etc', '/run', '/usr/share/dbus-1', '/usr/local/share', '/usr/lib/systemd', '/var/spool', '/root'];
 const OPTIONS_FILE = 'criu.conf';
 const ERRORS_FILE = 'lxc-checkpoint.err';
 const END_OF_DUMP = 'stats-dump';
@@ -70,6 +72,7 @@ export async function dump(
   await writeOptions(host, directory, [
     ['ghost-limit', String(GHOST_LIMIT_BYTES)],
     ['external', `mnt[${SHARED_MOUNTS_INSIDE}]:${SHARED_MOUNTS_KEY}`],
+    ...WATCHED.map((path) => ['irmap-scan-path', path] as const),
   ]);
   try {
     await host.run([...command(parts, container, directory), ...(stop ? ['--stop'] : [])] as unknown as Argv, {

@@ -17,7 +17,7 @@ const exists = (path: string): Promise<boolean> =>
     () => false,
   );
 
-const needs = { root: true, commands: ['lxc-checkpoint', 'busybox'], lacks: whyNoCriu };
+const needs = { root: true, commands: ['lxc-checkpoint', 'busybox', 'zfs', 'zpool'], lacks: whyNoCriu };
 
 describeWith(needs, 'stateful instances', () => {
   let daemon: TestDaemon;
@@ -161,7 +161,7 @@ describeWith(needs, 'stateful instances', () => {
     });
   });
 
-  describe.each(['dir', 'btrfs'])('on a pool of driver %s', (driver) => {
+  describe.each(['dir', 'btrfs', 'zfs'])('on a pool of driver %s', (driver) => {
     beforeAll(() => begin(driver));
     afterAll(() => end());
 

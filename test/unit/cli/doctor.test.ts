@@ -86,6 +86,7 @@ describe('lighter doctor', () => {
     ['/proc/filesystems', '\tbtrfs\nnodev\tzfs\n', 'overlay', 'note'],
     ['/proc/misc', '229 fuse\n', 'device mapper', 'note'],
     ['/usr/bin/lvcreate', undefined, 'lvcreate', 'note'],
+    ['/usr/bin/criu', undefined, 'criu', 'note'],
   ])('with %s as %j: %s is %s', async (path, content, what, state) => {
     if (content === undefined) terminal.host.files.delete(path);
     else terminal.host.files.set(path, content);
