@@ -285,6 +285,8 @@ export interface RuntimeDriver {
   openConsole(container: RuntimeContainer, signal: AbortSignal): Promise<RuntimeConsole>;
   /** Mounts into a running container. `source` is bound as it is, with its flags: the container cannot lift them. */
   attachMount(running: RunningContainer, mount: RuntimeMount, signal: AbortSignal): Promise<void>;
+  /** Removes what an attachMount() that was cut off has left on the host; nobody attaches anything meanwhile. */
+  sweepMounts(container: RuntimeContainer): Promise<void>;
   /** Takes a mount off; what is not mounted is success. The placeholder of a file is removed with it. */
   detachMount(running: RunningContainer, mount: Pick<RuntimeMount, 'target' | 'options'>): Promise<void>;
   /** Lets a running privileged container use a device node ("c 10:200 rwm"), or not any more. */

@@ -37,6 +37,8 @@ export class FakeRuntime implements RuntimeDriver {
   readonly deaf = new Set<string>();
   /** Mount points that attachMount() made, by container. */
   readonly attached = new Map<string, readonly string[]>();
+  /** Containers whose left mounts were looked for. */
+  readonly swept: string[] = [];
   /** Limits as they are now, by init. */
   readonly limits = new Map<number, RuntimeLimits>();
   /** The next change of limits, mount, or checkpoint, of a running container fails with this text. */
@@ -199,6 +201,10 @@ export class FakeRuntime implements RuntimeDriver {
   async attachMount({ container }: RunningContainer, { target }: RuntimeMount): Promise<void> {
     this.#refuse();
     this.attached.set(container.name, [...(this.attached.get(container.name) ?? []), target]);
+  }
+
+  async sweepMounts({ name }: RuntimeContainer): Promise<void> {
+    this.swept.push(name);
   }
 
   async detachMount({ container }: RunningContainer, { target }: Pick<RuntimeMount, 'target'>): Promise<void> {

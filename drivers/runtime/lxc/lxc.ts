@@ -287,6 +287,10 @@ class LxcRuntime implements RuntimeDriver {
     await this.#shared.attach(running, mount);
   }
 
+  async sweepMounts(container: RuntimeContainer): Promise<void> {
+    await this.#shared.sweep(container);
+  }
+
   async detachMount(running: RunningContainer, mount: Pick<RuntimeMount, 'target' | 'options'>): Promise<void> {
     await this.#shared.detach(running, mount);
   }

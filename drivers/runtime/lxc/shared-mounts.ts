@@ -63,6 +63,17 @@ export class SharedMounts {
     await this.#host.mounts.takeBack({ target: mount.target, removeFile: isFile(mount), owner }, initPid);
   }
 
+  /** Places that a killed daemon did not come to take down: the container would keep what is mounted there. */
+  async sweep(container: RuntimeContainer): Promise<void> {
+    const directory = this.directory(container);
+    for (const place of await this.#host.mounts.mountsUnder(directory)) await this.#host.mounts.unmount(place);
+    for (const name of await this.#host.list(directory)) {
+      const place = `${directory}/${name}`;
+      // Not a tree, as above.
+      await ((await this.#host.status(place)).kind === 'directory' ? rmdir(place) : unlink(place));
+    }
+  }
+
   /** After the container is gone. */
   async remove(container: RuntimeContainer): Promise<void> {
     const directory = this.directory(container);

@@ -75,6 +75,7 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
       cpuLimit: cpuLimit(expanded.config),
     });
     if (record.stateful) await parts.states.forget(record);
+    await sweepMounts(parts, record);
     await parts.live.settle(record, life, expanded, signal);
     return lifecycle.resume(record, life, signal);
   }
@@ -99,6 +100,15 @@ async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signa
   await lifecycle.finish(record, dead);
   const { name, project } = record;
   context.events.lifecycle({ action: 'instance-shutdown', source: `/1.0/instances/${name}`, project });
+}
+
+/** What stays goes with the container. */
+async function sweepMounts({ context, runtime }: ReconcileParts, record: InstanceRecord): Promise<void> {
+  try {
+    await runtime.sweepMounts(instancePaths(context.paths, record).container);
+  } catch (error) {
+    context.log.warn('mounts of a killed daemon stay in a container', { instance: record.name, error });
+  }
 }
 
 /** What a daemon that was killed between pool and database left. */
