@@ -15,6 +15,7 @@ export type View = readonly string[];
 const CACHE = join(tmpdir(), `lighter-faults-cache-${process.pid}`);
 const IMAGE = join(tmpdir(), `lighter-faults-${process.pid}.tar.gz`);
 const SKIPPED = new Set([
+  'blocks',
   'cache',
   'database',
   'daemon.log',

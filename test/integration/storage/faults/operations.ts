@@ -302,7 +302,8 @@ export const OPERATIONS: readonly FaultOperation[] = [
   },
   {
     name: 'backup',
-    ...C1,
+    prepare: all(C1.prepare ?? all(), exported(`${I}/c1`)),
+    end: remove(`${I}/c1`),
     request: (m) => m.operate('POST', `${I}/c1/backups`, { name: 'b0', compression_algorithm: 'none' }),
     back: remove(`${I}/c1/backups/b0`),
   },
@@ -382,7 +383,9 @@ export const OPERATIONS: readonly FaultOperation[] = [
   },
   {
     name: 'backup of a volume',
-    ...V1,
+    // The folder of all backups stays.
+    prepare: all(V1.prepare ?? all(), exported(`${V}/v1`)),
+    end: remove(`${V}/v1`),
     request: (m) => m.operate('POST', `${V}/v1/backups`, { name: 'b0', compression_algorithm: 'none' }),
     back: remove(`${V}/v1/backups/b0`),
   },
