@@ -69,6 +69,12 @@ export interface GuestVolume {
   readonly guestPath: string;
   /** The guest has its file system as /, and not the device. */
   readonly isRoot?: true;
+  /** The guest has its file system there, and not the device. AppError 'unsupported' where the engine cannot do that. */
+  readonly mount?: {
+    readonly path: string;
+    /** A blank volume gets a file system; else it is refused ('invalid'). */
+    readonly formats: boolean;
+  };
 }
 
 export interface SpawnImage {

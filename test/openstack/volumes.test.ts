@@ -221,3 +221,46 @@ describe('a volume of a running server', () => {
     await waitUntilVolumeIsGone(volume);
   });
 });
+
+describe('a volume of a server with lxd:volume_mount', () => {
+  it('is a file system in the guest, which no kernel of the host reads, and is swapped like another', async () => {
+    const metadata = { 'lxd:volume_mount': '/volumes', 'lxd:volume_format': 'true' };
+    const [server, volume] = await Promise.all([
+      activeServer({ name: 'mounted', network: 'none', metadata }),
+      newVolume('data'),
+    ]);
+    const attachments = `${attachmentsPath(server.id)}/${volume}`;
+
+    await attach(server.id, volume, 'database');
+    await waitForVolume(volume, 'in-use');
+    const place = '/volumes/database';
+    expect(await inGuest(server, `grep " ${place} " /proc/mounts | cut -d' ' -f3`)).toBe('fuse');
+    await inGuest(server, `echo kept > ${place}/file`);
+
+    await cloud.action(server.id, { reboot: { type: 'HARD' } });
+    await waitForStatus(cloud, server.id, 'ACTIVE');
+    expect(await inGuest(server, `cat ${place}/file`)).toBe('kept');
+
+    await inGuest(server, `cd ${place} && (sleep 600 >/dev/null 2>&1 & echo $! > /run/holder)`);
+    await cloud.delete(cloud.compute, attachments);
+    await waitForVolume(volume, 'in-use');
+    expect((await actionsOf(server.id))[0]?.events.map(({ result }) => result)).toEqual(['Error']);
+    await inGuest(server, 'kill $(cat /run/holder)');
+
+    const other = await newVolume('other');
+    await cloud.compute.request({
+      method: 'PUT',
+      path: attachments,
+      body: { volumeAttachment: { volumeId: other } },
+    });
+    await waitForVolume(volume, 'available');
+    await waitForVolume(other, 'in-use');
+    expect(await inGuest(server, `cat ${place}/file`)).toBe('kept');
+
+    await detach(server.id, other);
+    expect(await inGuest(server, `ls ${place}`)).toBe('');
+    await deleteServer(server.id);
+    for (const one of [volume, other]) await askCinder('DELETE', `/volumes/${one}`);
+    for (const one of [volume, other]) await waitUntilVolumeIsGone(one);
+  });
+});

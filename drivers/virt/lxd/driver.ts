@@ -54,7 +54,7 @@ import { EngineSnapshot } from './snapshot.ts';
 import { type SpawnContext, spawn } from './spawn.ts';
 import { removeStaleSnapshots } from './stale-snapshots.ts';
 import { usageOf } from './usage.ts';
-import { attachVolume, detachVolume, setVolumes } from './volumes.ts';
+import { attachVolume, detachVolume, requireMounts, setVolumes } from './volumes.ts';
 
 const GIB = 1024 ** 3;
 /** The API waits for 60 seconds. */
@@ -349,6 +349,7 @@ export class LxdDriver implements VirtDriver {
   }
 
   async attachVolume(uuid: string, volume: GuestVolume, signal: AbortSignal): Promise<void> {
+    requireMounts([volume], this.#started.servesDisks);
     await this.#volumes(uuid, signal, (name, limit) => attachVolume(this.#client, name, volume, limit));
   }
 
@@ -357,6 +358,7 @@ export class LxdDriver implements VirtDriver {
   }
 
   async setVolumes(uuid: string, volumes: readonly GuestVolume[], signal: AbortSignal): Promise<void> {
+    requireMounts(volumes, this.#started.servesDisks);
     await this.#volumes(uuid, signal, (name, limit) => setVolumes(this.#client, name, volumes, limit));
   }
 

@@ -18,6 +18,8 @@ export interface EngineSetup {
   readonly lendsRoots: boolean;
   /** Roots can be on block devices. */
   readonly rootsOnDevices: boolean;
+  /** File systems of disks can be served to instances. */
+  readonly servesDisks: boolean;
   /** Why flavors with swap are refused; null: they are not. */
   readonly swapComplaint: string | null;
   readonly policy: FlavorPolicy;
@@ -54,6 +56,7 @@ export async function findSetup(
     mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
     lendsRoots: extensions.has('lighter_disk_instance_root'),
     rootsOnDevices: extensions.has('lighter_root_block') && options.endpoint.kind === 'unix',
+    servesDisks: extensions.has('lighter_disk_served') && options.endpoint.kind === 'unix',
     swapComplaint: await swapComplaint(host, options, extensions),
     policy: options.policy,
     metadataService: options.metadataService,

@@ -20,6 +20,7 @@ import { makeEphemerals } from './ephemeral-disks.ts';
 import { instanceBody } from './instance-body.ts';
 import { inspectVolume, onVolume, rootAmong } from './root-volume.ts';
 import type { EngineSetup } from './setup.ts';
+import { requireMounts } from './volumes.ts';
 
 const UNDO_LIMIT_MS = 300_000;
 const GIB = 1024 ** 3;
@@ -145,6 +146,7 @@ async function create(context: SpawnContext, work: Work, signal: AbortSignal): P
   if (image) await post(context, whole, image, signal);
   else await (await context.client.instances.create(whole, { signal })).wait(signal);
   const [nics, told, disks] = await Promise.all([network, guest, volumes]);
+  requireMounts(disks, setup.servesDisks);
   await equip(context, { spec, revert }, { nics, guest: told, volumes: disks }, signal);
   await wired;
   await calls.setState(spec.name, { action: 'start', timeout: -1 }, signal);

@@ -23,6 +23,7 @@ import {
 import { chooseDeviceName, isDeviceName } from './device-names.ts';
 import type { VolumeUse } from './host-volumes.ts';
 import { isRoot, rootVolumeAmong, volumeImage } from './root-volume.ts';
+import { mountOf, readMountWish } from './volume-mounts.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -54,7 +55,22 @@ export class InstanceVolumes {
     // before it is connected: whoever comes after a crash is to know
     device.set('connection_info', text);
     await conductor.save(context, device);
-    return guestVolume(device, await volumes.connect(useOf(device), connection, signal));
+    return await this.guestVolume(context, instance, device, await volumes.connect(useOf(device), connection, signal));
+  }
+
+  /** A connected volume as the guest is to have it. */
+  async guestVolume(
+    context: RequestContext,
+    instance: Instance,
+    device: BlockDevice,
+    hostPath: string,
+  ): Promise<GuestVolume> {
+    const guestPath = device.find('device_name');
+    if (!isDeviceName(guestPath)) throw novaException('InvalidDevicePath', { path: guestPath ?? null });
+    const { conductor } = this.#services;
+    const mount = mountOf(await readMountWish({ conductor, context: context.elevated() }, instance), device);
+    const { volumeId } = useOf(device);
+    return { volumeId, hostPath, guestPath, ...(isRoot(device) && { isRoot: true }), ...(mount && { mount }) };
   }
 
   /** How Cinder lets this host reach a volume, and that as Nova keeps it. Rejects when the host cannot have it. */
@@ -146,7 +162,8 @@ export class InstanceVolumes {
       await conductor.objectMethod(context.elevated(), device, { method: 'destroy' });
       return undefined;
     }
-    if (connection) return guestVolume(device, await volumes.connect(use, connection, signal));
+    if (connection)
+      return await this.guestVolume(context, instance, device, await volumes.connect(use, connection, signal));
     const volume = await this.connect(context, instance, device, signal);
     await this.complete(context, device, signal);
     return volume;
@@ -267,11 +284,4 @@ export function attachmentOf(device: BlockDevice): string {
   throw novaException('InvalidVolume', {
     reason: 'it is attached in a way older than attachments, which is not supported',
   });
-}
-
-export function guestVolume(device: BlockDevice, hostPath: string): GuestVolume {
-  const guestPath = device.find('device_name');
-  const { volumeId } = useOf(device);
-  if (isDeviceName(guestPath)) return { volumeId, hostPath, guestPath, ...(isRoot(device) && { isRoot: true }) };
-  throw novaException('InvalidDevicePath', { path: guestPath ?? null });
 }

@@ -13,7 +13,7 @@ import { diskMetadata, forgetDisk, tellOfDevice } from '../guest/device-metadata
 import { userCredentials } from '../network/credentials.ts';
 import type { ComputeServices } from '../types.ts';
 import { type BlockDevice, keptConnection, renamedConnection } from './block-devices.ts';
-import { attachmentOf, guestVolume, type InstanceVolumes, useOf } from './instance-volumes.ts';
+import { attachmentOf, type InstanceVolumes, useOf } from './instance-volumes.ts';
 import { isRoot } from './root-volume.ts';
 
 type Instance = NovaObject<'Instance'>;
@@ -133,7 +133,7 @@ export class VolumeSwaps {
     const from = useOf(device);
     const pair = { device, from, to: { ...from, volumeId }, old, fresh };
     await using revert = new Reverter(log);
-    await this.#move(instance, pair, revert, signal);
+    await this.#move({ context, instance }, pair, revert, signal);
     await cinder.completeAttachment(userCredentials(context), attachmentId, signal);
     const { sizeGib } = await cinder.getVolume(userCredentials(context), volumeId, signal);
     device.set('volume_id', volumeId).set('attachment_id', attachmentId).set('connection_info', text);
@@ -152,16 +152,23 @@ export class VolumeSwaps {
   }
 
   /** The guest has the new volume, with what the old one had, and the old one is disconnected. */
-  async #move(instance: Instance, pair: Pair, revert: Reverter, signal: AbortSignal): Promise<void> {
+  async #move(
+    { context, instance }: Pick<Swap, 'context' | 'instance'>,
+    pair: Pair,
+    revert: Reverter,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { virt, volumes, log } = this.#services;
     const { device, from, to, old, fresh } = pair;
     const uuid = instance.get('uuid');
-    await this.#refuseUsed(pair, signal);
+    const guest = await this.#volumes.guestVolume(context, instance, device, '');
+    // of what is mounted the engine knows who uses it
+    if (!guest.mount) await this.#refuseUsed(pair, signal);
     revert.add('new volume', () => volumes.disconnect(to, fresh, limited(UNDO_LIMIT_MS)));
     const hostPath = await volumes.connect(to, fresh, signal);
     revert.add('old volume', async () => {
       const limit = limited(UNDO_LIMIT_MS);
-      await virt.attachVolume(uuid, guestVolume(device, await volumes.connect(from, old, limit)), limit);
+      await virt.attachVolume(uuid, { ...guest, hostPath: await volumes.connect(from, old, limit) }, limit);
     });
     await virt.detachVolume(uuid, from.volumeId, signal);
     // opened between the first look and now: it still is
@@ -169,7 +176,7 @@ export class VolumeSwaps {
     await volumes.copy({ from, to }, { signal, onProgress: reporter(log, { instance: uuid, from, to }) });
     await volumes.disconnect(from, old, signal);
     revert.add('new volume of the guest', () => virt.detachVolume(uuid, to.volumeId, limited(UNDO_LIMIT_MS)));
-    await virt.attachVolume(uuid, { ...guestVolume(device, hostPath), volumeId: to.volumeId }, signal);
+    await virt.attachVolume(uuid, { ...guest, hostPath, volumeId: to.volumeId }, signal);
   }
 
   async #refuseUsed({ from }: Pair, signal: AbortSignal): Promise<void> {

@@ -30,6 +30,7 @@ export interface NewServer {
   readonly configDrive?: boolean;
   readonly count?: number;
   readonly host?: string;
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 /** POST /servers with the lab's flavor, image and network; does not wait. */
@@ -41,6 +42,7 @@ export async function newServer({
   configDrive,
   count,
   host,
+  metadata,
 }: NewServer): Promise<string> {
   const refs = await lab();
   return await cloud.createServer({
@@ -51,6 +53,7 @@ export async function newServer({
     ...(count !== undefined && { min_count: count, max_count: count, return_reservation_id: false }),
     ...(configDrive !== undefined && { config_drive: configDrive }),
     ...(host !== undefined && { host }),
+    ...(metadata !== undefined && { metadata }),
   });
 }
 

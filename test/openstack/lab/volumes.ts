@@ -46,10 +46,11 @@ export async function waitUntilVolumeIsGone(id: string): Promise<void> {
   }
 }
 
-/** Files of the share that are block devices of this host. */
+/** Files of the share that are block devices of this host; other labs on it have theirs. */
 export async function connectedFiles(): Promise<readonly string[]> {
   const files = (await run(['losetup', '--list', '--noheadings', '--output', 'BACK-FILE'])).split('\n');
-  return files.filter((file) => /volume-[0-9a-f-]{36}/.test(file)).map((file) => file.trim());
+  const own = files.map((file) => file.trim()).filter((file) => file.startsWith(paths.data));
+  return own.filter((file) => /volume-[0-9a-f-]{36}/.test(file));
 }
 
 /** Folders of volumes that the compute thinks are connected. */

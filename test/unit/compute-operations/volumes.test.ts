@@ -219,6 +219,19 @@ describe('detach_volume', () => {
 });
 
 describe('a volume of an instance', () => {
+  it('is mounted where the metadata of the server says, by its tag', async () => {
+    await using harness = new ComputeHarness();
+    const instance = await running(harness);
+    harness.row(instance)['metadata'] = { 'lxd:volume_mount': '/volumes' };
+    const { id } = harness.cinder.addVolume();
+
+    const bdm = await reserve(harness, stored(harness, instance), id, { tag: 'data' });
+    await harness.send('attach_volume', { instance: stored(harness, instance), bdm });
+
+    const mount = { path: '/volumes/data', formats: false };
+    expect(guestOf(harness, instance)?.volumes).toMatchObject([{ volumeId: id, guestPath: '/dev/sdb', mount }]);
+  });
+
   it('grows with the event of Cinder', async () => {
     await using harness = new ComputeHarness();
     const { instance, volumeId } = await withVolume(harness);

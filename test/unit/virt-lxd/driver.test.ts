@@ -314,6 +314,30 @@ describe('the volumes of an instance', () => {
     expect(volumesOf(spec)).toEqual([['volume-two', device]]);
   });
 
+  it('are served as file systems where the engine can, and refused elsewhere', async () => {
+    const mounted = { ...volume('one', '/dev/sdb'), mount: { path: '/volumes/sdb', formats: true } };
+    const plain = await spawn(specOf(), [NIC]);
+    await expect(driver.attachVolume(plain.uuid, mounted, soon())).rejects.toMatchObject({ kind: 'unsupported' });
+    const hooks = { network: async () => [NIC], volumes: async () => [mounted] };
+    await expect(driver.spawn(specOf(), hooks, soon())).rejects.toMatchObject({ kind: 'unsupported' });
+
+    await begin({ extensions: ['instances', 'cloud_init', 'lighter_disk_served'] });
+    const spec = specOf();
+    await driver.spawn(spec, hooks, soon());
+
+    const served = { 'lighter.served': 'true', 'lighter.served.format': 'true' };
+    expect(instanceOf(spec).devices['volume-one']).toEqual({
+      type: 'disk',
+      source: '/volumes/one',
+      path: '/volumes/sdb',
+      ...served,
+    });
+    await driver.setVolumes(spec.uuid, [volume('one', '/dev/sdb')], soon());
+    expect(volumesOf(spec).map(([name]) => name)).toEqual(['volume-one']);
+    await driver.setVolumes(spec.uuid, [], soon());
+    expect(Object.keys(instanceOf(spec).devices)).not.toContain('volume-one');
+  });
+
   it('are replaced together, and nothing else is', async () => {
     const spec = await spawn(specOf(), [NIC]);
     await driver.attachVolume(spec.uuid, volume('one', '/dev/sdb'), soon());
