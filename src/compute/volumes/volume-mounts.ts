@@ -27,8 +27,7 @@ export interface MountWish {
 export async function readMountWish(asking: Asking, instance: Instance): Promise<MountWish> {
   const metadata = instance.find('metadata') ?? (await ownMetadata(asking, instance));
   const specs = instance.find('flavor')?.find('extra_specs') ?? {};
-  const folder = (metadata[FOLDER] ?? specs[FOLDER] ?? '').trim();
-  const format = (metadata[FORMAT] ?? specs[FORMAT] ?? '').trim();
+  const [folder = '', format = ''] = [FOLDER, FORMAT].map((key) => ({ ...specs, ...metadata })[key]?.trim());
   if (!TRUE.test(format) && !FALSE.test(format)) throw new AppError('invalid', `${FORMAT} is neither true nor false`);
   return { folder: FALSE.test(folder) ? null : checked(folder), formats: TRUE.test(format) };
 }
