@@ -17,6 +17,8 @@ const USAGE = `usage: lighterd [options]
 
   --group NAME      group that may use the socket (default: root alone)
   --storage DRIVER  driver of the pool that the first start makes: overlay (default), btrfs, dir, zfs, or none
+  --unprivileged-only
+                    refuse what gives a container the host's root (security.privileged, raw.idmap of root, lxc.idmap in raw.lxc)
   --logfile PATH    write the log there (default: standard error)
   --debug           log everything
   --version         print the version
@@ -34,6 +36,7 @@ function parseOptions() {
     options: {
       group: { type: 'string' },
       storage: { type: 'string', default: 'overlay' },
+      'unprivileged-only': { type: 'boolean', default: false },
       logfile: { type: 'string' },
       debug: { type: 'boolean', default: false },
       version: { type: 'boolean', default: false },
@@ -53,7 +56,7 @@ function armCrash(step: number): void {
 
 async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
   raisePriority();
-  const { group, storage, logfile, debug } = options;
+  const { group, storage, logfile, debug, 'unprivileged-only': unprivilegedOnly } = options;
   const log = createLog({ level: debug ? 'debug' : 'info', ...(logfile !== undefined && { file: logfile }) });
   const end = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -86,7 +89,7 @@ async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
   const mark = commandMark(root);
   const host = new LinuxHost({ commandMark: mark });
   const seeOff = () => endLeftovers(mark, log);
-  const daemon = { root, host, seeOff, log, version, proxies, firstPoolDriver: storage, onReady };
+  const daemon = { root, host, seeOff, log, version, proxies, firstPoolDriver: storage, unprivilegedOnly, onReady };
   await runDaemon({ ...daemon, hostDown: hostDown.signal, ...(group !== undefined && { group }) }, end.signal);
 }
 

@@ -40,6 +40,8 @@ export interface DaemonOptions {
   readonly group?: string;
   /** Driver of the pool that the first start makes; 'none': no pool. */
   readonly firstPoolDriver: string;
+  /** Nothing may be configured by which a container gets the host's root. */
+  readonly unprivilegedOnly?: boolean;
   /** Aborts when the host goes down: all instances are stopped, then the daemon ends. */
   readonly hostDown?: AbortSignal;
   /** Called once, when clients are served. */
@@ -135,7 +137,7 @@ function operationsEnd({ lastService }: Engine<InstancesOfEngine>, ends: Ends): 
 }
 
 function engineOptions(
-  { root, host, version, proxies }: DaemonOptions,
+  { root, host, version, proxies, unprivilegedOnly = false }: DaemonOptions,
   log: Log,
 ): Omit<EngineOptions<InstancesOfEngine>, 'events'> {
   const runtime = runtimeDrivers.lxc.create({ host, log, containersPath: enginePaths(root).containers });
@@ -156,7 +158,12 @@ function engineOptions(
       log.info('image unpacked', { directory, ...report });
     },
     createInstances: (context) =>
-      createInstances(context, { runtime: runtimeDrivers.lxc, nics: nicDrivers, devices: deviceDrivers }),
+      createInstances(context, {
+        runtime: runtimeDrivers.lxc,
+        nics: nicDrivers,
+        devices: deviceDrivers,
+        unprivilegedOnly,
+      }),
   };
 }
 

@@ -27,6 +27,14 @@ export function registerInternalRoutes(app: ApiApp, { shutdown, haveStarted }: I
       return sync();
     },
   );
+  app.get(
+    '/internal/gc',
+    { schema: { summary: 'Collect the garbage of the daemon' }, config: { admin: true } },
+    async () => {
+      globalThis.gc?.();
+      return sync();
+    },
+  );
   app.put(
     '/internal/shutdown',
     {

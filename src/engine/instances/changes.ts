@@ -87,7 +87,6 @@ export class InstanceChanges {
     const { context, rules } = this.#parts;
     const before = expander(context.database, former)(record);
     const after = this.#validateExpanded(record);
-    rules.validateConfig(after.config, { profile: false });
     rules.validateDevices(after.devices, { profile: false, project: record.project });
     const fresh = withoutStale(record.config, before.devices, after.devices);
     const ids = await this.#idsOf(record, before, after);
@@ -146,6 +145,9 @@ export class InstanceChanges {
 
   #validateExpanded(instance: Unexpanded) {
     const expanded = expander(this.#parts.context.database)(instance);
+    withPrefix('Invalid expanded config: ', () => {
+      this.#parts.rules.validateConfig(expanded.config, { profile: false });
+    });
     withPrefix('Invalid expanded devices: ', () => {
       validateExpanded(expanded.devices);
       const root = withPrefix('Failed detecting root disk device: ', () => rootDisk(expanded.devices));

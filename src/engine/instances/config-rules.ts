@@ -8,6 +8,7 @@ import type { ConfigMap, DeviceMap, InstanceRules } from '../types.ts';
 import { CONFIG_KEYS, FREE_PREFIXES, VOLATILE_SUFFIXES } from './config-keys.ts';
 import { isOfInstance, isRoot, validateRoot } from './disks.ts';
 import { isLentRoot } from './lent-roots.ts';
+import { checkUnprivileged } from './unprivileged-only.ts';
 
 export interface RuleParts {
   readonly nics: Readonly<Record<string, NicDriver>>;
@@ -16,14 +17,17 @@ export interface RuleParts {
   readonly networks: Pick<NetworkAccess, 'check' | 'expand'>;
   /** Checks raw.lxc. */
   readonly validateRaw: (raw: string) => void;
+  /** No container may have the host's root as its own. */
+  readonly unprivilegedOnly: boolean;
 }
 
 export function createRules(parts: RuleParts): InstanceRules {
-  const { validateRaw } = parts;
+  const { validateRaw, unprivilegedOnly } = parts;
   return {
     validateConfig(config, { profile }) {
       for (const [key, value] of Object.entries(config)) validateKey(key, value, profile);
       validateTogether(config);
+      if (unprivilegedOnly) checkUnprivileged(config);
       if ((config['raw.lxc'] ?? '') !== '') validateRaw(config['raw.lxc'] ?? '');
     },
     validateDevices(devices, { profile, project }) {
@@ -82,7 +86,7 @@ function validateTogether(config: ConfigMap): void {
 
 const DEVICE_NAME = /^[A-Za-z0-9/:_-][A-Za-z0-9/.:_-]{0,62}$/;
 
-type DeviceRules = Omit<RuleParts, 'validateRaw'> & { readonly project: string };
+type DeviceRules = Omit<RuleParts, 'validateRaw' | 'unprivilegedOnly'> & { readonly project: string };
 
 function validateDevice(name: string, device: ConfigMap, rules: DeviceRules): void {
   if (!DEVICE_NAME.test(name)) throw new AppError('invalid', `Invalid device name "${name}"`);

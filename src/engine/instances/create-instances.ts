@@ -53,6 +53,8 @@ export interface InstanceDrivers {
   readonly nics: Readonly<Record<string, NicModule>>;
   /** By type. */
   readonly devices: Readonly<Record<string, DeviceModule>>;
+  /** Whether no container may have the host's root as its own; default: false. */
+  readonly unprivilegedOnly?: boolean;
 }
 
 export interface InstancesOfEngine extends InstancesPart {
@@ -104,6 +106,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     devices: deviceDrivers,
     networks: context.networks,
     validateRaw: (raw) => runtime.validateRaw(raw),
+    unprivilegedOnly: drivers.unprivilegedOnly ?? false,
   });
   const nics = new InstanceNics({ drivers: nicDrivers, networks: context.networks, host, log });
   const devices: InstanceDevices = new InstanceDevices({

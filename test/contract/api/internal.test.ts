@@ -11,3 +11,17 @@ it('is unavailable while instances are started', async () => {
   test.engine.instances.started = true;
   expect(await status()).toBe(200);
 });
+
+it('collects garbage when asked (LXD has it for looking at leaks)', async () => {
+  await using test = await startTestEngine();
+  const before = globalThis.gc;
+  let collections = 0;
+  globalThis.gc = (async () => void collections++) as NodeJS.GCFunction;
+  try {
+    const { statusCode } = await test.app.inject({ url: '/internal/gc' });
+
+    expect({ statusCode, collections }).toEqual({ statusCode: 200, collections: 1 });
+  } finally {
+    globalThis.gc = before;
+  }
+});

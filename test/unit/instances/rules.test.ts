@@ -17,7 +17,8 @@ const deviceContext = { ...context, forwards, devicesPath: '/nowhere', servedPat
 const drivers = Object.fromEntries(
   Object.entries(deviceDrivers).map(([name, module]) => [name, module.create(deviceContext)]),
 );
-const rules = createRules({ networks: noNetworks, nics, devices: drivers, validateRaw: validateRawConfig });
+const parts = { networks: noNetworks, nics, devices: drivers, validateRaw: validateRawConfig };
+const rules = createRules({ ...parts, unprivilegedOnly: false });
 const config = (settings: Record<string, string>, profile = false) => rules.validateConfig(settings, { profile });
 const devices = (all: Record<string, Record<string, string>>) =>
   rules.validateDevices(all, { profile: false, project: 'default' });
@@ -37,6 +38,29 @@ it('lets the root of an instance be a disk of instances, not of profiles', () =>
 
   expect(() => devices({ old })).not.toThrow();
   expect(() => rules.validateDevices({ old }, { profile: true, project: 'default' })).toThrow('not of a profile');
+});
+
+describe('of a daemon for unprivileged containers only', () => {
+  const strict = createRules({ ...parts, unprivilegedOnly: true });
+
+  it.each([
+    [{ 'security.privileged': 'true' }, 'LXD was configured to only allow unprivileged containers'],
+    [{ 'raw.idmap': 'both 0 1000' }, 'Cannot map root user into container'],
+    [{ 'raw.idmap': 'uid 0-10 0-10' }, 'Cannot map root user into container'],
+    [{ 'raw.lxc': 'lxc.idmap=' }, "lxc.idmap can't be set in raw.lxc"],
+    [{ 'raw.lxc': 'lxc.tty.max = 2\n LXC.Include = /tmp/x' }, "LXC.Include can't be set in raw.lxc"],
+  ])('%j is refused, in instances and in profiles', (settings, message) => {
+    for (const profile of [false, true]) {
+      expect(() => strict.validateConfig(settings, { profile })).toThrow(message);
+      rules.validateConfig(settings, { profile });
+    }
+  });
+
+  it('takes what gives no root away', () => {
+    const settings = { 'security.privileged': 'false', 'raw.idmap': 'both 1000 1000', 'raw.lxc': 'lxc.tty.max = 2' };
+
+    expect(() => strict.validateConfig(settings, { profile: false })).not.toThrow();
+  });
 });
 
 describe('configuration keys', () => {
