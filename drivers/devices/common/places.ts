@@ -43,6 +43,13 @@ export class DevicePlaces {
     await this.#host.makeDirectory(this.directory(hostName), { mode: PASSABLE });
   }
 
+  /** When nothing uses places any more: of a tmpfs without a place nothing is left. */
+  async close(): Promise<void> {
+    const { mounts } = this.#host;
+    const isEmpty = async (): Promise<boolean> => (await this.#host.list(this.#root)).length === 0;
+    while ((await mounts.isMountPoint(this.#root)) && (await isEmpty())) await mounts.unmount(this.#root);
+  }
+
   /** Unmounts and removes what is at the path; absent is success. Never follows into what may still be mounted there. */
   async clear(path: string): Promise<void> {
     while (await this.#host.mounts.isMountPoint(path)) await this.#host.mounts.unmount(path);

@@ -42,8 +42,8 @@ function dnatRules(listen: PortAddress, connect: PortAddress): readonly string[]
   const family = isIPv6(listen.address) ? 'ip6' : 'ip';
   const to = isIPv6(connect.address) ? `[${connect.address}]` : connect.address;
   const match = (ports: readonly number[]) =>
-    `${family} daddr ${listen.address} ${listen.kind} dport { ${ports.join(', ')} }`;
-  const isSame = listen.ports.join() === connect.ports.join();
+    `${family} daddr ${listen.address} ${listen.kind} dport ${portsText(ports)}`;
+  const isSame = listen.ports.length > 1 && listen.ports.join() === connect.ports.join();
   if (isSame) return [`${match(listen.ports)} dnat ${family} to ${connect.address}`];
   if (connect.ports.length === 1) return [`${match(listen.ports)} dnat ${family} to ${to}:${connect.ports[0]}`];
   return listen.ports.map((port, index) => `${match([port])} dnat ${family} to ${to}:${connect.ports[index]}`);
@@ -52,7 +52,19 @@ function dnatRules(listen: PortAddress, connect: PortAddress): readonly string[]
 /** The instance that reaches itself by the address of the host. */
 function hairpin({ kind, address, ports }: PortAddress): string {
   const family = isIPv6(address) ? 'ip6' : 'ip';
-  return `${family} saddr ${address} ${family} daddr ${address} ${kind} dport { ${ports.join(', ')} } masquerade`;
+  return `${family} saddr ${address} ${family} daddr ${address} ${kind} dport ${portsText(ports)} masquerade`;
+}
+
+/** As LXD writes them, and nft shows them: 80, 80-90, or a set of both. */
+function portsText(ports: readonly number[]): string {
+  const ranges: { first: number; last: number }[] = [];
+  for (const port of ports.toSorted((one, other) => one - other)) {
+    const range = ranges.at(-1);
+    if (range && port <= range.last + 1) range.last = port;
+    else ranges.push({ first: port, last: port });
+  }
+  const texts = ranges.map(({ first, last }) => (first === last ? String(first) : `${first}-${last}`));
+  return texts.length === 1 ? texts.join('') : `{ ${texts.join(', ')} }`;
 }
 
 /** INSTANCE.DEVICE, as far as names of chains allow it. */

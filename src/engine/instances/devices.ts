@@ -205,9 +205,10 @@ export class InstanceDevices {
     await this.#places.sweep(instance);
   }
 
-  /** Nothing is noticed any more. */
-  close(): void {
+  /** Nothing is noticed any more, and nothing is left of the places of devices when no instance runs. */
+  async close(): Promise<void> {
     this.#watch.close();
+    await this.#places.close();
   }
 
   /** Options that a running container takes without the device being removed and added. */

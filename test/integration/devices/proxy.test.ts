@@ -367,7 +367,7 @@ describeWith(
       for (let round = 0; round < 2; round++) {
         await nft(natRules('prx-c1.web', listen as PortAddress, connectTo as PortAddress));
       }
-      expect(await table()).toContain('ip daddr 10.99.0.1 tcp dport { 80, 81, 82 } dnat ip to 10.98.0.5:80');
+      expect(await table()).toContain('ip daddr 10.99.0.1 tcp dport 80-82 dnat ip to 10.98.0.5:80');
       for (let round = 0; round < 2; round++) await nft(natRemoval('prx-c1.web'));
       expect(await table()).not.toContain('prx-c1');
       const refused = add('web', 'listen=tcp:10.99.0.1:80', 'connect=tcp:10.98.0.5:80', 'nat=true');

@@ -38,4 +38,17 @@ describe('places of devices', () => {
     expect(await places.of({ owner, device: 'a' }, 'unix')).toEqual([]);
     expect(await places.all(owner, 'unix')).toHaveLength(1);
   });
+
+  it('are unmounted at the end when no instance has one', async () => {
+    const { host, places } = made();
+    await places.open('c1');
+    await places.close();
+    expect(await host.mounts.isMountPoint('/devices')).toBe(true);
+
+    await host.removeTree('/devices/c1');
+    await places.close();
+
+    expect(await host.mounts.isMountPoint('/devices')).toBe(false);
+    await expect(places.close()).resolves.toBeUndefined();
+  });
 });

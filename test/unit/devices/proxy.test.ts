@@ -124,11 +124,16 @@ describe('NAT', () => {
       'add rule inet lxd prert.c1.web ip daddr 1.2.3.4 tcp dport { 80, 90 } dnat ip to 10.0.0.5:8080',
     );
     expect(rules).toContain(
-      'add rule inet lxd pstrt.c1.web ip saddr 10.0.0.5 ip daddr 10.0.0.5 tcp dport { 8080 } masquerade',
+      'add rule inet lxd pstrt.c1.web ip saddr 10.0.0.5 ip daddr 10.0.0.5 tcp dport 8080 masquerade',
     );
     const six = natRules('c1.web', ports('udp:[fd00::1]:80-81'), ports('udp:[fd00::5]:90-91'));
-    expect(six).toContain('ip6 daddr fd00::1 udp dport { 81 } dnat ip6 to [fd00::5]:91');
-    expect(natRules('c', ports('tcp:1.1.1.1:80-81'), ports('tcp:2.2.2.2:80-81'))).toContain('dnat ip to 2.2.2.2\n');
+    expect(six).toContain('ip6 daddr fd00::1 udp dport 81 dnat ip6 to [fd00::5]:91');
+    const same = natRules('c', ports('tcp:1.1.1.1:80-81'), ports('tcp:2.2.2.2:80-81'));
+    expect(same).toContain('tcp dport 80-81 dnat ip to 2.2.2.2\n');
+    const one = natRules('c', ports('tcp:1.1.1.1:80'), ports('tcp:2.2.2.2:80'));
+    expect(one).toContain('tcp dport 80 dnat ip to 2.2.2.2:80\n');
+    const mixed = natRules('c', ports('tcp:1.1.1.1:80,90-92'), ports('tcp:2.2.2.2:8080'));
+    expect(mixed).toContain('tcp dport { 80, 90-92 } dnat ip to 2.2.2.2:8080\n');
     expect(natRemoval('c1.web').split('\n')).toContain('delete chain inet lxd prert.c1.web');
   });
 
