@@ -7,13 +7,13 @@ import { unpackArchive } from '#src/host/unpack/unpack.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { parseForeignYaml } from '#src/lib/foreign-yaml.ts';
 import type { EngineContext } from '../context.ts';
-import type { VolumeNotes } from '../db/root-volumes.ts';
 import type { CreationPlan, Fill, InstanceCreation } from '../instances/creation.ts';
 import { isRoot } from '../instances/disks.ts';
 import { expander } from '../instances/expansion.ts';
 import { lockKey } from '../instances/instance-paths.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import { validateInstanceName } from '../instances/names.ts';
+import { ownNotes } from '../instances/foreign-notes.ts';
 import { rootPool } from '../profiles/profiles.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
 import type { BackupFiles } from './backup-files.ts';
@@ -169,12 +169,6 @@ export class InstanceImport {
     ];
     return 'pool' in root && root['pool'] === pool ? devices : { ...devices, [name]: { ...root, pool } };
   }
-}
-
-/** Of the keys on a volume only users' own are taken: the others are those of the pool where it was. */
-function ownNotes({ description, config }: VolumeNotes): VolumeNotes {
-  const own = Object.entries(config).filter(([key, value]) => key.startsWith('user.') && value !== '');
-  return { description, config: Object.fromEntries(own) };
 }
 
 /** AppError for a backup of something else, or of a kind that is not supported. */

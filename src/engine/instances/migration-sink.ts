@@ -23,7 +23,8 @@ import { progressOf } from './progress.ts';
 import { compareSnapshots } from '../snapshots/compare.ts';
 import type { InstanceSource } from './requests.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
-import { filesInIndex, type SentFiles } from './sent-files.ts';
+import { readSentIndex, type SentIndex } from './sent-files.ts';
+import type { MadeRoot } from './root-volume.ts';
 import { adoptFiles, withStaging, writeInstanceFiles } from './staging.ts';
 
 const UNDO_LIMIT_MS = 120_000;
@@ -67,12 +68,12 @@ export class MigrationSink {
     this.#parts = parts;
   }
 
-  /** Fills a new volume. Returns the snapshots that came along, for rows. */
+  /** Fills a new volume. Returns the snapshots that came along, for rows, and what was written on them. */
   async receiveNew(
     target: ArrivalTarget,
     { arrival, channels }: { readonly arrival: InstanceArrival; readonly channels: Channels },
     operation: OperationHandle,
-  ): Promise<readonly Unowned[]> {
+  ): Promise<MadeRoot> {
     const { context } = this.#parts;
     const { key } = target;
     const paths = instancePaths(context.paths, key);
@@ -81,11 +82,13 @@ export class MigrationSink {
       rows = arrival.instanceOnly ? [] : snapshots.map(snapshotOfMessage);
       return rows.map(({ name }) => name);
     };
-    await this.#receive(target, { refresh: false, choose, channels }, operation, async (snapshot, { take, adopt }) => {
+    const told: Told = { owners: null, index: undefined };
+    const how = { refresh: false, choose, channels, told };
+    await this.#receive(target, how, operation, async (snapshot, { take, adopt }) => {
       await take();
       await adopt(snapshot === undefined ? paths.home : join(paths.snapshots, snapshot));
     });
-    return rows;
+    return { snapshots: rows, ...(told.index && { notes: told.index.notes }) };
   }
 
   /** Brings an existing copy up to date. The caller holds its lock; it is stopped. */
@@ -118,31 +121,38 @@ export class MigrationSink {
       return missing.map(({ name }) => name);
     };
     const target = { key: record, pool: record.pool, storage, volume, idMap };
-    await this.#receive(target, { refresh: true, choose, channels }, operation, async (snapshot, { take, adopt }) => {
+    const told: Told = { owners: null, index: undefined };
+    const how = { refresh: true, choose, channels, told };
+    await this.#receive(target, how, operation, async (snapshot, { take, adopt }) => {
       const row = snapshot === undefined ? undefined : rows.get(snapshot);
       const make = async (): Promise<void> => {
         await take();
         await adopt(paths.home); // where the snapshot takes them from
       };
       if (!row) return make();
-      await snapshots.publish(record, { ...copies.onPool(row, record), instanceId: record.id }, make);
+      const notes = told.index?.notes.snapshots.get(row.name);
+      await snapshots.publish(record, { ...copies.onPool(row, record), instanceId: record.id }, make, notes);
     });
   }
 
   async #receive(
     target: ArrivalTarget,
-    { refresh, choose, channels }: Pick<Receiver, 'refresh' | 'choose'> & { readonly channels: Channels },
+    {
+      refresh,
+      choose,
+      channels,
+      told,
+    }: Pick<Receiver, 'refresh' | 'choose'> & { readonly channels: Channels; readonly told: Told },
     operation: OperationHandle,
     arrived: Arriving,
   ): Promise<void> {
     const { context } = this.#parts;
     const { signal } = operation;
-    const told: Told = { owners: null, files: undefined };
     const receiver: Receiver = {
       refresh,
       streams: await this.#streams(target, { told, arrived }, signal),
       index: (document) => {
-        told.files = filesInIndex(document);
+        told.index = readSentIndex(document);
       },
       choose: async (header) => {
         told.owners = idMapOfMessage(header.idmap);
@@ -169,7 +179,7 @@ export class MigrationSink {
       places: () => samePlaces(this.#snapshotNames(target.key)),
       arrive: (snapshot: string | undefined, receive: (place?: string) => Promise<void>) => {
         const adopt = (to: string): Promise<void> =>
-          this.#adoptSent(target, { snapshot, sent: told.files, to }, signal);
+          this.#adoptSent(target, { snapshot, sent: told.index?.files, to }, signal);
         return arrived(snapshot, { take: () => receive(snapshot), adopt });
       },
     };
@@ -212,7 +222,7 @@ export class MigrationSink {
       snapshot,
       sent,
       to,
-    }: { readonly snapshot: string | undefined; readonly sent: SentFiles | undefined; readonly to: string },
+    }: { readonly snapshot: string | undefined; readonly sent: SentIndex['files']; readonly to: string },
     signal: AbortSignal,
   ): Promise<void> {
     const { context } = this.#parts;
@@ -236,7 +246,8 @@ type Arriving = (snapshot: string | undefined, arrived: Arrived) => Promise<void
 /** By the source. */
 interface Told {
   owners: IdMapRange | null;
-  files: SentFiles | undefined;
+  /** Absent from sources that send none. */
+  index: SentIndex | undefined;
 }
 
 interface Filling {

@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
+import { NO_NOTES } from '../db/root-volumes.ts';
 import {
   type Channels,
   dial,
@@ -17,7 +18,7 @@ import { type CopySource, mountForReading } from '../storage/copy-volume.ts';
 import { samePlaces, streamSender } from '../storage/volume-streams.ts';
 import type { OperationHandle } from '../types.ts';
 import { refuseOnBlock } from './block-rules.ts';
-import type { CopiedInstance, InstanceCopies } from './copy.ts';
+import type { CopiedInstance, InstanceCopies, NotesOfCopy } from './copy.ts';
 import { instancePaths, lockKey } from './instance-paths.ts';
 import { messageOfIdMap, messageOfSnapshot } from './migration-rows.ts';
 import { operationSpec } from './operation-spec.ts';
@@ -130,10 +131,8 @@ export class MigrationSource {
       header: { idmap: messageOfIdMap(owners), snapshots: snapshots.map(messageOfSnapshot) },
       ...(streams && { streams }),
       index: async (names) => {
-        const index = indexOf(
-          copied.record,
-          snapshots.filter(({ name }) => names.includes(name)),
-        );
+        const sent = snapshots.filter(({ name }) => names.includes(name));
+        const index = indexOf(copied.record, sent, copies.notesOf(copied));
         const places = [['', own], ...names.map((name) => [name, join(paths.snapshots, name)])] as const;
         const files = places.map(async ([name = '', directory = '']) => {
           return [name, await readInstanceFiles(context.host, directory)] as const;
@@ -160,10 +159,15 @@ async function filesOf({ host }: EngineContext, directory: string): Promise<read
 }
 
 /** What LXD calls the backup configuration, as far as its other end reads it. */
-function indexOf(record: InstanceRecord, snapshots: readonly { readonly name: string; readonly expiresAt: string }[]) {
-  const volume = { name: record.name, type: 'container', content_type: 'filesystem', description: '', config: {} };
-  const volumeSnapshots = snapshots.map(({ name, expiresAt }) => {
-    return { name, description: '', config: {}, content_type: 'filesystem', expires_at: expiresAt };
+function indexOf(
+  { name }: InstanceRecord,
+  snapshots: readonly { readonly name: string; readonly expiresAt: string }[],
+  notes: NotesOfCopy,
+) {
+  const volume = { name, type: 'container', content_type: 'filesystem', ...notes.own };
+  const volumeSnapshots = snapshots.map((snapshot) => {
+    const own = notes.snapshots.get(snapshot.name) ?? NO_NOTES;
+    return { name: snapshot.name, ...own, content_type: 'filesystem', expires_at: snapshot.expiresAt };
   });
   return { config: { volume, volume_snapshots: volumeSnapshots } };
 }

@@ -2,7 +2,7 @@
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { OperationHandle } from '../types.ts';
-import type { Unowned } from './copy.ts';
+import type { NotesOfCopy, Unowned } from './copy.ts';
 import type { Checked, CreationParts, CreationPlan, Fill, MigratingSource } from './creation.ts';
 import { instancePaths, rootVolume } from './instance-paths.ts';
 
@@ -17,12 +17,18 @@ interface Wanted extends Checked {
   readonly plan: CreationPlan;
 }
 
-/** Returns the snapshots that came with it. */
+export interface MadeRoot {
+  /** That came with it. */
+  readonly snapshots: readonly Unowned[];
+  /** What its source tells of what users wrote on it; absent: nothing. */
+  readonly notes?: NotesOfCopy;
+}
+
 export async function makeRootVolume(
   parts: CreationParts,
   wanted: Wanted,
   making: Making,
-): Promise<readonly Unowned[]> {
+): Promise<MadeRoot> {
   const { copies } = parts;
   const { plan, storage, root, idMap } = wanted;
   const size = storage.info.quotas && root.sizeBytes !== undefined ? { sizeBytes: root.sizeBytes } : {};
@@ -31,15 +37,15 @@ export async function makeRootVolume(
   switch (source.type) {
     case 'none':
       await makeVolume(wanted, volume, making);
-      return fillEmpty(parts, wanted, volume, making.operation.signal);
+      return { snapshots: await fillEmpty(parts, wanted, volume, making.operation.signal) };
     case 'image':
       await fromImage(parts, { ...wanted, fingerprint: source.image.fingerprint }, volume, making);
       if (root.fill) await moveToBlock(parts, wanted, volume, making);
-      return [];
+      return { snapshots: [] };
     case 'copy':
       await copies.copyRoot(source, { storage, volume }, making.operation.signal);
       undoable(wanted, volume, making);
-      return copies.snapshotRows(source);
+      return { snapshots: copies.snapshotRows(source), notes: copies.notesOf(source) };
     case 'migration':
       return received(parts, { ...wanted, source }, volume, making);
   }
@@ -120,7 +126,7 @@ async function received(
   wanted: Wanted & { readonly source: MigratingSource },
   volume: Volume,
   making: Making,
-): Promise<readonly Unowned[]> {
+): Promise<MadeRoot> {
   const { plan, source, storage } = wanted;
   const { arrival, channels, baseImage } = source;
   if (!channels) throw new AppError('internal', 'The source of the migration is not connected');

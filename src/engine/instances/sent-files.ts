@@ -1,10 +1,15 @@
-// What lies beside the roots of an instance and its snapshots, in the index of a migration by streams: streams have the roots alone.
+// The index of a migration: what users wrote on the volumes of an instance and its snapshots, and what lies beside their roots, as streams
+// have the roots alone.
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Ajv, type ValidateFunction } from 'ajv';
 import type { Host } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
+import type { VolumeNotes } from '../db/root-volumes.ts';
+import type { NotesOfCopy } from './copy.ts';
+import { ownNotes } from './foreign-notes.ts';
 import type { InstanceFiles } from './staging.ts';
+import type { ConfigMap } from '../types.ts';
 
 /** In the index; LXD passes over it. */
 export const FILES_KEY = 'lighter_files';
@@ -24,9 +29,23 @@ export async function readInstanceFiles(host: Host, directory: string): Promise<
 }
 
 const text = { type: 'string', maxLength: 4 << 20 };
+const note = {
+  description: text,
+  config: { type: ['object', 'null'], additionalProperties: text },
+};
 const SCHEMA = {
   type: 'object',
   properties: {
+    config: {
+      type: ['object', 'null'],
+      properties: {
+        volume: { type: ['object', 'null'], properties: note },
+        volume_snapshots: {
+          type: ['array', 'null'],
+          items: { type: 'object', required: ['name'], properties: { name: text, ...note } },
+        },
+      },
+    },
     [FILES_KEY]: {
       type: 'object',
       additionalProperties: {
@@ -46,10 +65,29 @@ const SCHEMA = {
   },
 };
 
-let validate: ValidateFunction<{ readonly [FILES_KEY]?: SentFiles }> | undefined;
+interface SentNotes {
+  readonly description?: string;
+  readonly config?: ConfigMap | null;
+}
 
-/** Undefined: the source keeps them in the volumes. AppError 'invalid' for what is no index. */
-export function filesInIndex(document: Buffer): SentFiles | undefined {
+interface Index {
+  readonly config?: {
+    readonly volume?: SentNotes | null;
+    readonly volume_snapshots?: readonly (SentNotes & { readonly name: string })[] | null;
+  } | null;
+  readonly [FILES_KEY]?: SentFiles;
+}
+
+export interface SentIndex {
+  /** Undefined: the source keeps them in the volumes. */
+  readonly files: SentFiles | undefined;
+  readonly notes: NotesOfCopy;
+}
+
+let validate: ValidateFunction<Index> | undefined;
+
+/** AppError 'invalid' for what is no index. */
+export function readSentIndex(document: Buffer): SentIndex {
   let data: unknown;
   try {
     data = JSON.parse(document.toString());
@@ -58,5 +96,11 @@ export function filesInIndex(document: Buffer): SentFiles | undefined {
   }
   validate ??= new Ajv({ strict: false }).compile(SCHEMA);
   if (!validate(data)) throw new AppError('invalid', 'The index of the migration is not valid');
-  return data[FILES_KEY];
+  const { volume, volume_snapshots: snapshots } = data.config ?? {};
+  const named = (snapshots ?? []).map((snapshot) => [snapshot.name, notesOf(snapshot)] as const);
+  return { files: data[FILES_KEY], notes: { own: notesOf(volume ?? {}), snapshots: new Map(named) } };
+}
+
+function notesOf({ description = '', config }: SentNotes): VolumeNotes {
+  return ownNotes({ description, config: config ?? {} });
 }
