@@ -5,6 +5,7 @@ import { sameIdMap } from '#src/host/id-map.ts';
 import type { Log } from '#src/lib/log.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import { EXACT_TIMES, limitArgs } from '../migration/rsync.ts';
+import { sendNested } from './send-nested.ts';
 import { borderOptions } from './tree-borders.ts';
 
 const COPY_LIMIT_MS = 24 * 3600_000;
@@ -73,7 +74,12 @@ async function sendVolume(
   const receiver = to.storage.streams;
   const sender = from.storage.streams;
   if (!sender || !receiver || sender.format !== receiver.format) return false;
-  if (!(await sender.canSend(from.volume, signal))) return false;
+  if (!(await sender.canSend(from.volume, signal))) {
+    if (!sender.nests) return false;
+    const copy = { sender, receiver, from: from.volume, to: to.volume, snapshots, only: from.snapshot };
+    await sendNested(copy, signal);
+    return true;
+  }
   const compress = (await sender.compresses()) && (await receiver.compresses());
   const { volume } = from;
   let base: string | undefined;

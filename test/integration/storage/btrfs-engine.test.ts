@@ -94,6 +94,33 @@ describeWith({ root: true, commands }, 'an engine with a btrfs pool', () => {
     expect(await sh('ls /data')).toBe('f\n');
   });
 
+  it('copies it to another pool on btrfs with what is nested in it, readonly or not', async () => {
+    await lxc('stop', '-f', NAME);
+    const path = (pool: string, name: string, place: string): string => {
+      return join(daemon.root, 'storage-pools', pool, 'containers', name, 'rootfs/data', place);
+    };
+    for (const place of ['a', 'a/kept']) await run('btrfs', ['subvolume', 'create', path('fast', NAME, place)]);
+    await writeFile(path('fast', NAME, 'a/kept/f'), 'deep\n');
+    await run('btrfs', ['property', 'set', '-ts', path('fast', NAME, 'a/kept'), 'ro', 'true']);
+    await lxc('snapshot', NAME, 's1');
+    await lxc('storage', 'create', 'other', 'btrfs', 'size=1GiB');
+
+    await lxc('copy', NAME, `${NAME}o`, '-s', 'other');
+    await lxc('copy', `${NAME}/s1`, `${NAME}q`, '-s', 'other');
+    await lxc('restore', `${NAME}o`, 's1');
+    for (const name of [`${NAME}o`, `${NAME}q`]) {
+      await lxc('start', name);
+      await expect(sh('touch /data/a/kept/g', name)).rejects.toThrow('Read-only file system');
+      expect(await sh('touch /data/a/g && cat /data/f /data/a/kept/f', name)).toBe('one\ndeep\n');
+    }
+
+    await lxc('delete', '-f', `${NAME}o`, `${NAME}q`);
+    await lxc('storage', 'delete', 'other');
+    await lxc('restore', NAME, 's0');
+    await lxc('delete', `${NAME}/s1`);
+    await lxc('start', NAME);
+  });
+
   it('exports, imports and publishes it', async () => {
     await lxc('export', NAME, 'one.tar.gz', '-q');
     await lxc('import', 'one.tar.gz', `${NAME}i`, '-s', 'fast', '-q');
