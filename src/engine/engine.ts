@@ -153,7 +153,7 @@ export async function createEngine<Instances extends InstancesPart>(
     volumeSnapshots,
     volumeBackups,
     volumeMigrations: new VolumeMigrations({ context, volumes, snapshots: volumeSnapshots }),
-    recovery: new Recovery({ context, pools, rules: instances.rules }),
+    recovery: new Recovery({ context, pools, instances }),
     images,
     downloads,
     upkeep,

@@ -98,6 +98,8 @@ export interface InstancesPart {
   readonly isRunning: (id: number) => boolean;
   /** False while what is to start by itself with the daemon has not been started (or has not failed for good). */
   readonly haveStarted: () => boolean;
+  /** Of an instance whose record has been lost and is there again: if its container runs, it is known from now on. */
+  adopt(instance: { readonly project: string; readonly name: string }, signal: AbortSignal): Promise<void>;
   /** The host goes down: stops all that run, so that they come back with the next daemon. */
   stopAll(signal: AbortSignal): Promise<void>;
   /** Figures of those that run, of all projects or of some. */

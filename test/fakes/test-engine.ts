@@ -37,6 +37,8 @@ export class FakeInstances implements InstancesPart {
   };
   /** What there is to publish. */
   root: ReadableRoot | undefined;
+  async adopt(): Promise<void> {}
+
   async stopAll(): Promise<void> {}
 
   async addMetrics(): Promise<void> {}

@@ -9,6 +9,7 @@ import type { EngineContext } from '../context.ts';
 import { InstanceBackups } from '../backups/instance-backups.ts';
 import { InstanceImport } from '../backups/instance-import.ts';
 import type { InstancesPart } from '../types.ts';
+import { adoptRunning } from './adopt.ts';
 import { type Autostart, autostart, isNewBoot, keepPlanned, noteBoot, planAutostart, withThose } from './autostart.ts';
 import { InstanceChanges } from './changes.ts';
 import { createRules } from './config-rules.ts';
@@ -151,7 +152,9 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
   const trees = new InstanceTrees({ context, runtime, supervisor, lifecycle, roots });
   const readRoot = rootReader({ context, lifecycle, supervisor });
   const backups = new InstanceBackups(context, readRoot);
+  const reconcile = { context, runtime, supervisor, lifecycle, live, nics, roots, states };
   return {
+    adopt: (instance, signal) => adoptRunning(reconcile, instance, signal),
     instances,
     devlxd,
     backups,
@@ -175,19 +178,16 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
     isRunning: (id) => supervisor.status(id) !== 'Stopped',
     haveStarted: () => !boot.pending,
     addMetrics: (set, projects, signal) => addInstanceMetrics({ instances, runtime }, set, { projects, signal }),
-    service: createService(
-      { context, runtime, supervisor, lifecycle, live, nics, roots, states },
-      {
-        boot,
-        periodic: [
-          new SnapshotSchedule(parts),
-          backups,
-          { start: async () => undefined, stop: () => devices.close() },
-          { start: async () => undefined, stop: () => roots.close() },
-          cpus,
-        ],
-      },
-    ),
+    service: createService(reconcile, {
+      boot,
+      periodic: [
+        new SnapshotSchedule(parts),
+        backups,
+        { start: async () => undefined, stop: () => devices.close() },
+        { start: async () => undefined, stop: () => roots.close() },
+        cpus,
+      ],
+    }),
     profileChanged: (former, signal) => instances.profileChanged(former, signal),
   };
 }

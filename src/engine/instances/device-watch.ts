@@ -6,7 +6,7 @@ import { watchHardware } from '#src/host/uevents.ts';
 import { onNobodysBehalf } from '../events/requestor.ts';
 
 /** Several things happen at once when hardware comes. */
-const SETTLE_MS = 100;
+const SETTLE_MS = 20;
 const ASK_MS = 1000;
 
 interface Entry {

@@ -22,6 +22,7 @@ import type { InstanceNics } from './nics.ts';
 import { settleNics } from './settle-nics.ts';
 import type { Life } from './supervisor.ts';
 import { diskThrottlesOf } from './throttles.ts';
+import { withoutStale } from './volatile-keys.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
 
 const UNDO_LIMIT_MS = 60_000;
@@ -171,7 +172,10 @@ export class LiveChanges {
       Object.assign(volatile, names);
       this.#storeVolatile(record, names);
     };
-    const local = { ...this.#currentConfig(record), ...step.config };
+    const current = this.#currentConfig(record);
+    const isNew = all === step.after.devices;
+    const kept = isNew ? withoutStale(current, step.before.devices, all) : current;
+    const local = { ...kept, ...step.config };
     await nics.plug({ ...record, devices: all, config: local }, name, remember, { pid: running.initPid, signal });
   }
 

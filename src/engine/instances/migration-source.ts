@@ -13,6 +13,7 @@ import {
   websocketSpec,
 } from '../migration/connections.ts';
 import { send, type Sender } from '../migration/session.ts';
+import { indexOfVolume } from '../migration/volume-index.ts';
 import type { StreamSender } from '../migration/streams.ts';
 import { type CopySource, mountForReading } from '../storage/copy-volume.ts';
 import { samePlaces, streamSender } from '../storage/volume-streams.ts';
@@ -169,5 +170,5 @@ function indexOf(
     const own = notes.snapshots.get(snapshot.name) ?? NO_NOTES;
     return { name: snapshot.name, ...own, content_type: 'filesystem', expires_at: snapshot.expiresAt };
   });
-  return { config: { volume, volume_snapshots: volumeSnapshots } };
+  return indexOfVolume(volume, volumeSnapshots);
 }

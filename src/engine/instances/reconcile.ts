@@ -63,7 +63,8 @@ async function guarded({ context }: ReconcileParts, record: InstanceRecord, work
   }
 }
 
-async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signal: AbortSignal): Promise<void> {
+/** By the holder of its lock, or before anybody else is there. */
+export async function reconcileOne(parts: ReconcileParts, record: InstanceRecord, signal: AbortSignal): Promise<void> {
   const { context, runtime, supervisor, lifecycle } = parts;
   const { container } = instancePaths(context.paths, record);
   const state = await runtime.state(container, signal).catch((): RuntimeState => 'running');

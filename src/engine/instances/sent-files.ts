@@ -6,6 +6,7 @@ import { Ajv, type ValidateFunction } from 'ajv';
 import type { Host } from '#src/host/host.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { VolumeNotes } from '../db/root-volumes.ts';
+import { parseIndex } from '../migration/volume-index.ts';
 import type { NotesOfCopy } from './copy.ts';
 import { ownNotes } from './foreign-notes.ts';
 import type { InstanceFiles } from './staging.ts';
@@ -88,12 +89,7 @@ let validate: ValidateFunction<Index> | undefined;
 
 /** AppError 'invalid' for what is no index. */
 export function readSentIndex(document: Buffer): SentIndex {
-  let data: unknown;
-  try {
-    data = JSON.parse(document.toString());
-  } catch (cause) {
-    throw new AppError('invalid', 'The index of the migration is not JSON', { cause });
-  }
+  const data = parseIndex(document);
   validate ??= new Ajv({ strict: false }).compile(SCHEMA);
   if (!validate(data)) throw new AppError('invalid', 'The index of the migration is not valid');
   const { volume, volume_snapshots: snapshots } = data.config ?? {};

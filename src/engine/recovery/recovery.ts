@@ -17,7 +17,7 @@ import { copySnapshotFiles } from '../instances/snapshot-files.ts';
 import { adoptFiles } from '../instances/staging.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import type { NewPool, StoragePools } from '../storage/storage-pools.ts';
-import type { InstanceRules } from '../types.ts';
+import type { InstancesPart } from '../types.ts';
 import { lockKey as volumeLock, urlOf } from '../volumes/custom-volumes.ts';
 import { validateVolumeName } from '../volumes/volume-config.ts';
 import { type Found, type FoundInstance, type FoundVolume, scanPool } from './scan.ts';
@@ -39,7 +39,7 @@ export interface Findings {
 export interface RecoveryParts {
   readonly context: EngineContext;
   readonly pools: StoragePools;
-  readonly rules: InstanceRules;
+  readonly instances: Pick<InstancesPart, 'rules' | 'adopt'>;
 }
 
 export class Recovery {
@@ -106,7 +106,8 @@ export class Recovery {
   }
 
   #missingOf(found: FoundInstance, pool: string, pools: ReadonlySet<string>): readonly string[] {
-    const { context, rules } = this.#parts;
+    const { context, instances } = this.#parts;
+    const { rules } = instances;
     const { database } = context;
     const { instance } = found.index;
     if (!instance) return [`Instance "${found.name}" on pool "${pool}": its record says nothing of it`];
@@ -190,6 +191,7 @@ export class Recovery {
       project,
       context: details,
     });
+    await this.#parts.instances.adopt(found, signal);
   }
 
   async #takeFiles(pool: string, found: FoundInstance, signal: AbortSignal): Promise<void> {

@@ -21,9 +21,9 @@ interface Part {
 /** The source is held still meanwhile; it may be in use. */
 export async function sendNested(copy: NestedCopy, signal: AbortSignal): Promise<void> {
   const { sender, receiver, from, to, only } = copy;
-  const snapshots = only === undefined ? copy.snapshots : [only];
-  const whole: readonly Part[] = [...snapshots, undefined].map((name) => ({ sent: name, arrives: name }));
-  const parts = only === undefined ? whole : [{ sent: only, arrives: undefined }];
+  const snapshots = only === undefined ? copy.snapshots : [...copy.snapshots, only];
+  const kept: readonly Part[] = copy.snapshots.map((name) => ({ sent: name, arrives: name }));
+  const parts = [...kept, { sent: only, arrives: undefined }];
   const receive = async (streams: readonly HeldStream[]): Promise<void> => {
     let base: string | undefined;
     for (const { sent, arrives } of parts) {

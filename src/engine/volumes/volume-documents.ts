@@ -24,7 +24,7 @@ export function volumeDocuments(
 }
 
 /** What LXD calls the backup configuration. */
-export function volumeConfigs(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[]): object {
+export function volumeConfigs(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[]) {
   const { name, project, config, description, createdAt } = volume;
   return {
     volume: {

@@ -4,6 +4,7 @@ import { AppError } from '#src/lib/errors.ts';
 import { type VolumeRecord, type VolumeSnapshotRecord, ZERO_TIME } from '../db/records.ts';
 import { mapOf, pairs, secondsOf, timeOf } from '../instances/migration-rows.ts';
 import type { SnapshotMessage } from '../migration/messages.ts';
+import { indexOfVolume, parseIndex } from '../migration/volume-index.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import type { ConfigMap } from '../types.ts';
 import type { SnapshotContent } from './custom-snapshots.ts';
@@ -39,7 +40,8 @@ function knownTime(seconds = 0): string {
 
 /** The index that goes before the files. */
 export function volumeIndex(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[]): object {
-  return { config: volumeConfigs(volume, snapshots) };
+  const config = volumeConfigs(volume, snapshots);
+  return indexOfVolume(config.volume, config.volume_snapshots);
 }
 
 const text = { type: 'string', maxLength: 65_536 };
@@ -85,12 +87,7 @@ let validate: ValidateFunction<Index> | undefined;
 
 /** What the index tells of snapshots that their messages do not. AppError 'invalid' for what is no index. */
 export function indexedSnapshots(document: Buffer): ReadonlyMap<string, Partial<SnapshotContent>> {
-  let data: unknown;
-  try {
-    data = JSON.parse(document.toString());
-  } catch (cause) {
-    throw new AppError('invalid', 'The index of the migration is not JSON', { cause });
-  }
+  const data = parseIndex(document);
   validate ??= new Ajv({ strict: false }).compile<Index>(SCHEMA);
   if (!validate(data)) throw new AppError('invalid', 'The index of the migration is not valid');
   const found = data.config?.volume_snapshots ?? [];

@@ -129,6 +129,8 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip'] }, 'nics of 
     const add = (device: object) => daemon.call('PATCH', '/1.0/instances/fixed', { devices: { e0: device } });
 
     const hot = await add({ type: 'nic', nictype: 'p2p' });
+    const config = async () => (await daemon.call('GET', '/1.0/instances/fixed')).metadata.config;
+    expect(await config()).toHaveProperty(['volatile.e0.name'], 'eth0');
     const unknown = await add({ type: 'nic', nictype: 'p2p', foo: 'bar' });
     const type = await add({ type: 'nic', nictype: 'zzz' });
 
@@ -138,6 +140,9 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip'] }, 'nics of 
     expect(type.error).toBe(
       'Invalid devices: Device validation failed for "e0": Failed loading device "e0": Unsupported device type',
     );
+    expect((await add({ type: 'nic', nictype: 'p2p', name: 'lan0' })).error).toBe('');
+    expect((await daemon.state('fixed')).network).toHaveProperty('lan0');
+    expect(await config()).not.toHaveProperty(['volatile.e0.name']);
     await end('fixed');
   });
 });

@@ -21,8 +21,13 @@ for (const { name, commands, start } of PEERS) {
       async (mode) => {
         await lxc('init', 'a:bb', 'a:c1');
         await lxc('config', 'set', 'a:c1', 'user.tester', 'foo');
+        const note = async (remote: string, name: string): Promise<string> => {
+          return (await lxc('storage', 'volume', 'get', `${remote}:default`, `container/${name}`, 'user.note')).trim();
+        };
+        await lxc('storage', 'volume', 'set', 'a:default', 'container/c1', 'user.note=before');
         await lxc('snapshot', 'a:c1', 'then');
         await lxc('config', 'unset', 'a:c1', 'user.tester');
+        await lxc('storage', 'volume', 'set', 'a:default', 'container/c1', 'user.note=after');
 
         await lxc('copy', 'a:c1', 'b:c2', '--mode', mode);
         await lxc('start', 'b:c2');
@@ -33,6 +38,8 @@ for (const { name, commands, start } of PEERS) {
 
         expect(await lxc('config', 'get', 'b:c2', 'user.tester')).toBe('\n');
         expect(await lxc('config', 'show', 'a:c3/then')).toContain('user.tester: foo');
+        expect([await note('b', 'c2'), await note('b', 'c2/then')]).toEqual(['after', 'before']);
+        expect([await note('a', 'c3'), await note('a', 'c3/then')]).toEqual(['after', 'before']);
         expect(await listed('a')).toEqual(['c1,1', 'c3,1', 'c5,0']);
         expect(await listed('b')).toEqual(['c2,1', 'c4,0']);
         await lxc('delete', '-f', 'a:c1', 'a:c3', 'a:c5', 'b:c2', 'b:c4');

@@ -105,8 +105,12 @@ describeWith({ root: true, commands }, 'an engine with a btrfs pool', () => {
     await lxc('snapshot', NAME, 's1');
     await lxc('storage', 'create', 'other', 'btrfs', 'size=1GiB');
 
+    await lxc('start', NAME);
     await lxc('copy', NAME, `${NAME}o`, '-s', 'other');
     await lxc('copy', `${NAME}/s1`, `${NAME}q`, '-s', 'other');
+    await lxc('start', `${NAME}o`);
+    expect(await sh('cat /data/a/kept/f', `${NAME}o`)).toBe('deep\n');
+    await lxc('stop', '-f', NAME, `${NAME}o`);
     await lxc('restore', `${NAME}o`, 's1');
     for (const name of [`${NAME}o`, `${NAME}q`]) {
       await lxc('start', name);

@@ -1,6 +1,8 @@
 // An engine that lost its database takes over its pools: instances by the records in their volumes, by `lxd recover` and by the API.
+import { existsSync } from 'node:fs';
 import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
 import { ended, StockClient } from '../engine/stock-client.ts';
@@ -98,6 +100,27 @@ for (const { driver, commands, options, source, more } of ALL) {
       await lxc('stop', '-f', 'r1');
       await lxc('storage', 'volume', 'create', 'p', 'data');
       await lxc('storage', 'volume', 'snapshot', 'p', 'data', 'v0');
+    }, 60_000);
+
+    it('takes up an instance that runs on', async () => {
+      await lxc('launch', 'bb', 'r2', ...privileged);
+      await daemon.ready('r2');
+      const record = join(daemon.root, 'storage-pools/p/containers/r2/backup.yaml');
+      await poll(async () => (existsSync(record) ? true : undefined), 50, AbortSignal.timeout(20_000));
+      const { pid } = (await daemon.call('GET', '/1.0/instances/r2/state')).metadata;
+      await daemon.kill('SIGTERM');
+      using database = new DatabaseSync(join(daemon.root, 'database/lighter.db'));
+      database.exec("PRAGMA foreign_keys = ON; DELETE FROM instances WHERE name = 'r2'");
+      await daemon.boot('none');
+
+      const { error } = await daemon.call('POST', '/internal/recover/import', { pools: [{ name: 'p' }] });
+
+      expect(error).toBe('');
+      const { metadata: state } = await daemon.call('GET', '/1.0/instances/r2/state');
+      expect(state).toMatchObject({ status: 'Running', pid });
+      expect(await lxc('exec', 'r2', '--', 'hostname')).toBe('r2\n');
+      await lxc('delete', '-f', 'r2');
+      expect(existsSync(`/proc/${pid}`)).toBe(false);
     }, 60_000);
 
     it('gets all of it back', async () => {

@@ -46,6 +46,8 @@ describe('the messages of volumes', () => {
     const document = { config: { volume_snapshots: [{ name: 's0', description: 'd', expires_at: null }] } };
 
     expect(indexedSnapshots(Buffer.from(JSON.stringify(document))).get('s0')).toEqual({ description: 'd' });
+    const ofLxd = { config: { Volume: null, VolumeSnapshots: [{ name: 's0', description: 'd', expires_at: null }] } };
+    expect(indexedSnapshots(Buffer.from(JSON.stringify(ofLxd))).get('s0')).toEqual({ description: 'd' });
     expect(indexedSnapshots(Buffer.from('{}')).size).toBe(0);
     for (const bad of ['', '[1', '{"config":{"volume_snapshots":[{"name":7}]}}']) {
       expect(() => indexedSnapshots(Buffer.from(bad))).toThrow('The index of the migration is not');
