@@ -123,7 +123,11 @@ export class InstanceCreation {
 
     await noteTransition(context.host, paths, { kind: 'create', pool: checked.root.pool });
     revert.add('directory', () => removeDirectories(context, plan));
-    const { snapshots, notes = plan.notes } = await makeRootVolume(this.#parts, { plan, ...checked }, { revert, operation });
+    const { snapshots, notes = plan.notes } = await makeRootVolume(
+      this.#parts,
+      { plan, ...checked },
+      { revert, operation },
+    );
     await this.#writeFiles(plan, paths, signal);
     // Again: others may have been made meanwhile.
     context.gate.newInstance(plan.project, checked.instance, plan.request.config);

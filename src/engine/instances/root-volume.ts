@@ -24,11 +24,7 @@ export interface MadeRoot {
   readonly notes?: NotesOfCopy;
 }
 
-export async function makeRootVolume(
-  parts: CreationParts,
-  wanted: Wanted,
-  making: Making,
-): Promise<MadeRoot> {
+export async function makeRootVolume(parts: CreationParts, wanted: Wanted, making: Making): Promise<MadeRoot> {
   const { copies } = parts;
   const { plan, storage, root, idMap } = wanted;
   const size = storage.info.quotas && root.sizeBytes !== undefined ? { sizeBytes: root.sizeBytes } : {};
