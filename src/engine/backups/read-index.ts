@@ -33,6 +33,8 @@ export interface BackupIndex {
   readonly createdAt: string;
   readonly lastUsedAt: string;
   readonly volume: VolumeNotes;
+  /** Of the pool where it was; absent: it says nothing. */
+  readonly poolNotes?: VolumeNotes;
   readonly volumeSnapshots: ReadonlyMap<string, VolumeNotes>;
 }
 
@@ -71,6 +73,7 @@ const SCHEMA = {
       type: ['object', 'null'],
       properties: {
         container: { type: ['object', 'null'], properties: { ...INSTANCE, created_at: time, last_used_at: time } },
+        pool: { type: ['object', 'null'], properties: NOTES },
         volume: { type: ['object', 'null'], properties: NOTES },
         volume_snapshots: {
           type: ['array', 'null'],
@@ -93,6 +96,7 @@ interface IndexFile {
   readonly config?: {
     readonly container?: (Nullable<Partial<BackedUpInstance>> & Times) | null;
     readonly snapshots?: readonly SnapshotFile[] | null;
+    readonly pool?: NotesFile | null;
     readonly volume?: NotesFile | null;
     readonly volume_snapshots?: readonly (NotesFile & { readonly name: string })[] | null;
   } | null;
@@ -173,6 +177,7 @@ function indexOf(file: IndexFile): BackupIndex {
     snapshots: orNone(file.snapshots),
     snapshotRows: orNone(config.snapshots).map(snapshotOf),
     ...timesOf(container ?? {}),
+    ...(config.pool && { poolNotes: volumeOf(config.pool) }),
     volume: volumeOf(config.volume ?? {}),
     volumeSnapshots: new Map(orNone(config.volume_snapshots).map((one) => [one.name, volumeOf(one)])),
     ...(container && { instance: instanceOf(name, container) }),

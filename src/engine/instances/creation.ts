@@ -184,7 +184,6 @@ export class InstanceCreation {
     const draft = { project, profiles, config: own, devices };
     context.gate.newInstance(project, { ...draft, name }, request.config);
     const { root, storage, expanded } = this.#checkDevices(draft);
-    rules.validateConfig(expanded.config, { profile: false });
     checkBlock(plan.source, root);
     await this.#parts.devices.check(expanded.devices, 'Failed initialising instance: Failed add validation for');
     const { idMap, volatile } = await lifecycle.ids.claim(plan, expanded.config);
@@ -220,6 +219,7 @@ export class InstanceCreation {
     return initialising(
       '',
       () => {
+        rules.validateConfig(expanded.config, { profile: false });
         initialising('Invalid devices: ', () => {
           rules.validateDevices(expanded.devices, { profile: false, project: draft.project });
           validateExpanded(expanded.devices);

@@ -71,7 +71,8 @@ export class Recovery {
     const missing = this.#missing(found);
     if (missing.length > 0) throw new AppError('invalid', `Cannot recover: ${missing.join('; ')}`);
     for (const { pool, storage, isNew, instances, volumes } of found) {
-      if (isNew) await this.#parts.pools.adopt(pool, storage, signal);
+      const noted = instances.find(({ index }) => index.poolNotes)?.index.poolNotes;
+      if (isNew) await this.#parts.pools.adopt(pool, { storage, ...(noted && { noted }) }, signal);
       for (const volume of volumes) await this.#importVolume(pool.name, volume, signal);
       for (const instance of instances) await this.#importInstance(pool.name, instance, signal);
     }

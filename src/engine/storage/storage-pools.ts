@@ -204,11 +204,18 @@ export class StoragePools implements PoolAccess, Service {
     return { pool, storage, isNew: true };
   }
 
-  /** Takes over a pool that openUnknown() opened. */
-  async adopt(pool: NewPool, storage: StorageDriver, signal: AbortSignal): Promise<void> {
+  /** Takes over a pool that openUnknown() opened. `noted`: how it was, as far as somebody knows; what the caller says counts before it. */
+  async adopt(
+    pool: NewPool,
+    { storage, noted }: { readonly storage: StorageDriver; readonly noted?: Pick<NewPool, 'description' | 'config'> },
+    signal: AbortSignal,
+  ): Promise<void> {
     const { database, events } = this.#context;
     const recorded = await storage.recordedConfig?.(signal);
-    database.pools.create({ ...pool, config: { ...this.#withSource(pool), ...recorded } });
+    const config = { ...noted?.config, ...this.#withSource(pool), ...recorded };
+    this.#validate(pool.driver, config);
+    const description = pool.description === '' ? (noted?.description ?? '') : pool.description;
+    database.pools.create({ ...pool, description, config });
     this.#open.set(pool.name, storage);
     events.lifecycle({ action: 'storage-pool-created', source: `/1.0/storage-pools/${pool.name}` });
   }

@@ -16,7 +16,7 @@ it('collects garbage when asked (LXD has it for looking at leaks)', async () => 
   await using test = await startTestEngine();
   const before = globalThis.gc;
   let collections = 0;
-  globalThis.gc = (async () => void collections++) as NodeJS.GCFunction;
+  globalThis.gc = async () => void collections++;
   try {
     const { statusCode } = await test.app.inject({ url: '/internal/gc' });
 

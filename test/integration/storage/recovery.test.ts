@@ -124,6 +124,12 @@ for (const { driver, commands, options, source, more } of ALL) {
     }, 60_000);
 
     it('gets all of it back', async () => {
+      await lxc('storage', 'set', 'p', 'user.owner', 'me');
+      await poll(
+        async () => ((await record('r1')).includes('user.owner') ? true : undefined),
+        50,
+        AbortSignal.timeout(20_000),
+      );
       await daemon.kill('SIGTERM');
       for (const gone of ['database', 'containers', 'snapshots', 'images']) {
         await rm(join(daemon.root, gone), { recursive: true });
@@ -147,6 +153,7 @@ for (const { driver, commands, options, source, more } of ALL) {
       expect(`${stderr}${code}`, stdout.toString()).toBe('0');
 
       expect(await lxc('config', 'get', 'r1', 'user.note')).toBe('second\n');
+      expect(await lxc('storage', 'get', 'p', 'user.owner')).toBe('me\n');
       expect(await lxc('config', 'show', 'r1/s0')).toContain('user.a: b');
       expect(await lxc('storage', 'volume', 'list', 'p', '-f', 'csv')).toContain('custom (snapshot),data/v0');
       await lxc('start', 'r1');
