@@ -1,6 +1,6 @@
 // The two sides of a proxy: the host, and a container. Sockets are made in the network namespace of their side, and files of
 // Unix sockets in a container are found and made with its rights and under its root.
-import { lstatSync } from 'node:fs';
+import { fstatSync, lstatSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { portAddress, unixAddress } from './addresses.ts';
 import {
@@ -99,6 +99,17 @@ export class ContainerSide implements Side {
     return this.#within(path, { who, flags: O.path }, (fd) => as(who, () => use(`/proc/self/fd/${fd}`)));
   }
 
+  #open(root: number, path: string, { who, flags }: { readonly who: HostOwner; readonly flags: number }): number {
+    try {
+      return as(who, () => openWithin(root, path, flags));
+    } catch (error) {
+      const { root: owner } = this.#spec;
+      const isRoot = who.uid === owner.uid && who.gid === owner.gid;
+      if (errnoOf(error) !== 'EACCES' || !isRoot) throw error;
+      return openOwned(root, path, { owner, flags });
+    }
+  }
+
   /** Its root is not kept open: a container that ends is to leave nothing behind. */
   #within<T>(
     path: string,
@@ -108,7 +119,7 @@ export class ContainerSide implements Side {
     const root = open(`/proc/${this.#spec.initPid}/root`, O.path | O.directory);
     try {
       if (!isAlive(this.processFd)) throw new Error('the container is gone');
-      const fd = as(who, () => openWithin(root, path, flags));
+      const fd = this.#open(root, path, { who, flags });
       try {
         return use(fd);
       } finally {
@@ -117,6 +128,33 @@ export class ContainerSide implements Side {
     } finally {
       close(root);
     }
+  }
+}
+
+/**
+ * As root of a container has it, who passes whatever modes its own directories have: each step is a directory of that root, or at the end
+ * what is looked for. Nothing is followed.
+ */
+function openOwned(
+  rootFd: number,
+  path: string,
+  { owner, flags }: { readonly owner: HostOwner; readonly flags: number },
+) {
+  const names = path.split('/').filter((name) => name !== '' && name !== '.');
+  let at = openWithin(rootFd, '.', O.path | O.directory);
+  try {
+    for (const [index, name] of names.entries()) {
+      const { uid, gid } = fstatSync(at);
+      if (uid !== owner.uid || gid !== owner.gid || name === '..') throw new Error(`${path}: permission denied`);
+      const isLast = index === names.length - 1;
+      const next = openWithin(at, name, isLast ? flags | O.nofollow : O.path | O.nofollow | O.directory);
+      close(at);
+      at = next;
+    }
+    return at;
+  } catch (error) {
+    close(at);
+    throw error;
   }
 }
 

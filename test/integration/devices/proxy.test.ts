@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -341,6 +341,22 @@ describeWith(
       await expect(add('bad', 'listen=tcp:host:1', 'connect=tcp:127.0.0.1:80')).rejects.toThrow(
         'Not an IP address "host"',
       );
+    });
+
+    it('the root of the container passes its own directories, whatever their modes, and nobody else does', async () => {
+      const inside = `/proc/${await bench.pid('prx-c1')}/root`;
+      await bench.inside('prx-c1', 'mkdir', '-m', '0600', '/shut');
+      const echoes = createServer((socket) => socket.pipe(socket));
+      servers.push(echoes);
+      await new Promise<void>((resolve) => echoes.listen(`${inside}/shut/s.sock`, resolve));
+      await chmod(`${inside}/shut/s.sock`, 0o666);
+
+      await add('own', 'listen=tcp:127.0.0.1:18097', 'connect=unix:/shut/s.sock');
+      expect(await ask({ port: 18097 })).toBe('hi\n');
+      await add('other', 'listen=tcp:127.0.0.1:18098', 'connect=unix:/shut/s.sock', 'security.uid=7', 'security.gid=7');
+      expect(await ask({ port: 18098 }, '').catch(() => '')).toBe('');
+      await chown(`${inside}/shut`, 0, 0); // as of a directory of the host
+      expect(await ask({ port: 18097 }, '').catch(() => '')).toBe('');
     });
 
     it('links in the container lead nowhere else', async () => {
