@@ -35,20 +35,27 @@ export async function runProcesses(
     throw new AppError(kindOf(cause), text, { cause });
   }
   await roots.unmap(record);
-  await limitRestored(parts, container, spec, signal);
+  await adjustRestored(parts, container, spec, signal);
 }
 
-/** Its control groups are as they were at the dump; whatever starts has those of its settings. */
-async function limitRestored(
+/** Limits and addresses are as they were at the dump; whatever starts has those of its settings, which a copy has of its own. */
+async function adjustRestored(
   { context, runtime }: Parts,
   container: RuntimeContainer,
-  { limits }: RuntimeSpec,
+  { limits, nics }: RuntimeSpec,
   signal: AbortSignal,
 ): Promise<void> {
+  const pid = await runtime.initPid(container, signal);
+  if (pid === undefined) return;
+  const inside = ['nsenter', '--target', String(pid), '--net', '--', 'ip', 'link', 'set', 'dev'] as const;
   try {
-    const pid = await runtime.initPid(container, signal);
-    if (pid !== undefined) await runtime.setLimits(pid, {}, limits);
+    // By way of none: from what they are to what they are to be, the order is not known.
+    await runtime.setLimits(pid, limits, {});
+    await runtime.setLimits(pid, {}, limits);
+    for (const { name, hwaddr } of nics) {
+      if (hwaddr !== undefined) await context.host.run([...inside, name, 'address', hwaddr], { signal });
+    }
   } catch (error) {
-    context.log.warn('limits of a restored container could not be set', { container: container.name, error });
+    context.log.warn('a restored container has limits or addresses of its dump', { container: container.name, error });
   }
 }

@@ -9,6 +9,7 @@ import { TestDaemon } from './daemon-support.ts';
 import { isOneCount, StatefulGuest, useCriu } from './stateful-support.ts';
 
 const NAME = 'ste1';
+const COPY = 'ste2';
 const NETWORK = 'ltstate0';
 
 const exists = (path: string): Promise<boolean> =>
@@ -158,6 +159,29 @@ describeWith(needs, 'stateful instances', () => {
       expect(await guest.record()).toMatchObject({ status: 'Stopped', stateful: true });
       await guest.state({ action: 'start' });
       expect(await guest.record()).toMatchObject({ status: 'Running', stateful: false });
+    });
+
+    it('go on as a copy as well, which has an address and limits of its own', async () => {
+      await guest.begin();
+      await stop();
+      const source = { type: 'copy', source: NAME };
+      const config = { 'limits.memory': '120MiB' };
+      await daemon.operate('POST', '/1.0/instances', { name: COPY, source, config, stateful: true });
+      const copy = new StatefulGuest(daemon, COPY);
+
+      await copy.state({ action: 'start', stateful: true });
+      const { network, memory } = await daemon.state(COPY);
+      const record = await copy.record();
+      const goesOn = isOneCount(await copy.countsLater());
+      const limit = (await daemon.call('GET', '/1.0/metrics')).text;
+      await copy.state({ action: 'stop', force: true });
+      await daemon.operate('DELETE', `/1.0/instances/${COPY}`);
+
+      expect(goesOn).toBe(true);
+      expect(memory.usage).toBeGreaterThan(0);
+      expect(network.eth0.hwaddr).toBe(record.config['volatile.eth0.hwaddr']);
+      expect(network.eth0.hwaddr).not.toBe((await guest.record()).config['volatile.eth0.hwaddr']);
+      expect(limit).toMatch(/lxd_memory_MemTotal_bytes\{[^}]*name="ste2"[^}]*\} (?:125829120|1\.2582912e\+08)/u);
     });
   });
 
