@@ -18,13 +18,11 @@ export function resultOf(line: string): Result | undefined {
 }
 
 /** Tests are counted by the module that they are in. */
-const moduleOf = ({ test }: Result): string =>
-  test
-    .replace(/^setUpClass \((.*)\)$/, '$1')
-    .split('.')
-    .filter((part) => /^[a-z_]/.test(part))
-    .slice(0, 4)
-    .join('.');
+function moduleOf({ test }: Result): string {
+  const parts = test.replace(/^setUpClass \((.*)\)$/, '$1').split('.');
+  const end = parts.findIndex((part) => /^[A-Z]/.test(part));
+  return parts.slice(0, end === -1 ? 4 : Math.min(end, 4)).join('.');
+}
 
 export function table(results: readonly Result[]): string {
   const modules = Map.groupBy(results, moduleOf);

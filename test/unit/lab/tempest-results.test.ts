@@ -26,13 +26,16 @@ it('counts by module, and names what failed and why others were skipped', () => 
     { test: 'tempest.api.compute.servers.test_x.X.test_a', outcome: 'passed', reason: '' },
     { test: 'tempest.api.compute.servers.test_y.Y.test_a', outcome: 'failed', reason: '' },
     { test: 'setUpClass (tempest.api.compute.admin.test_z.Z)', outcome: 'skipped', reason: 'one host' },
+    { test: 'tempest.scenario.test_v.V.test_a', outcome: 'passed', reason: '' },
+    { test: 'tempest.scenario.test_v.V.test_b', outcome: 'passed', reason: '' },
   ]);
 
   expect(text.split('\n').map((line) => line.replaceAll(/ +/g, ' '))).toEqual([
     ' passed failed skipped',
     'tempest.api.compute.admin 0 0 1',
     'tempest.api.compute.servers 1 1 0',
-    'all 1 1 1',
+    'tempest.scenario.test_v 2 0 0',
+    'all 3 1 1',
     'skipped: 1 × one host',
     'failed: tempest.api.compute.servers.test_y.Y.test_a',
   ]);
