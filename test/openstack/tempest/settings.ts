@@ -123,6 +123,7 @@ export function tempestConfiguration(facts: Facts): string {
     network: { ...networks.network, endpoint_type: 'public' },
     'network-feature-enabled': {
       ipv6: true,
+      ipv6_subnet_attributes: true,
       floating_ips: externalNetwork !== undefined,
       port_security: true,
       qos_placement: false,
