@@ -23,6 +23,7 @@ function textOf(path: string): string {
 
 const hasSwap = textOf('/proc/swaps').trim().split('\n').length > 1;
 const isUnified = textOf('/sys/fs/cgroup/cgroup.controllers') !== '';
+const countsSwap = isUnified || textOf('/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes') !== '';
 const hasHugetlb = isUnified || textOf('/sys/fs/cgroup/hugetlb/tasks') !== '';
 const hasHugepages = hasHugetlb && Number(textOf(`${POOL}/free_hugepages`)) >= 4;
 const hasBfq = readdirSync('/sys/block').some((disk) => textOf(`/sys/block/${disk}/queue/scheduler`).includes('[bfq]'));
@@ -77,6 +78,25 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'lim
       expect(free).toBeGreaterThan(16 * MEBIBYTE);
       expect(kept).toBe(0);
       expect(hard).toBe(-1);
+    });
+
+    it.runIf(onKernelsWith(countsSwap))('grant so many bytes beside the memory, and others while it runs', async () => {
+      /** Of its control group, in MiB. */
+      const granted = async (): Promise<number> => {
+        const groups = textOf(`/proc/${(await daemon.state('granted')).pid}/cgroup`);
+        const own = /^(?:\d+:memory|0:):(?<path>.*lxc\.payload[^/\n]*)/m.exec(groups)?.groups?.['path'] ?? '';
+        const read = (file: string) => Number(textOf(`/sys/fs/cgroup${isUnified ? '' : '/memory'}${own}/${file}`));
+        if (isUnified) return read('memory.swap.max') / MEBIBYTE;
+        return (read('memory.memsw.limit_in_bytes') - read('memory.limit_in_bytes')) / MEBIBYTE;
+      };
+      await launch('granted', { 'limits.memory': '32MiB', 'limits.memory.swap': '48MiB' });
+      expect(await granted()).toBe(48);
+      if (hasSwap) expect(await swapped('granted')).toBeGreaterThan(16 * MEBIBYTE);
+
+      await set('granted', { 'limits.memory.swap': '16MiB', 'limits.memory': '64MiB' });
+      expect(await granted()).toBe(16);
+      await set('granted', { 'limits.memory.swap': '' });
+      expect(await granted()).toBe(0);
     });
 
     it.runIf(onKernelsWith(hasSwap && isUnified))('hold without a limit of memory', async () => {
