@@ -124,12 +124,15 @@ for (const { driver, commands, options, source, more } of ALL) {
     }, 60_000);
 
     it('gets all of it back', async () => {
+      // its volume is mounted on every driver as long as it runs
+      await lxc('start', 'r1');
       await lxc('storage', 'set', 'p', 'user.owner', 'me');
       await poll(
         async () => ((await record('r1')).includes('user.owner') ? true : undefined),
         50,
         AbortSignal.timeout(20_000),
       );
+      await lxc('stop', '-f', 'r1');
       await daemon.kill('SIGTERM');
       for (const gone of ['database', 'containers', 'snapshots', 'images']) {
         await rm(join(daemon.root, gone), { recursive: true });
