@@ -9,7 +9,7 @@ import { EngineClient } from '#src/client/client.ts';
 import { poll, sleep } from '#src/lib/wait.ts';
 import { makeBusyboxImage, makeBusyboxRoot } from '../integration/images.ts';
 import { unmountBelow } from '../integration/mounts.ts';
-import { startEngine } from '../openstack/lab/node.ts';
+import { LXCFS, startEngine } from '../openstack/lab/node.ts';
 import { Processes } from '../openstack/lab/processes.ts';
 import { labPaths } from '../openstack/lab/settings.ts';
 import { atMost, median, residentMib, type Row, secondsOf } from './stats.ts';
@@ -184,6 +184,7 @@ export async function benchEngine(): Promise<readonly Row[]> {
   } finally {
     engine.close();
     await processes.stop('lighterd');
+    await processes.stop(LXCFS);
     await unmountBelow(scratch);
     rmSync(scratch, { recursive: true, force: true });
   }
