@@ -75,7 +75,7 @@ export async function dump(
     ...WATCHED.map((path) => ['irmap-scan-path', path] as const),
   ]);
   try {
-    await host.run([...command(parts, container, directory), ...(stop ? ['--stop'] : [])] as unknown as Argv, {
+    await host.run(command(parts, container, directory, stop ? ['--stop'] : []), {
       timeoutMs: DUMP_LIMIT_MS,
       lasting: true,
       env: environment(directory, criu),
@@ -100,7 +100,7 @@ export async function restore(
   await writeOptions(host, directory, [['external', `mnt[${SHARED_MOUNTS_KEY}]:${parts.sharedMounts}`]]);
   await host.writeFile(errorFile, '', { mode: 0o600 });
   try {
-    await host.run([...command(parts, container, directory), '--restore', '--daemon'] as unknown as Argv, {
+    await host.run(command(parts, container, directory, ['--restore', '--daemon']), {
       signal,
       timeoutMs: RESTORE_LIMIT_MS,
       lasting: true,
@@ -122,8 +122,13 @@ export function isWhole(host: Pick<Host, 'exists'>, directory: string): Promise<
   return host.exists(join(directory, END_OF_DUMP));
 }
 
-function command({ containersPath }: CheckpointParts, { name, configPath }: RuntimeContainer, directory: string) {
-  return ['lxc-checkpoint', '-n', name, '-P', containersPath, `--rcfile=${configPath}`, '-D', directory] as const;
+function command(
+  { containersPath }: CheckpointParts,
+  { name, configPath }: RuntimeContainer,
+  directory: string,
+  what: readonly string[],
+): Argv {
+  return ['lxc-checkpoint', '-n', name, '-P', containersPath, `--rcfile=${configPath}`, '-D', directory, ...what];
 }
 
 function environment(directory: string, criu: string): Readonly<Record<string, string>> {

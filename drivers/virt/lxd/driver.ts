@@ -2,6 +2,7 @@
 /* oxlint-disable max-lines -- a method for each of the contract; what they do is in the files beside */
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
+import { isDeepStrictEqual } from 'node:util';
 import { EngineClient } from '#src/client/client.ts';
 import type { DeviceMap } from '#src/client/wire.ts';
 import { AppError, asError } from '#src/lib/errors.ts';
@@ -308,6 +309,8 @@ export class LxdDriver implements VirtDriver {
     if (powerStateOf(instance.status_code) !== POWER_STATE.shutdown) return;
     if (!drives.isMapped) await drives.own(uuid, instance);
     const disk = await drives.disk(uuid, signal);
+    // asks the engine for nothing as long as the guest has what it should
+    if (isDeepStrictEqual(instance.devices[DRIVE_DISK], disk[DRIVE_DISK])) return;
     const change = ({ [DRIVE_DISK]: _old, ...devices }: DeviceMap): DeviceMap => ({ ...devices, ...disk });
     await changeDevices(this.#client, instance.name, change, signal);
   }

@@ -14,11 +14,11 @@ import { userCredentials } from '../network/credentials.ts';
 import type { ComputeServices } from '../types.ts';
 import { type BlockDevice, keptConnection, renamedConnection } from './block-devices.ts';
 import { attachmentOf, type InstanceVolumes, useOf } from './instance-volumes.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 import { isRoot } from './root-volume.ts';
 
 type Instance = NovaObject<'Instance'>;
 
-const UNDO_LIMIT_MS = 120_000;
 const REPORT_MS = 10_000;
 
 export interface SwapWish {
