@@ -2,6 +2,7 @@
 // never ignored.
 import type { StringMap } from '#src/client/wire.ts';
 import { AppError } from '#src/lib/errors.ts';
+import { truthOf } from '#src/lib/truth.ts';
 import type { SpawnFlavor } from '../driver.ts';
 
 /** What the operator lets flavors demand. */
@@ -31,8 +32,6 @@ export const FLAVOR_KEYS: readonly string[] = [
 
 const PERIOD_MS = 100;
 const NORMAL_SHARES = 1024;
-const TRUE = /^(1|t|true|on|y|yes)$/i;
-const FALSE = /^(0|f|false|off|n|no)$/i;
 
 /** AppError 'invalid' for values that mean nothing, 'forbidden' for what the operator does not allow, 'unsupported'. */
 export function flavorSettings({ extraSpecs, vcpus }: SpawnFlavor, policy: FlavorPolicy): FlavorSettings {
@@ -53,8 +52,9 @@ function nature(specs: Specs, { allowNesting, allowPrivileged }: FlavorPolicy): 
 
 function demanded(specs: Specs, key: string, isAllowed: boolean): boolean {
   const value = (specs[key] ?? '').trim();
-  if (value === '' || FALSE.test(value)) return false;
-  if (!TRUE.test(value)) throw new AppError('invalid', `${key} of the flavor is neither true nor false`);
+  const truth = value === '' ? false : truthOf(value);
+  if (truth === false) return false;
+  if (truth === undefined) throw new AppError('invalid', `${key} of the flavor is neither true nor false`);
   if (isAllowed) return true;
   throw new AppError('forbidden', `${key} of the flavor is not allowed on this host`);
 }

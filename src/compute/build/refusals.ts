@@ -1,6 +1,7 @@
 // What a container of ours cannot give: an explicit demand for it fails the build instead of being ignored (appendix D.1).
 import { novaException } from '#src/nova/exceptions.ts';
 import { AppError } from '#src/lib/errors.ts';
+import { truthOf } from '#src/lib/truth.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { VirtDriver, VirtInfo } from '#drivers/virt/driver.ts';
 import { spawnFlavor } from '../images/spawn-spec.ts';
@@ -127,5 +128,5 @@ function isSet(value: unknown): boolean {
 }
 
 function isTrue(value: unknown): boolean {
-  return value === true || (typeof value === 'string' && /^(1|t|true|on|y|yes)$/i.test(value));
+  return value === true || (typeof value === 'string' && truthOf(value) === true);
 }

@@ -2,6 +2,7 @@
 // goes before it. A container mounts no block devices; the engine has the file system served for it.
 import { posix } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
+import { truthOf } from '#src/lib/truth.ts';
 import type { GuestVolume } from '#drivers/virt/driver.ts';
 import { type Asking, findInstance, type Instance } from '../records.ts';
 import type { BlockDevice } from './block-devices.ts';
@@ -9,8 +10,6 @@ import { isRoot } from './root-volume.ts';
 
 const FOLDER = 'lxd:volume_mount';
 const FORMAT = 'lxd:volume_format';
-const TRUE = /^(1|t|true|on|y|yes)$/i;
-const FALSE = /^(|0|f|false|off|n|no)$/i;
 /** Tags that are no names of folders are not used as such. */
 const NAME = /^[A-Za-z0-9_][\w.-]*$/;
 const OF_SYSTEM = /^\/(dev|proc|sys|run)?(\/|$)/;
@@ -28,8 +27,10 @@ export async function readMountWish(asking: Asking, instance: Instance): Promise
   const metadata = instance.find('metadata') ?? (await ownMetadata(asking, instance));
   const specs = instance.find('flavor')?.find('extra_specs') ?? {};
   const [folder = '', format = ''] = [FOLDER, FORMAT].map((key) => ({ ...specs, ...metadata })[key]?.trim());
-  if (!TRUE.test(format) && !FALSE.test(format)) throw new AppError('invalid', `${FORMAT} is neither true nor false`);
-  return { folder: FALSE.test(folder) ? null : checked(folder), formats: TRUE.test(format) };
+  const formats = format === '' ? false : truthOf(format);
+  if (formats === undefined) throw new AppError('invalid', `${FORMAT} is neither true nor false`);
+  const isOff = folder === '' || truthOf(folder) === false;
+  return { folder: isOff ? null : checked(folder), formats };
 }
 
 async function ownMetadata(

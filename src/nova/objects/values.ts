@@ -1,4 +1,5 @@
 // Field values to and from JSON (nova-compute-contract section 3.2).
+import { truthOf } from '#src/lib/truth.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { ContainerType, FieldType, ScalarKind } from './field-type.ts';
 
@@ -58,7 +59,7 @@ function decodeNumber(raw: unknown): number {
 
 function decodeBoolean(raw: unknown): boolean {
   if (typeof raw === 'boolean') return raw;
-  if (typeof raw === 'string') return /^(1|t|true|on|y|yes)$/i.test(raw.trim());
+  if (typeof raw === 'string') return truthOf(raw) === true;
   if (typeof raw === 'number') return raw !== 0;
   throw unreadable('boolean', raw);
 }
