@@ -205,10 +205,10 @@ describe('a host that is down', () => {
     await changeService(SECOND, { forced_down: true });
 
     await cloud.action(server.id, { evacuate: {} });
-    await expectStatus(server.id, 'ACTIVE');
-
     // as with a stock compute, it is active a moment before its record names the new host
-    await expect.poll(async () => hostOf(await cloud.server(server.id)), { timeout: 20_000 }).toBe(FIRST);
+    await expect
+      .poll(async () => hostOf(await expectStatus(server.id, 'ACTIVE')), { timeout: 60_000, interval: 500 })
+      .toBe(FIRST);
     expect((await engine.instances.get(nameOf(server))).status).toBe('Running');
     expect(await engine.files.find(nameOf(server), '/root/mark')).toBeUndefined();
     second.startCompute();
