@@ -257,7 +257,11 @@ export interface StorageDriver {
   /** With its snapshots. */
   renameVolume(volume: VolumeRef, newName: string, signal: AbortSignal): Promise<void>;
   listVolumes(kind: VolumeKind, signal: AbortSignal): Promise<readonly string[]>;
-  /** As mountInstance(). */
+  /**
+   * As mountInstance(). Where the kernel cannot map the ids of the file system, the owners of a volume that nobody uses are changed on
+   * the disk: all of them or none, even when this process is killed. Snapshots, copies and streams have those that their files had then;
+   * a restore brings them back.
+   */
   mountVolume(volume: VolumeRef, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot>;
   unmountVolume(volume: VolumeRef, signal: AbortSignal): Promise<void>;
   resizeVolume(volume: VolumeRef, sizeBytes: number | undefined, signal: AbortSignal): Promise<void>;

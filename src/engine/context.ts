@@ -1,12 +1,12 @@
 // What every part of the engine is given: the machine, the database, the locks and the other parts it may ask.
 import { join } from 'node:path';
-import type { DeviceVolumes } from '#drivers/devices/driver.ts';
 import type { StorageDriver } from '#drivers/storage/driver.ts';
 import type { Host } from '#src/host/host.ts';
 import type { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { EngineDatabase } from './db/database.ts';
-import type { ImageRecord } from './db/records.ts';
+import type { ImageRecord, VolumeRecord } from './db/records.ts';
+import type { VolumeKey } from './db/volumes.ts';
 import type { RsyncSettings } from './migration/rsync.ts';
 import type { ProjectGate } from './projects/project-gate.ts';
 import type { ServerConfig } from './server/server-config.ts';
@@ -99,7 +99,13 @@ export interface NetworkAccess {
 }
 
 /** What instances need of custom volumes. */
-export type VolumeAccess = DeviceVolumes;
+export interface VolumeAccess {
+  /** The project that holds the custom volumes of `project`. */
+  holder(project: string): string;
+  /** AppError 'not_found' with LXD's text. */
+  get(key: VolumeKey): VolumeRecord;
+  locked<T>(key: VolumeKey, signal: AbortSignal, work: () => Promise<T>): Promise<T>;
+}
 
 export interface UnpackRequest {
   readonly fingerprint: string;

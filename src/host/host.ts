@@ -122,6 +122,10 @@ export interface Host {
    * Not atomic: do it to what is not published yet.
    */
   shiftOwners(path: string, shift: OwnerShift, signal: AbortSignal): Promise<void>;
+  /** An extended attribute of a file, links not followed; undefined: it has none, as where the file system keeps none. */
+  attribute(path: string, name: string): Promise<string | undefined>;
+  /** AppError 'unsupported' where the file system keeps none. */
+  setAttribute(path: string, name: string, value: string): Promise<void>;
   /** Removes a tree without following links; no error when absent. AppError 'conflict', touching nothing, with mounts in it. */
   removeTree(path: string): Promise<void>;
 }

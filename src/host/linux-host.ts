@@ -32,7 +32,8 @@ import type {
   RunOptions,
   RunResult,
 } from './host.ts';
-import { exchange, makeNode } from './kernel.ts';
+import { faultPoint } from './faults.ts';
+import { exchange, getXattr, KernelError, listXattrs, makeNode, setXattr } from './kernel.ts';
 import { LinuxLinks } from './linux-links.ts';
 import { LinuxPorts } from './linux-ports.ts';
 import { LinuxMounts } from './linux-mounts.ts';
@@ -59,6 +60,7 @@ function fileError(what: string, path: string, cause: unknown): AppError {
 
 function kindOfFileError(cause: unknown): ErrorKind {
   if (hasCode(cause, 'ENOENT', 'ENOTDIR')) return 'not_found';
+  if (cause instanceof KernelError && ['ENOTSUP', 'EOPNOTSUPP'].includes(cause.errno)) return 'unsupported';
   return hasCode(cause, 'EEXIST', 'ENOTEMPTY') ? 'conflict' : 'internal';
 }
 
@@ -194,6 +196,20 @@ export class LinuxHost implements Host {
 
   shiftOwners(path: string, shift: OwnerShift, signal: AbortSignal): Promise<void> {
     return shiftTree(path, shift, signal);
+  }
+
+  async attribute(path: string, name: string): Promise<string | undefined> {
+    const work = async (): Promise<string | undefined> => {
+      const file = Buffer.from(path);
+      return listXattrs(file).includes(name) ? getXattr(file, name).toString() : undefined;
+    };
+    return translated(`read ${name} of`, path, work());
+  }
+
+  async setAttribute(path: string, name: string, value: string): Promise<void> {
+    faultPoint(`set ${name} of ${path}`);
+    const work = async (): Promise<void> => setXattr(Buffer.from(path), name, Buffer.from(value));
+    await translated(`set ${name} of`, path, work());
   }
 
   /**

@@ -45,6 +45,8 @@ export class FakeHost implements Host {
   readonly projectQuotas = new FakeProjectQuotas();
   readonly btrfs: FakeBtrfs = new FakeBtrfs(this);
   readonly #attributes = new Map<string, Pick<FileStatus, 'mode' | 'uid' | 'gid'>>();
+  /** Extended attributes: path, a zero byte, name. */
+  readonly xattrs = new Map<string, string>();
   readonly #scripts: { readonly pattern: RegExp; readonly answer: Script }[] = [];
 
   /** Answers commands whose line matches; the latest matching rule wins. */
@@ -184,6 +186,15 @@ export class FakeHost implements Host {
     signal.throwIfAborted();
     await this.status(path);
     this.calls.push(`shift ${path} ${idMapKey(from)} ${idMapKey(to)}`);
+  }
+
+  attribute(path: string, name: string): Promise<string | undefined> {
+    return Promise.resolve(this.xattrs.get(`${path}\0${name}`));
+  }
+
+  setAttribute(path: string, name: string, value: string): Promise<void> {
+    this.xattrs.set(`${path}\0${name}`, value);
+    return Promise.resolve();
   }
 
   removeTree(path: string): Promise<void> {

@@ -7,6 +7,7 @@ import type { Host } from '#src/host/host.ts';
 import type { IdMapRange } from '#src/host/id-map.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { NestedStream, ReceivedPart, VolumeRef } from '../driver.ts';
+import { markOwners } from '../common/owners-mark.ts';
 import { writeRecord } from '../common/volume-record.ts';
 import { checkedStream, type StreamBase } from './stream-commands.ts';
 import { guidOf, type StreamParts } from './stream-parts.ts';
@@ -146,7 +147,7 @@ export class Arrivals {
   }
 
   async #adopt(path: string, { kind }: VolumeRef, owners: IdMapRange | null): Promise<void> {
-    if (kind === 'custom') return;
+    if (kind === 'custom') return markOwners(this.#host, path, owners);
     const root = join(path, 'rootfs');
     if (!(await this.#host.exists(root)) || (await this.#host.status(root)).kind !== 'directory') {
       throw new AppError('invalid', 'What was received has no root file system');

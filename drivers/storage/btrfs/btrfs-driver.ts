@@ -19,6 +19,7 @@ import type {
   VolumeRef,
 } from '../driver.ts';
 import { requireShiftable } from '../common/owner-protection.ts';
+import { markedOwners, markOwners } from '../common/owners-mark.ts';
 import { readRecord, writeRecord } from '../common/volume-record.ts';
 import { Images } from './images.ts';
 import { Places } from './places.ts';
@@ -165,12 +166,11 @@ export class BtrfsDriver implements StorageDriver {
   }
 
   /**
-   * Nothing is mounted. Roots stay unmapped where the kernel can map them, else they are re-owned when their map changes. Custom volumes
-   * are never mapped: who uses them does that.
+   * Nothing is mounted. Owners stay unmapped where the kernel can map them, else they are changed when the map changes.
    */
   async mountVolume(volume: VolumeRef, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
     const path = this.#places.volume(volume);
-    if (volume.kind === 'custom') return this.#custom(path);
+    if (volume.kind === 'custom') return this.#mountCustom(volume, { path, idMap }, signal);
     const { owners } = await readRecord(this.#host, path);
     const wanted = await this.#ownersOnDisk(idMap);
     if (!sameIdMap(owners, wanted)) {
@@ -221,7 +221,7 @@ export class BtrfsDriver implements StorageDriver {
 
   async mountSnapshot({ volume, snapshot, idMap }: SnapshotMount): Promise<MountedRoot> {
     const path = this.#places.snapshot(volume, snapshot);
-    if (volume.kind === 'custom') return this.#custom(path);
+    if (volume.kind === 'custom') return { rootfsPath: path, owners: await this.#markedOwners(path) };
     const { owners } = await readRecord(this.#host, path);
     return root(path, { owners, idMap });
   }
@@ -235,9 +235,27 @@ export class BtrfsDriver implements StorageDriver {
     return this.#volumes.copy(copy, signal);
   }
 
-  async #custom(path: string): Promise<MountedRoot> {
+  /** Of a custom volume or its snapshot. */
+  async #markedOwners(path: string): Promise<IdMapRange | null> {
     if (!(await this.#host.exists(path))) throw new AppError('not_found', `volume ${path} is not there`);
-    return { rootfsPath: path, owners: null };
+    return markedOwners(this.#host, path);
+  }
+
+  async #mountCustom(
+    volume: VolumeRef,
+    { path, idMap }: { readonly path: string; readonly idMap: IdMapRange | null },
+    signal: AbortSignal,
+  ): Promise<MountedRoot> {
+    const from = await this.#markedOwners(path);
+    const to = await this.#ownersOnDisk(idMap);
+    if (volume.forReading === true || sameIdMap(from, to)) return { rootfsPath: path, owners: from };
+    const change = async (work: string): Promise<void> => {
+      const nested = (await this.#host.btrfs.nested(work)).map((one) => join(work, one.path));
+      for (const part of [work, ...nested]) await this.#host.shiftOwners(part, { from, to }, signal);
+      await markOwners(this.#host, work, to);
+    };
+    await this.#volumes.replaceBy(volume, path, { change, signal });
+    return { rootfsPath: path, owners: to };
   }
 
   async #ownersOnDisk(idMap: IdMapRange | null): Promise<IdMapRange | null> {

@@ -4,8 +4,7 @@ import { streamed } from '#src/host/streamed.ts';
 import type { IdMapRange } from '#src/host/id-map.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { HeldStream, VolumeRef } from '../driver.ts';
-import { readRecord } from '../common/volume-record.ts';
-import { guidOf, SENT_NAME, type StreamParts } from './stream-parts.ts';
+import { guidOf, ownersAt, SENT_NAME, type StreamParts } from './stream-parts.ts';
 
 export interface Held {
   readonly volume: VolumeRef;
@@ -62,7 +61,7 @@ async function sourceOf(
   return {
     snapshot,
     path,
-    owners: kind === 'custom' ? null : (await readRecord(host, path)).owners,
+    owners: await ownersAt(host, kind, path),
     subvolumes: [
       { path: '/', readonly: snapshot !== undefined },
       ...nested.map((one) => ({ path: `/${one.path}`, readonly: one.readonly })),

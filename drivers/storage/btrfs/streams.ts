@@ -4,10 +4,9 @@ import type { Host } from '#src/host/host.ts';
 import { streamed } from '#src/host/streamed.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { HeldStream, ReceivedPart, StorageStreams, StreamPart, StreamPoint, VolumeRef } from '../driver.ts';
-import { readRecord } from '../common/volume-record.ts';
 import { Arrivals } from './arrivals.ts';
 import { type Held, hold } from './held.ts';
-import { guidOf, SENT_NAME, type StreamParts } from './stream-parts.ts';
+import { guidOf, ownersAt, SENT_NAME, type StreamParts } from './stream-parts.ts';
 
 export class BtrfsStreams implements StorageStreams {
   readonly format = 'btrfs';
@@ -37,7 +36,7 @@ export class BtrfsStreams implements StorageStreams {
     const points: StreamPoint[] = [];
     for (const snapshot of await volumes.snapshots(volume)) {
       const path = places.snapshot(volume, snapshot);
-      const owners = volume.kind === 'custom' ? null : (await readRecord(this.#host, path)).owners;
+      const owners = await ownersAt(this.#host, volume.kind, path);
       points.push({ snapshot, guid: await guidOf(this.#host, path), owners });
     }
     return points;

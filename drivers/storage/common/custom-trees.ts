@@ -1,13 +1,15 @@
-// Custom volumes on a plain file system: custom/NAME is the content itself, its owners never mapped; what is to be remembered lies
-// beside it.
+// Custom volumes on a plain file system: custom/NAME is the content itself; what is to be remembered lies beside it, the map of its owners
+// on it.
 import { basename, dirname, join } from 'node:path';
 import type { Argv, Host } from '#src/host/host.ts';
 import { unfinishedName } from '#src/host/unfinished.ts';
+import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import type { MountedRoot, NewVolume, StorageContext, VolumeCopy } from '../driver.ts';
+import type { MountedRoot, NewVolume, StorageContext, VolumeCopy, VolumeRef } from '../driver.ts';
 import type { InstanceQuotas } from './instance-quotas.ts';
 import { checkName } from './layout.ts';
+import { markedOwners, markOwners } from './owners-mark.ts';
 import type { PoolDirectory } from './pool-directory.ts';
 import { removeIfEmpty } from './remove-if-empty.ts';
 
@@ -125,18 +127,31 @@ export class CustomTrees {
     return names.filter((name) => !name.startsWith('.')).sort();
   }
 
-  /** Nothing is mounted: who uses it maps its owners. */
-  async mount(path: string): Promise<MountedRoot> {
+  async #mounted(path: string): Promise<MountedRoot> {
     if (!(await this.#host.exists(path))) throw new AppError('not_found', `volume ${path} is not there`);
-    return { rootfsPath: path, owners: null };
+    return { rootfsPath: path, owners: await markedOwners(this.#host, path) };
   }
 
-  mountVolume(name: string): Promise<MountedRoot> {
-    return this.mount(this.#path(name));
+  /** Nothing is mounted. Owners stay unmapped where the kernel can map them, else they are changed when the map changes. */
+  async mountVolume(
+    { name, forReading = false }: VolumeRef,
+    idMap: IdMapRange | null,
+    signal: AbortSignal,
+  ): Promise<MountedRoot> {
+    const path = this.#path(name);
+    const found = await this.#mounted(path);
+    const to = (await this.#host.mounts.canMapIds(this.#parts.pool.layout.root)) ? null : idMap;
+    if (forReading || sameIdMap(found.owners, to)) return found;
+    const change = async (work: string): Promise<void> => {
+      await this.#host.shiftOwners(work, { from: found.owners, to }, signal);
+      await markOwners(this.#host, work, to);
+    };
+    await this.#replaceBy(name, { source: path, change }, signal);
+    return { rootfsPath: path, owners: to };
   }
 
   mountSnapshot(name: string, snapshot: string): Promise<MountedRoot> {
-    return this.mount(this.#snapshot(name, snapshot));
+    return this.#mounted(this.#snapshot(name, snapshot));
   }
 
   async resize(name: string, sizeBytes: number | undefined): Promise<void> {
@@ -187,16 +202,25 @@ export class CustomTrees {
     return this.#host.list(this.#folder(name));
   }
 
-  /** What it was changes places with a copy of the snapshot, in one step. */
   async restore(name: string, snapshot: string, signal: AbortSignal): Promise<void> {
+    await this.#replaceBy(name, { source: this.#snapshot(name, snapshot) }, signal);
+  }
+
+  /** What it was changes places with a copy of the source, in one step. */
+  async #replaceBy(
+    name: string,
+    { source, change }: { readonly source: string; readonly change?: (work: string) => Promise<void> },
+    signal: AbortSignal,
+  ): Promise<void> {
     const { pool, context, quotas } = this.#parts;
     const projectId = await this.#projectOf(name);
     await using revert = new Reverter(context.log); // never committed: what is left in the work folder is waste
     const work = pool.workPath('restore');
-    revert.add('restored copy', () => pool.removeTree(work));
+    revert.add('copy, or what it replaced', () => pool.removeTree(work));
     await this.#host.makeDirectory(work, { mode: FRESH_MODE, fresh: true });
     if (projectId !== undefined) await quotas.adopt(projectId, work);
-    await this.#copyTree(this.#snapshot(name, snapshot), work, signal);
+    await this.#copyTree(source, work, signal);
+    await change?.(work);
     signal.throwIfAborted();
     await this.#host.exchange(work, this.#path(name));
   }

@@ -40,7 +40,7 @@ export abstract class VolumeTreeDriver extends TreeDriver {
   }
 
   override mountVolume(volume: VolumeRef, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
-    if (volume.kind === 'custom') return this.#custom.mountVolume(volume.name);
+    if (volume.kind === 'custom') return this.#custom.mountVolume(volume, idMap, signal);
     return this.mountTree(this.pool.layout.instance(volume.name), { ...volume, idMap }, signal);
   }
 

@@ -5,6 +5,7 @@ import { Reverter } from '#src/lib/reverter.ts';
 import { limited } from '#src/lib/wait.ts';
 import type { MountedRoot, SnapshotMount, SnapshotRename, VolumeCopy, VolumeRef } from '../driver.ts';
 import { removeIfEmpty } from '../common/remove-if-empty.ts';
+import { markedOwners } from '../common/owners-mark.ts';
 import { readRecord } from '../common/volume-record.ts';
 import { parseVolume } from './names.ts';
 import type { LvmParts } from './parts.ts';
@@ -88,7 +89,7 @@ export class LvmSnapshots {
     const { mounts, names, context } = this.#parts;
     const path = join(this.#parts.snapshotsPath(volume), snapshot);
     await mounts.mount(names.snapshot(volume, snapshot), path, { isReadonly: true }, signal);
-    if (volume.kind === 'custom') return { rootfsPath: path, owners: null };
+    if (volume.kind === 'custom') return { rootfsPath: path, owners: await markedOwners(context.host, path) };
     const { owners } = await readRecord(context.host, path);
     return rootAt(path, { owners, idMap });
   }

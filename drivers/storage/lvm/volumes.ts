@@ -4,6 +4,7 @@ import { type IdMapRange, sameIdMap } from '#src/host/id-map.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import type { MountedRoot, NewVolume, VolumeChange, VolumeKind, VolumeRef } from '../driver.ts';
 import { requireShiftable } from '../common/owner-protection.ts';
+import { markedOwners, markOwners } from '../common/owners-mark.ts';
 import { readRecord, writeRecord } from '../common/volume-record.ts';
 import { INSTANCE_MODE, type LvmImages } from './images.ts';
 import { parseVolume } from './names.ts';
@@ -119,13 +120,13 @@ export class LvmVolumes {
       .sort();
   }
 
-  /** Roots stay unmapped where the kernel can map them, else they are re-owned when their map changes. */
+  /** Owners stay unmapped where the kernel can map them, else they are changed when the map changes. */
   async mount(volume: VolumeRef, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
     const { context } = this.#parts;
     const { host } = context;
     const path = this.#parts.path(volume);
     await this.#mountFiles(volume, signal);
-    if (volume.kind === 'custom') return { rootfsPath: path, owners: null }; // who uses it maps its owners
+    if (volume.kind === 'custom') return this.#mountedCustom(volume, { path, idMap }, signal);
     const { owners } = await readRecord(host, path);
     const wanted = (await host.mounts.canMapIds(path)) ? null : idMap;
     if (!sameIdMap(owners, wanted)) {
@@ -136,6 +137,24 @@ export class LvmVolumes {
     const uid = idMap?.uidBase ?? 0;
     if ((await host.status(path)).uid !== uid) await host.chown(path, uid, 0);
     return rootAt(path, { owners: wanted, idMap });
+  }
+
+  async #mountedCustom(
+    volume: VolumeRef,
+    { path, idMap }: { readonly path: string; readonly idMap: IdMapRange | null },
+    signal: AbortSignal,
+  ): Promise<MountedRoot> {
+    const { host } = this.#parts.context;
+    const from = await markedOwners(host, path);
+    const to = (await host.mounts.canMapIds(path)) ? null : idMap;
+    if (volume.forReading === true || sameIdMap(from, to)) return { rootfsPath: path, owners: from };
+    const change = async (work: string): Promise<void> => {
+      await host.shiftOwners(work, { from, to }, signal);
+      await markOwners(host, work, to);
+    };
+    await this.#replace(volume, change, signal);
+    await this.#mountFiles(volume, signal);
+    return { rootfsPath: path, owners: to };
   }
 
   async #mountFiles(volume: VolumeRef, signal: AbortSignal): Promise<void> {
@@ -157,9 +176,15 @@ export class LvmVolumes {
       await host.shiftOwners(join(path, 'rootfs'), { from: record.owners, to: owners }, signal);
       await writeRecord(host, path, { ...record, owners });
     };
-    const of = this.#parts.names.volume(volume);
-    const changed = (work: string): Promise<void> => this.#parts.mounts.aside(work, {}, change, signal);
-    await this.#parts.replace(volume, { of, change: changed }, signal);
+    await this.#replace(volume, change, signal);
+  }
+
+  async #replace(volume: VolumeRef, change: (path: string) => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { pool, names, mounts } = this.#parts;
+    const of = names.volume(volume);
+    const tags = (await pool.lvm.volume(pool.group, of, signal))?.tags ?? [];
+    const changed = (work: string): Promise<void> => mounts.aside(work, {}, change, signal);
+    await this.#parts.replace(volume, { of, tags, change: changed }, signal);
   }
 
   unmount(volume: VolumeRef, signal: AbortSignal): Promise<void> {

@@ -17,8 +17,8 @@ const INTERNAL = { copy: 'copy-', deleted: 'deleted-' } as const;
 /** User properties of ours. */
 export const PROPERTY = {
   /**
-   * Map of the owners on the disk (idMapKey); a snapshot has its own. While it is changed FROM>TO (see OwnersOnDisk), or @ and the
-   * snapshot that is restored.
+   * Map of the owners on the disk (idMapKey); a snapshot has its own. While it is changed FROM>TO and then =TO (see OwnersOnDisk), or @ and
+   * the snapshot that is restored.
    */
   owners: 'lighter:owners',
   /** On an image: ready when it is complete, deleted when only its clones keep it. Without it: the leftover of a crash. */

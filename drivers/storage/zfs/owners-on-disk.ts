@@ -21,6 +21,8 @@ export interface Root extends Mountable {
 
 /** Between the two maps in the property while the files are on their way from one to the other. */
 const ON_THE_WAY = '>';
+/** Before the map in the property when all files have it, and the snapshot is not needed any more. */
+const ARRIVED = '=';
 const UNDO_LIMIT_MS = 120_000;
 
 export class OwnersOnDisk {
@@ -35,6 +37,7 @@ export class OwnersOnDisk {
   /** Takes back a change that a crash cut off, or goes on with a restore. Returns the key of the map that is on the disk. */
   async recover(root: Mountable, property: string, signal: AbortSignal): Promise<string> {
     if (property.startsWith('@')) return this.restore(root, `${root.dataset}${property}`, signal);
+    if (property.startsWith(ARRIVED)) return this.#finish(root.dataset, property.slice(ARRIVED.length), signal);
     const [from = '-', to] = property.split(ON_THE_WAY);
     if (to !== undefined) await this.#rollback(root, from, signal);
     return from === '-' ? idMapKey(null) : from;
@@ -58,15 +61,21 @@ export class OwnersOnDisk {
     if (sameIdMap(from, to)) return;
     const { dataset, rootfs } = root;
     const snapshot = `${dataset}@${REMAP}`;
-    await this.#zfs.destroy(snapshot, signal); // of a change that was complete
+    await this.#zfs.destroy(snapshot, signal); // of a change that did not begin
     await this.#zfs.snapshot(snapshot, signal);
     await using revert = new Reverter(this.#context.log);
     revert.add(`owners of ${dataset}`, () => this.#rollback(root, idMapKey(from), limited(UNDO_LIMIT_MS)));
     await this.#zfs.set(dataset, { [PROPERTY.owners]: `${idMapKey(from)}${ON_THE_WAY}${idMapKey(to)}` }, signal);
     await this.#context.host.shiftOwners(rootfs, { from, to }, signal);
-    await this.#zfs.set(dataset, { [PROPERTY.owners]: idMapKey(to) }, signal);
+    await this.#zfs.set(dataset, { [PROPERTY.owners]: `${ARRIVED}${idMapKey(to)}` }, signal);
     revert.commit();
-    await this.#zfs.destroy(snapshot, signal);
+    await this.#finish(dataset, idMapKey(to), signal);
+  }
+
+  async #finish(dataset: string, owners: string, signal: AbortSignal): Promise<string> {
+    await this.#zfs.destroy(`${dataset}@${REMAP}`, signal);
+    await this.#zfs.set(dataset, { [PROPERTY.owners]: owners }, signal);
+    return owners;
   }
 
   async #rollback({ dataset, path, flavour }: Mountable, owners: string, signal: AbortSignal): Promise<void> {

@@ -72,8 +72,8 @@ export class ZfsSnapshots {
     if (!found) throw new AppError('not_found', `no snapshot ${snapshot} of ${volume.name}`);
     await (await pool.flavour()).mountSnapshot(found.view, signal);
     const { path } = found.view;
-    if (volume.kind === 'custom') return { rootfsPath: path, owners: null };
-    return { rootfsPath: join(path, 'rootfs'), owners: parseIdMapKey(found.owners) };
+    const rootfsPath = volume.kind === 'custom' ? path : join(path, 'rootfs');
+    return { rootfsPath, owners: parseIdMapKey(found.owners) };
   }
 
   async unmount(volume: VolumeRef, snapshot: string, signal: AbortSignal): Promise<void> {

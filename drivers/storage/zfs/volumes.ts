@@ -69,20 +69,26 @@ export class ZfsVolumes {
   async mount(volume: VolumeRef, idMap: IdMapRange | null, signal: AbortSignal): Promise<MountedRoot> {
     const { owners, context } = this.#parts;
     const { host } = context;
-    const onDisk = await this.#parts.ownersOf(volume, signal);
+    const onDisk = parseIdMapKey(await this.#parts.ownersOf(volume, signal));
     const place = await this.#parts.mountable(volume);
     const { dataset, path, flavour } = place;
     if (!(await host.mounts.isMountPoint(path))) await flavour.mount(dataset, path, signal);
     const unpack = flavour.servesUserNamespaces ? {} : { unpackIn: this.#parts.pool.stagingPath };
-    if (volume.kind === 'custom') return { rootfsPath: path, owners: null, ...unpack }; // who uses it maps its owners
-    if ((await host.status(path)).mode !== FOLDER_MODE) await host.setMode(path, FOLDER_MODE);
+    const root = { ...place, rootfs: volume.kind === 'custom' ? path : join(path, 'rootfs') };
+    if (volume.forReading === true) return { rootfsPath: root.rootfs, owners: onDisk, ...unpack };
     const wanted = (await host.mounts.canMapIds(path)) ? null : idMap;
-    const root = { ...place, rootfs: join(path, 'rootfs') };
-    if (onDisk !== idMapKey(wanted)) requireShiftable(volume);
-    await owners.change(root, { from: parseIdMapKey(onDisk), to: wanted }, signal);
-    await host.chown(path, idMap?.uidBase ?? 0, 0);
+    if (!sameIdMap(onDisk, wanted)) requireShiftable(volume);
+    await owners.change(root, { from: onDisk, to: wanted }, signal);
+    if (volume.kind === 'container') await this.#openFolder(path, idMap);
     const rootfsOptions = sameIdMap(wanted, idMap) ? {} : { rootfsOptions: 'idmap=container' };
     return { rootfsPath: root.rootfs, owners: wanted, ...rootfsOptions, ...unpack };
+  }
+
+  /** For the root of the container alone. */
+  async #openFolder(path: string, idMap: IdMapRange | null): Promise<void> {
+    const { host } = this.#parts.context;
+    if ((await host.status(path)).mode !== FOLDER_MODE) await host.setMode(path, FOLDER_MODE);
+    await host.chown(path, idMap?.uidBase ?? 0, 0);
   }
 
   async unmount(volume: VolumeRef, signal: AbortSignal): Promise<void> {

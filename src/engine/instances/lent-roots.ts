@@ -5,6 +5,7 @@ import type { IdMapRange } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { InstanceRecord } from '../db/records.ts';
+import { SharedVolumes } from '../volumes/shared-volumes.ts';
 import { refuseOnBlock } from './block-rules.ts';
 import { lockKey, rootVolume } from './instance-paths.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -13,7 +14,7 @@ const PREFIX = 'container/';
 const CLOSE_LIMIT_MS = 60_000;
 
 export interface LendingParts {
-  readonly context: Pick<EngineContext, 'database' | 'locks' | 'pools' | 'volumes'>;
+  readonly context: Pick<EngineContext, 'database' | 'host' | 'locks' | 'pools' | 'volumes'>;
   readonly supervisor: Pick<Supervisor, 'status'>;
 }
 
@@ -37,14 +38,17 @@ export function refuseLent(parts: LendingParts, record: InstanceRecord): void {
 /** Where disks of instances come from that are no paths of the host: custom volumes, and roots of other instances. */
 export class DiskSources implements DeviceVolumes {
   readonly #parts: LendingParts;
+  readonly #shared: SharedVolumes;
 
   constructor(parts: LendingParts) {
     this.#parts = parts;
+    const { context, supervisor } = parts;
+    this.#shared = new SharedVolumes({ context, isRunning: (id) => supervisor.status(id) !== 'Stopped' });
   }
 
   async open(source: VolumeSource, idMap: IdMapRange | null, signal: AbortSignal) {
     const { context, supervisor } = this.#parts;
-    if (!source.name.startsWith(PREFIX)) return context.volumes.open(source, idMap, signal);
+    if (!source.name.startsWith(PREFIX)) return this.#shared.open(source, idMap, signal);
     const record = this.#find(source);
     if (!record) {
       const name = source.name.slice(PREFIX.length);
@@ -65,10 +69,10 @@ export class DiskSources implements DeviceVolumes {
     return { path, idMap: rootfsOptions === undefined ? null : idMap };
   }
 
-  /** Of custom volumes nothing is to be closed. */
   async close(source: VolumeSource): Promise<void> {
     const { context, supervisor } = this.#parts;
-    const record = source.name.startsWith(PREFIX) ? this.#find(source) : undefined;
+    if (!source.name.startsWith(PREFIX)) return this.#shared.close(source);
+    const record = this.#find(source);
     if (!record) return;
     if (supervisor.status(record.id) !== 'Stopped' || context.locks.isBusy(lockKey(record))) return; // its mount is its own
     if (usersOf(this.#parts, record).some(({ name }) => name !== source.instance)) return;

@@ -20,6 +20,9 @@ const COMMON = ['--devices', '--numeric-ids', '--partial', '--sparse'];
  */
 export const EXACT_TIMES = '--modify-window=-1';
 
+/** What a pool notes on its files means nothing on another. */
+export const OWN_XATTRS = '--filter=-x trusted.lighter.*';
+
 /** What the pool that files leave says about it. */
 export interface RsyncSettings {
   /** As rsync reads it; undefined: no limit. */
@@ -35,7 +38,7 @@ export function limitArgs({ bwlimit }: Pick<RsyncSettings, 'bwlimit'>): readonly
 /** Both ends must be given the same. */
 function featureArgs(features: RsyncFeatures): readonly string[] {
   return [
-    ...(features.xattrs === true ? ['--xattrs', '--filter=-x security.selinux'] : []),
+    ...(features.xattrs === true ? ['--xattrs', '--filter=-x security.selinux', OWN_XATTRS] : []),
     ...(features.delete === true ? ['--delete'] : []),
     ...(features.compress === true ? ['--compress', '--compress-level=2'] : []),
   ];

@@ -18,7 +18,10 @@ import { adoptFiles } from '../instances/staging.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import type { NewPool, StoragePools } from '../storage/storage-pools.ts';
 import type { InstancesPart } from '../types.ts';
+import { ownersOf } from '../storage/copy-volume.ts';
+import type { ConfigMap } from '../types.ts';
 import { lockKey as volumeLock, urlOf } from '../volumes/custom-volumes.ts';
+import { withOwners } from '../volumes/volume-owners.ts';
 import { validateVolumeName } from '../volumes/volume-config.ts';
 import { type Found, type FoundInstance, type FoundVolume, scanPool } from './scan.ts';
 
@@ -152,17 +155,36 @@ export class Recovery {
       volumeLock(key),
       async () => {
         const times = { createdAt: new Date().toISOString(), expiresAt: ZERO_TIME };
-        const content = { description: '', config: {}, hostName, pending: '' } as const;
+        const content = { description: '', pending: '' } as const;
+        const config = await this.#ownersIn(pool, found, signal);
         database.transaction(() => {
-          const { id: volumeId } = database.volumes.create({ ...key, ...content, createdAt: times.createdAt });
+          const row = { ...key, ...content, hostName, config: config(undefined), createdAt: times.createdAt };
+          const { id: volumeId } = database.volumes.create(row);
           for (const one of snapshots) {
-            database.volumeSnapshots.create({ ...content, ...times, volumeId, name: one, hostName: one });
+            const named = { name: one, hostName: one, config: config(one) };
+            database.volumeSnapshots.create({ ...content, ...times, ...named, volumeId });
           }
         });
       },
       signal,
     );
     events.lifecycle({ action: 'storage-volume-created', source: urlOf(key), project, context: { type: 'custom' } });
+  }
+
+  /** All that is known of the configuration of a volume and its snapshots. */
+  async #ownersIn(
+    pool: string,
+    { hostName: name, snapshots }: FoundVolume,
+    signal: AbortSignal,
+  ): Promise<(snapshot: string | undefined) => ConfigMap> {
+    const { pools, log } = this.#parts.context;
+    const volume = { kind: 'custom', name, forReading: true } as const;
+    const source = { storage: pools.driver(pool), volume, idMap: null };
+    const configs = new Map<string | undefined, ConfigMap>();
+    for (const one of [...snapshots, undefined]) {
+      configs.set(one, withOwners({}, await ownersOf(source, one, { log, signal })));
+    }
+    return (snapshot) => configs.get(snapshot) ?? {};
   }
 
   async #importInstance(pool: string, found: FoundInstance, signal: AbortSignal): Promise<void> {

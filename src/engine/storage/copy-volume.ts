@@ -4,7 +4,7 @@ import type { Host } from '#src/host/host.ts';
 import { sameIdMap } from '#src/host/id-map.ts';
 import type { Log } from '#src/lib/log.ts';
 import { Reverter } from '#src/lib/reverter.ts';
-import { EXACT_TIMES, limitArgs } from '../migration/rsync.ts';
+import { EXACT_TIMES, limitArgs, OWN_XATTRS } from '../migration/rsync.ts';
 import { sendNested } from './send-nested.ts';
 import { borderOptions } from './tree-borders.ts';
 
@@ -93,7 +93,8 @@ async function sendVolume(
   return true;
 }
 
-async function ownersOf(
+/** Of the files in a volume, or in one of its snapshots. */
+export async function ownersOf(
   from: CopySource,
   snapshot: string | undefined,
   { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
@@ -154,6 +155,7 @@ async function syncTrees(
     ...trees.options,
     ...borders,
     '--filter=-x security.selinux',
+    OWN_XATTRS,
   ];
   const paths = [`${from.rootfsPath}/`, `${to.rootfsPath}/`];
   await host.run(['rsync', ...options, '--', ...paths], { signal, timeoutMs: COPY_LIMIT_MS });

@@ -44,7 +44,7 @@ export interface StreamTarget {
   readonly storage: StorageDriver;
   readonly volume: VolumeRef;
   /** Where the source does not tell them. */
-  readonly owners: () => IdMapRange | null;
+  readonly owners: (snapshot: string | undefined) => IdMapRange | null;
   readonly places: () => SnapshotPlaces;
   /** Runs `receive`, which makes the snapshot at a place or fills the volume. */
   readonly arrive: (snapshot: string | undefined, receive: (place?: string) => Promise<void>) => Promise<void>;
@@ -64,7 +64,7 @@ export async function streamReceiver(
       const known = named(points, places());
       return known.length === points.length ? known : [];
     },
-    receive: async ({ snapshot, base, owners = untold() }, stream) => {
+    receive: async ({ snapshot, base, owners = untold(snapshot) }, stream) => {
       const below = placed(places(), base);
       await arrive(snapshot, (place) => {
         return streams.receive({ volume, snapshot: place, base: below, owners }, stream, signal);

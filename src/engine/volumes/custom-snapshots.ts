@@ -1,5 +1,6 @@
 // Snapshots of custom volumes: taken, described, renamed, restored, removed; by hand and by schedule.
 import { randomUUID } from 'node:crypto';
+import { sameIdMap } from '#src/host/id-map.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
@@ -7,6 +8,7 @@ import { nextSnapshotName, validateSnapshotName } from '../snapshots/names.ts';
 import { expiryOf, isDue, isExpired } from '../snapshots/schedule.ts';
 import type { Service } from '#src/lib/service.ts';
 import { type CustomVolumes, refOf, urlOf } from './custom-volumes.ts';
+import { becoming, toldOwners, withOwners } from './volume-owners.ts';
 import { isOfServer, usingInstances } from './volume-users.ts';
 
 const MINUTE_MS = 60_000;
@@ -137,8 +139,13 @@ export class CustomSnapshots implements Service {
       const snapshot = this.#volumes.snapshot(current, name);
       this.refuseRunning(current, 'Cannot restore custom volume used by running instances');
       await this.#makeWay(current, snapshot, signal);
+      const { id, description, config } = current;
+      const owners = toldOwners(snapshot.config);
+      if (!sameIdMap(toldOwners(config), owners)) {
+        database.volumes.update(id, { description, config: becoming(config, owners) });
+      }
       await this.#volumes.driver(current).restoreSnapshot(refOf(current), snapshot.hostName, signal);
-      database.volumes.update(current.id, { description: current.description, config: snapshot.config });
+      database.volumes.update(id, { description, config: withOwners(snapshot.config, owners) });
     });
     const source = urlOf(volume);
     events.lifecycle({ action: 'storage-volume-restored', source, project: volume.project });

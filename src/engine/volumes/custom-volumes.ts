@@ -1,8 +1,7 @@
 // Custom volumes: made, copied, changed and deleted. A row says what is being done in the pool before it is done; at start what was cut
 // short is finished or undone. Names are the database's alone: a rename touches no pool.
 import { isDeepStrictEqual } from 'node:util';
-import type { DeviceVolumes, VolumeSource as DeviceSource } from '#drivers/devices/driver.ts';
-import type { IdMapRange, MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
+import type { MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import type { EngineContext } from '../context.ts';
@@ -12,10 +11,10 @@ import { projectSuffix } from '../projects/project-url.ts';
 import { projectFor } from '../projects/project-for.ts';
 import { type CopySource, copyVolume } from '../storage/copy-volume.ts';
 import { inOrder } from '../instances/lock-order.ts';
-import { parseBoolean } from '../instances/values.ts';
 import type { ConfigMap } from '../types.ts';
 import { endHalfDone } from './half-done.ts';
 import { driverConfig, sizeOf, validateVolumeConfig, validateVolumeName, withoutForeign } from './volume-config.ts';
+import { ownersInCopy, setOwners, withOwners, withOwnersOf, withoutOwners } from './volume-owners.ts';
 import { freeHostName, volumeDefaults } from './volume-places.ts';
 import { usersOf } from './volume-users.ts';
 
@@ -38,7 +37,7 @@ const UNDO_LIMIT_MS = 120_000;
 
 type Context = Omit<EngineContext, 'images' | 'downloads' | 'networks' | 'volumes'>;
 
-export class CustomVolumes implements DeviceVolumes, Service {
+export class CustomVolumes implements Service {
   readonly name = 'custom volumes';
   readonly #context: Context;
 
@@ -183,10 +182,14 @@ export class CustomVolumes implements DeviceVolumes, Service {
         const target = { storage: to, volume: this.#newVolume(record) };
         const snapshots = goAlong.map(({ hostName }) => hostName);
         await copyVolume({ host, log }, { from: origin, to: target, snapshots }, signal);
+        const copied = { copy: record, of: chosen ?? from, snapshots: goAlong };
+        const owners = await ownersInCopy({ context: this.#context, volumes: this }, copied, signal);
         database.transaction(() => {
           for (const { id: _, ...snapshot } of goAlong) {
-            database.volumeSnapshots.create({ ...snapshot, volumeId: record.id });
+            const said = withOwners(withoutOwners(snapshot.config), owners.get(snapshot.hostName) ?? null);
+            database.volumeSnapshots.create({ ...snapshot, config: said, volumeId: record.id });
           }
+          setOwners(this.#context, record, owners.get(undefined) ?? null);
           database.volumes.setPending(record.id, '');
           if (source.goes) database.volumes.setPending(from.id, 'delete');
         });
@@ -217,10 +220,11 @@ export class CustomVolumes implements DeviceVolumes, Service {
     };
   }
 
-  /** Whoever uses it keeps its mount. */
-  readable(volume: VolumeRecord): CopySource {
-    const limit = this.#context.pools.rsync(volume.pool);
-    return { storage: this.driver(volume), volume: refOf(volume), idMap: null, isInUse: true, ...limit };
+  /** Whoever uses it keeps its mount, and the owners that he sees. */
+  readable(record: VolumeRecord): CopySource {
+    const limit = this.#context.pools.rsync(record.pool);
+    const volume = { ...refOf(record), forReading: true };
+    return { storage: this.driver(record), volume, idMap: null, isInUse: true, ...limit };
   }
 
   #newVolume(record: VolumeRecord): NewVolume {
@@ -231,7 +235,8 @@ export class CustomVolumes implements DeviceVolumes, Service {
 
   async #make(volume: NewCustomVolume, fill: (record: VolumeRecord) => Promise<void>): Promise<void> {
     const { database, log, events } = this.#context;
-    const { pool, project, name, description, config } = volume;
+    const { pool, project, name, description } = volume;
+    const config = withoutOwners(volume.config); // nothing is in it yet
     const hostName = freeHostName(this.#context, volume);
     const createdAt = new Date().toISOString();
     const row = { pool, project, name, hostName, description, config, createdAt, pending: 'create' } as const;
@@ -264,7 +269,7 @@ export class CustomVolumes implements DeviceVolumes, Service {
         if (storage.configureVolume) await storage.configureVolume(refOf(current), change, signal);
         else if (storage.info.quotas) await storage.resizeVolume(refOf(current), sizeBytes, signal);
       }
-      database.volumes.update(current.id, content);
+      database.volumes.update(current.id, { ...content, config: withOwnersOf(content.config, current.config) });
     });
     events.lifecycle({ action: 'storage-volume-updated', source: urlOf(volume), project, context: { type: 'custom' } });
   }
@@ -306,17 +311,6 @@ export class CustomVolumes implements DeviceVolumes, Service {
     const used = await this.driver(volume).volumeUsage?.(refOf(volume), signal);
     if (used === undefined) throw new AppError('internal', 'Not supported');
     return used;
-  }
-
-  /** Owners on the disk are never mapped: each container sees them through its own map. */
-  async open({ project, pool, name }: DeviceSource, idMap: IdMapRange | null, signal: AbortSignal) {
-    const { host } = this.#context;
-    const volume = this.get({ pool, project: this.holder(project), name });
-    const { rootfsPath: path } = await this.driver(volume).mountVolume(refOf(volume), null, signal);
-    if (idMap === null || parseBoolean(volume.config['security.unmapped'])) return { path, idMap: null };
-    if (await host.mounts.canMapIds(path)) return { path, idMap };
-    const text = `The file system of pool "${pool}" cannot map ids: set security.unmapped on volume "${name}"`;
-    throw new AppError('unsupported', `${text}, or security.privileged on the instance`);
   }
 
   /** By the holder of its lock. */

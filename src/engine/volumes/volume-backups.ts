@@ -2,7 +2,7 @@
 import { basename, join } from 'node:path';
 import { readMember } from '#src/host/unpack/read-member.ts';
 import { unpackArchive } from '#src/host/unpack/unpack.ts';
-import type { MountedRoot } from '#drivers/storage/driver.ts';
+import type { HeldStream, IdMapRange, MountedRoot } from '#drivers/storage/driver.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import { tarMembers } from '#src/lib/tar.ts';
@@ -14,13 +14,14 @@ import { type BackupIndex, parseIndex } from '../backups/read-index.ts';
 import type { EngineContext } from '../context.ts';
 import { type BackupRecord, type VolumeRecord, type VolumeSnapshotRecord, ZERO_TIME } from '../db/records.ts';
 import type { VolumeKey } from '../db/volumes.ts';
-import { idMapFromJson } from '../instances/idmap.ts';
 import { parseCompression } from '../images/compression.ts';
+import type { ConfigMap } from '../types.ts';
 import { compressed, packImage, packMembers, type StreamCompression } from '../images/pack.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import { type CustomVolumes, type NewCustomVolume, refOf, urlOf } from './custom-volumes.ts';
 import { acceptableConfig } from './volume-config.ts';
 import { volumeDocuments } from './volume-documents.ts';
+import { setOwners, toldOwners, withOwners, withoutOwners } from './volume-owners.ts';
 
 const HOUR_MS = 3600_000;
 const MAX_INDEX_BYTES = 16 * 2 ** 20;
@@ -136,7 +137,12 @@ export class VolumeBackups implements Service {
     const storage = this.#volumes.driver(volume);
     const form = { optimized: true, optimized_header: requireStreams(storage).nests };
     const named = new Map(snapshots.map(({ name, hostName }) => [name, hostName]));
-    const index = (): Promise<string> => volumeDocuments(volume, snapshots, { driver: storage.info.name, form });
+    const index = (streams: readonly HeldStream[]): Promise<string> => {
+      const of = (snapshot?: string) => streams.find((one) => one.snapshot === snapshot)?.owners ?? null;
+      const said = snapshots.map((one) => ({ ...one, config: withOwners(one.config, of(one.name)) }));
+      const whole = { ...volume, config: withOwners(volume.config, of()) };
+      return volumeDocuments(whole, said, { driver: storage.info.name, form });
+    };
     const backup = { storage, volume: refOf(volume), snapshots: named, places: CUSTOM_PLACES, index };
     return packStreams(backup, { onBytes: () => undefined, signal });
   }
@@ -148,7 +154,7 @@ export class VolumeBackups implements Service {
   ): AsyncGenerator<Buffer> {
     const { host } = this.#context;
     const storage = this.#volumes.driver(volume);
-    const { rootfsPath, owners } = await storage.mountVolume(refOf(volume), null, signal);
+    const { rootfsPath, owners } = await storage.mountVolume(this.#volumes.readable(volume).volume, null, signal);
     const onBytes = (): void => undefined;
     const before = this.#before(volume, snapshots, signal);
     const content = { files: [], rootfsPath, owners, rootName: 'backup/volume', isLive: true, before };
@@ -159,7 +165,10 @@ export class VolumeBackups implements Service {
   async *#before(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[], signal: AbortSignal) {
     const { host } = this.#context;
     const storage = this.#volumes.driver(volume);
-    const content = await volumeDocuments(volume, snapshots, { driver: storage.info.name });
+    // The archive has the owners of the inside.
+    const content = await volumeDocuments(plainRecord(volume), snapshots.map(plainRecord), {
+      driver: storage.info.name,
+    });
     yield tarMembers([{ name: 'backup/index.yaml', content }]);
     for (const { name, hostName: snapshot } of snapshots) {
       const mounted = await storage.mountSnapshot({ volume: refOf(volume), snapshot, idMap: null }, signal);
@@ -185,7 +194,7 @@ export class VolumeBackups implements Service {
       if (text === undefined) throw new AppError('invalid', 'Backup is missing at "backup/index.yaml"');
       const index = await parseIndex(text);
       if (index.type !== 'custom') throw new AppError('invalid', 'The backup is not one of a custom volume');
-      if (index.optimized) this.#checkStreams(index, key);
+      if (index.optimized) checkBackend(index, this.#volumes.driver(key));
       for (const name of index.snapshots) validateSnapshotName(name);
       const wanted = { ...key, name: key.name === '' ? index.name : key.name, ...index.volume };
       this.#volumes.checkNew(wanted);
@@ -195,8 +204,13 @@ export class VolumeBackups implements Service {
         if (index.optimized) return await this.#receive(wanted, { index, path: file.path }, operation.signal);
         await this.#volumes.createFilled(
           wanted,
-          index.snapshots.map((name) => this.#snapshotOf(index, name, key.pool)),
-          { fill: (root, snapshot) => this.#unpack(file.path, root, { snapshot, signal: operation.signal }) },
+          index.snapshots.map((name) => plainRecord(this.#snapshotOf(index, name, key.pool))),
+          {
+            fill: (root, snapshot) => {
+              const from = toldOwners(configOf(index, snapshot));
+              return this.#unpack(file.path, root, { snapshot, from, signal: operation.signal });
+            },
+          },
           operation.signal,
         );
       });
@@ -206,22 +220,13 @@ export class VolumeBackups implements Service {
     }
   }
 
-  #checkStreams(index: BackupIndex, key: VolumeKey): void {
-    checkBackend(index, this.#volumes.driver(key));
-    // LXD's own, where it had no other way to give a volume to a container.
-    if (idMapFromJson(index.volume.config['volatile.idmap.last']) === null) return;
-    const text =
-      'The owners of the files in the backup are those of a container: export the volume without --optimized-storage';
-    throw new AppError('unsupported', text);
-  }
-
   #receive(
     wanted: NewCustomVolume,
     { index, path }: { readonly index: BackupIndex; readonly path: string },
     signal: AbortSignal,
   ): Promise<void> {
     const { host, database } = this.#context;
-    const work = (record: VolumeRecord): Promise<void> => {
+    const work = async (record: VolumeRecord): Promise<void> => {
       const arrived = async (name: string | undefined): Promise<void> => {
         if (name === undefined) return;
         const times = { createdAt: new Date().toISOString(), expiresAt: ZERO_TIME };
@@ -235,24 +240,25 @@ export class VolumeBackups implements Service {
         places: CUSTOM_PLACES,
         storage,
         volume: refOf(record),
-        owners: () => null,
+        owners: (name: string | undefined) => toldOwners(configOf(index, name)),
         arrived,
       };
-      return receiveBackup(host, backup, signal);
+      await receiveBackup(host, backup, signal);
+      setOwners(this.#context, record, toldOwners(index.volume.config));
     };
     return this.#volumes.locked(wanted, signal, () => this.#volumes.createBy(wanted, work, signal));
   }
 
   /** What the backup says of a snapshot, as far as it means something here; of one that it does not tell of, what the volume has. */
-  #snapshotOf({ volume, volumeSnapshots }: BackupIndex, name: string, pool: string) {
-    const { description, config } = volumeSnapshots.get(name) ?? volume;
+  #snapshotOf(index: BackupIndex, name: string, pool: string) {
+    const { description, config } = index.volumeSnapshots.get(name) ?? index.volume;
     return { name, description, config: acceptableConfig(config, this.#context.pools.volumeKeys(pool)) };
   }
 
   async #unpack(
     path: string,
-    { rootfsPath: directory, unpackIn: elsewhere }: MountedRoot,
-    { snapshot, signal }: { readonly snapshot: string | undefined; readonly signal: AbortSignal },
+    { rootfsPath: directory, owners: to, unpackIn: elsewhere }: MountedRoot,
+    { snapshot, from, signal }: Unpacking,
   ): Promise<void> {
     const { host } = this.#context;
     for (const entry of await host.list(directory)) await host.removeTree(join(directory, entry));
@@ -273,5 +279,22 @@ export class VolumeBackups implements Service {
     await host.chown(directory, uid, gid);
     await host.setMode(directory, mode);
     await host.removeTree(staging);
+    await host.shiftOwners(directory, { from, to }, signal);
   }
+}
+
+interface Unpacking {
+  readonly snapshot: string | undefined;
+  /** LXD's archives have the owners that were on the disk, where it had no other way to give a volume to a container. */
+  readonly from: IdMapRange | null;
+  readonly signal: AbortSignal;
+}
+
+/** Of one that the backup does not tell of, what the volume has. */
+function configOf({ volume, volumeSnapshots }: BackupIndex, snapshot: string | undefined): ConfigMap {
+  return (snapshot === undefined ? volume : (volumeSnapshots.get(snapshot) ?? volume)).config;
+}
+
+function plainRecord<T extends { readonly config: ConfigMap }>(record: T): T {
+  return { ...record, config: withoutOwners(record.config) };
 }

@@ -1,8 +1,9 @@
 // Custom volumes that go to other servers and come from them, by LXD's migration protocol (lxd-engine-contract section 2.9).
+import type { IdMapRange } from '#src/host/id-map.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
-import { idMapFromJson } from '../instances/idmap.ts';
+import { idMapOfMessage, messageOfIdMap } from '../instances/migration-rows.ts';
 import { progressOf } from '../instances/progress.ts';
 import { type ArrivalRequest, arrivalOf, duringArrival } from '../migration/arrival.ts';
 import {
@@ -18,10 +19,11 @@ import type { StreamReceiver } from '../migration/streams.ts';
 import { compareSnapshots } from '../snapshots/compare.ts';
 import { mountForReading } from '../storage/copy-volume.ts';
 import { streamReceiver, streamSender } from '../storage/volume-streams.ts';
-import type { OperationHandle, OperationSpec } from '../types.ts';
+import type { ConfigMap, OperationHandle, OperationSpec } from '../types.ts';
 import type { SnapshotContent } from './custom-snapshots.ts';
 import { type NewCustomVolume, refOf, urlOf } from './custom-volumes.ts';
 import { acceptableConfig } from './volume-config.ts';
+import { noteOwners, toldOwners, willBePlain, withOwners, withoutOwners } from './volume-owners.ts';
 import { indexedSnapshots, messageOfVolumeSnapshot, volumeIndex, volumeSnapshotOfMessage } from './volume-messages.ts';
 import { REFRESHED_IN_USE, type VolumeCopyParts } from './volume-refresh.ts';
 
@@ -46,7 +48,8 @@ interface Arriving {
   readonly record: VolumeRecord;
   readonly isNew: boolean;
   readonly volumeOnly: boolean;
-  readonly channels: Channels;
+  /** Of the files that come as the volume itself, as far as they are told; a snapshot has its own in its configuration. */
+  owners: IdMapRange | null;
 }
 
 export class VolumeMigrations {
@@ -89,9 +92,10 @@ export class VolumeMigrations {
     const snapshots = chosen || volumeOnly ? [] : volumes.snapshots(volume);
     const places = new Map(snapshots.map(({ name, hostName }) => [name, hostName]));
     const origin = { ...volumes.readable(volume), ...(chosen && { snapshot: chosen.hostName }) };
+    const owners = toldOwners((chosen ?? volume).config);
     return {
       streams: await streamSender(origin, places, signal),
-      header: { idmap: [], snapshots: snapshots.map(messageOfVolumeSnapshot) },
+      header: { idmap: messageOfIdMap(owners), snapshots: snapshots.map(messageOfVolumeSnapshot) },
       index: (names) => {
         const sent = snapshots.filter(({ name }) => names.includes(name));
         return volumeIndex(volume, sent);
@@ -115,12 +119,12 @@ export class VolumeMigrations {
     const arrival = arrivalOf(request);
     const { expected } = arrival;
     const spec = specOf(expected ? 'Creating storage volume' : 'Copying storage volume', volume);
-    const shifted = idMapFromJson(wanted.config['volatile.idmap.last']);
+    const owners = toldOwners(wanted.config);
     return operations.start(expected ? websocketSpec(spec, expected) : spec, async (operation) => {
       const { signal } = operation;
       try {
         await duringArrival(arrival, signal, (channels) => {
-          const work = () => this.#receive({ volume, request, channels, shifted }, operation);
+          const work = () => this.#receive({ volume, request, channels, owners }, operation);
           return volumes.locked(volume, signal, work);
         });
       } catch (cause) {
@@ -130,10 +134,9 @@ export class VolumeMigrations {
     });
   }
 
-  /** Keys of drivers that are not the target's do not come along; files on the disk always have the ids of the inside. */
-  #acceptable(pool: string, config: NewCustomVolume['config']): NewCustomVolume['config'] {
-    const own = Object.entries(config).filter(([key]) => !key.startsWith('volatile.idmap.'));
-    return acceptableConfig(Object.fromEntries(own), this.#parts.context.pools.volumeKeys(pool));
+  /** Keys of drivers that are not the target's do not come along. */
+  #acceptable(pool: string, config: ConfigMap): ConfigMap {
+    return acceptableConfig(withoutOwners(config), this.#parts.context.pools.volumeKeys(pool));
   }
 
   async #receive(
@@ -141,11 +144,11 @@ export class VolumeMigrations {
       volume,
       request,
       channels,
-      shifted,
-    }: Pick<Arriving, 'channels'> & {
+      owners,
+    }: Pick<Arriving, 'owners'> & {
       readonly volume: NewCustomVolume;
       readonly request: VolumeArrival;
-      readonly shifted: ReturnType<typeof idMapFromJson>;
+      readonly channels: Channels;
     },
     operation: OperationHandle,
   ): Promise<void> {
@@ -153,15 +156,17 @@ export class VolumeMigrations {
     const { volumeOnly, refresh } = request;
     const there = refresh ? context.database.volumes.find(volume) : undefined;
     const fill = async (record: VolumeRecord): Promise<void> => {
-      const receiver = await this.#receiver({ record, isNew: !there, volumeOnly, channels }, shifted, operation.signal);
       const { host, pools } = context;
       const { signal } = operation;
+      const receiver = await this.#receiver({ record, isNew: !there, volumeOnly, owners }, signal);
       const progress = progressOf(operation, record.name);
-      return receive({ host, channels, signal, rsync: pools.rsync(record.pool), progress }, receiver);
+      await receive({ host, channels, signal, rsync: pools.rsync(record.pool), progress }, receiver);
+      await noteOwners(this.#parts, record, signal);
     };
     if (!there) return volumes.createBy(volume, fill, operation.signal);
     snapshots.refuseRunning(there, REFRESHED_IN_USE);
-    await fill(there);
+    willBePlain(context, there);
+    await fill(volumes.get(there));
     context.events.lifecycle({ action: 'storage-volume-updated', source: urlOf(there), project: there.project });
   }
 
@@ -171,16 +176,20 @@ export class VolumeMigrations {
     signal: AbortSignal,
     make?: (place: string) => Promise<void>,
   ): Promise<void> {
-    const content = { ...row, config: this.#acceptable(record.pool, row.config) };
+    const config = this.#acceptable(record.pool, row.config);
+    // What comes as a stream stays as it is.
+    const content = { ...row, config: make ? withOwners(config, toldOwners(row.config)) : config };
     return this.#parts.snapshots.take(record, content, signal, make);
   }
 
-  #streams(record: VolumeRecord, coming: Coming, signal: AbortSignal): Promise<StreamReceiver | undefined> {
+  #streams(arriving: Arriving, coming: Coming, signal: AbortSignal): Promise<StreamReceiver | undefined> {
     const { volumes } = this.#parts;
+    const { record } = arriving;
     const receiving = {
       storage: volumes.driver(record),
       volume: refOf(record),
-      owners: () => null,
+      owners: (name: string | undefined) =>
+        name === undefined ? arriving.owners : toldOwners(coming.get(name)?.config ?? {}),
       places: () => new Map(volumes.snapshots(record).map(({ name, hostName }) => [name, hostName])),
       arrive: (name: string | undefined, receive: (place?: string) => Promise<void>) => {
         const row = name === undefined ? undefined : coming.get(name);
@@ -190,19 +199,16 @@ export class VolumeMigrations {
     return streamReceiver(receiving, signal);
   }
 
-  async #receiver(
-    { record, isNew, volumeOnly }: Arriving,
-    shifted: ReturnType<typeof idMapFromJson>,
-    signal: AbortSignal,
-  ): Promise<Receiver> {
+  async #receiver(arriving: Arriving, signal: AbortSignal): Promise<Receiver> {
+    const { record, isNew, volumeOnly } = arriving;
     const { context, volumes, snapshots } = this.#parts;
     const storage = volumes.driver(record);
     const coming: Coming = new Map();
     return {
       refresh: !isNew,
-      // The files of streams stay as they are.
-      ...(!shifted && { streams: await this.#streams(record, coming, signal) }),
-      choose: async ({ snapshots: offered }: MigrationHeader) => {
+      streams: await this.#streams(arriving, coming, signal),
+      choose: async ({ snapshots: offered, idmap }: MigrationHeader) => {
+        arriving.owners = idMapOfMessage(idmap) ?? arriving.owners;
         const rows = volumeOnly ? [] : offered.map(volumeSnapshotOfMessage);
         const { missing, surplus } = compareSnapshots(rows, volumeOnly ? [] : volumes.snapshots(record));
         for (const snapshot of surplus) await snapshots.erase(record, snapshot, signal);
@@ -217,11 +223,12 @@ export class VolumeMigrations {
       },
       receive: async (name, use) => {
         await using mounts = new Reverter(context.log); // never committed: mounted only while it is filled
-        const { rootfsPath } = await storage.mountVolume(refOf(record), null, signal);
+        const { rootfsPath, owners: to } = await storage.mountVolume(refOf(record), null, signal);
         mounts.add('volume', () => storage.unmountVolume(refOf(record), AbortSignal.timeout(UNDO_LIMIT_MS)));
         await use(rootfsPath);
-        if (shifted) await context.host.shiftOwners(rootfsPath, { from: shifted, to: null }, signal);
         const row = name === undefined ? undefined : coming.get(name);
+        const from = row ? toldOwners(row.config) : arriving.owners;
+        await context.host.shiftOwners(rootfsPath, { from, to }, signal);
         if (row) await this.#take(record, row, signal);
       },
     };

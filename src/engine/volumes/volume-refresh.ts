@@ -7,6 +7,7 @@ import { inOrder } from '../instances/lock-order.ts';
 import { compareSnapshots } from '../snapshots/compare.ts';
 import { type CopySource, syncVolume } from '../storage/copy-volume.ts';
 import type { CustomSnapshots } from './custom-snapshots.ts';
+import { noteOwners, willBePlain, withoutOwners } from './volume-owners.ts';
 import { type CustomVolumes, lockKey, refOf, urlOf, type VolumeSource } from './custom-volumes.ts';
 
 export const REFRESHED_IN_USE = 'Cannot refresh custom volume used by running instances';
@@ -41,6 +42,7 @@ interface Refresh {
 async function syncAll(parts: VolumeCopyParts, { from, to, source }: Refresh, signal: AbortSignal): Promise<void> {
   const { context, volumes, snapshots } = parts;
   snapshots.refuseRunning(to, REFRESHED_IN_USE);
+  willBePlain(context, to);
   const chosen = source.snapshot === undefined ? undefined : volumes.snapshot(from, source.snapshot);
   const origin = volumes.readable(from);
   const target = { storage: volumes.driver(to), volume: refOf(to), idMap: null };
@@ -48,9 +50,11 @@ async function syncAll(parts: VolumeCopyParts, { from, to, source }: Refresh, si
   const missing = chosen || source.volumeOnly ? [] : await makeRoom(parts, { from, to }, signal);
   for (const { hostName, name, description, config, createdAt, expiresAt } of missing) {
     await sync({ snapshot: hostName });
-    await snapshots.take(to, { name, description, config, createdAt, expiresAt }, signal);
+    const content = { name, description, config: withoutOwners(config), createdAt, expiresAt };
+    await snapshots.take(to, content, signal);
   }
   await sync(chosen ? { snapshot: chosen.hostName } : {});
+  await noteOwners(parts, volumes.get(to), signal);
 }
 
 /** Returns the snapshots that are to come. */

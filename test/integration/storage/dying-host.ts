@@ -2,12 +2,13 @@
 import type { Host } from '#src/host/host.ts';
 import type { LinuxHost } from '#src/host/linux-host.ts';
 
-/** Nothing happens any more from the first command on that matches. */
-export function dying(host: LinuxHost, at: RegExp): { readonly host: Host; readonly died: Promise<void> } {
+/** Nothing happens any more from the first command on that matches, after `skipped` others that do. */
+export function dying(host: LinuxHost, at: RegExp, skipped = 0): { readonly host: Host; readonly died: Promise<void> } {
+  let left = skipped;
   const { promise: died, resolve } = Promise.withResolvers<void>();
   const forever = Promise.withResolvers<never>().promise;
   const run: Host['run'] = (argv, options) => {
-    if (!at.test(argv.join(' '))) return host.run(argv, options);
+    if (!at.test(argv.join(' ')) || left-- > 0) return host.run(argv, options);
     resolve();
     return forever;
   };

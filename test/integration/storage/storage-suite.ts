@@ -1,6 +1,7 @@
 // Both storage contracts on one machine, which is made before and unmade after them.
 import { afterAll, beforeAll, describe } from 'vitest';
 import { storageContract } from '#test/contract/storage-contract.ts';
+import { customOwnersContract } from './custom-owners-contract.ts';
 import type { Machine } from './real-pools.ts';
 import { storageSnapshotsContract } from './snapshots-contract.ts';
 import { storageFilesContract } from './storage-files-contract.ts';
@@ -23,6 +24,7 @@ export function storageSuite(
     storageContract(() => machine.newPool());
     storageFilesContract(() => machine.newPool());
     storageSnapshotsContract(() => machine.newPool());
+    customOwnersContract(() => machine.newPool());
     if (hasStreams) storageStreamsContract(() => machine.newPool());
   });
 }

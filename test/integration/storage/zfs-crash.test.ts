@@ -1,9 +1,10 @@
 // Daemons that are killed between two commands of one step on zfs: the next start finishes it, or leaves nothing of it.
 import { randomUUID } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Host } from '#src/host/host.ts';
+import { idMapKey } from '#src/host/id-map.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { storageDrivers } from '#drivers/storage/registry.ts';
@@ -71,6 +72,32 @@ describeWith({ root: true, commands: ['zpool', 'zfs'] }, 'zfs and a daemon that 
     expect(await read(W)).toBe('two');
     for (const volume of [W, V]) await driver().deleteVolume(volume, signal());
     expect([...(await names('custom')), ...(await names('deleted/custom'))]).toEqual([]);
+  });
+
+  it.each([
+    ['before a file is touched', /^zfs set lighter:owners=host>/, 'host'],
+    ['when all files are re-owned', /^zfs set lighter:owners==5000-/, 'host'],
+    ['before it is tidied up', /^zfs destroy .*lighter-remap/, '5000-6000-65536'],
+    ['at the end', /^zfs set lighter:owners=5000-/, '5000-6000-65536'],
+  ])('has the owners of one map when their change was cut off: %s', async (_when, at, expected) => {
+    await driver().createVolume({ ...V, idMap: null }, signal());
+    await write('one');
+    // the snapshot that an earlier change may have left is removed first
+    const skipped = at.source.includes('destroy') ? 1 : 0;
+    const dead = dying(host, at, skipped);
+    const map = { uidBase: 5000, gidBase: 6000, size: 65_536 };
+    void driver(dead.host).mountVolume(V, map, signal());
+    await dead.died;
+
+    const { rootfsPath, owners } = await driver().mountVolume({ ...V, forReading: true }, null, signal());
+
+    expect(idMapKey(owners)).toBe(expected);
+    const { uid, gid } = await stat(join(rootfsPath, 'f'));
+    expect([uid, gid]).toEqual([owners?.uidBase ?? 0, owners?.gidBase ?? 0]);
+    await driver().mountVolume(V, map, signal());
+    expect((await stat(join(rootfsPath, 'f'))).uid).toBe(5000);
+    expect(await names('custom')).toEqual([`${ZPOOL}/custom/v`]);
+    await driver().deleteVolume(V, signal());
   });
 
   it('keeps nothing of a copy with snapshots that was cut off', async () => {

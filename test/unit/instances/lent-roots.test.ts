@@ -37,7 +37,10 @@ class World {
           unmountVolume: async ({ name }: { name: string }) => void this.mounted.delete(name),
         }),
       },
-      volumes: { open: async () => ({ path: '/custom', idMap: null }) },
+      volumes: {
+        holder: (project: string) => project,
+        get: () => ({ id: 9, pool: 'p', name: 'v', hostName: 'custom', config: {} }),
+      },
     },
     supervisor: {
       status: (id: number) =>
@@ -108,6 +111,6 @@ describe('a disk that is the root of another instance', () => {
 
     await expect(world.open('c2', 'container/nobody')).rejects.toMatchObject({ kind: 'not_found' });
     await expect(world.open('c2', 'container/c1', 'other')).rejects.toMatchObject({ kind: 'not_found' });
-    expect(await world.open('c2', 'volume')).toEqual({ path: '/custom', idMap: null });
+    expect(await world.open('c2', 'volume')).toEqual({ path: '/p/custom', idMap: null });
   });
 });
