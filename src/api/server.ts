@@ -1,6 +1,7 @@
 // / and /1.0: what this server is and how it is configured; /1.0/resources
 import { DEFAULT_PROJECT } from '#src/engine/db/projects.ts';
 import type { Engine } from '#src/engine/engine.ts';
+import type { FastifyRequest } from 'fastify';
 import type { ApiApp, Caller } from './app.ts';
 import { checkIfMatch, sync, syncWithEtag } from './envelope.ts';
 import { ProjectQuery } from './schema.ts';
@@ -39,7 +40,10 @@ export function registerServerRoutes(app: ApiApp, deps: Deps): void {
       const { caller, query } = request;
       if (!caller.trusted) return sync(viewOf(deps, caller, DEFAULT_PROJECT));
       // As LXD does: the name that was asked with, though there be no such project, and none is refused.
-      return syncWithEtag(reply, viewOf(deps, caller, query.project ?? DEFAULT_PROJECT), [config.view()]);
+      const view = viewOf(deps, caller, query.project ?? DEFAULT_PROJECT);
+      return syncWithEtag(reply, takesTextsOnly(request) ? { ...view, config: asTexts(config.view()) } : view, [
+        config.view(),
+      ]);
     },
   );
 
@@ -51,7 +55,9 @@ export function registerServerRoutes(app: ApiApp, deps: Deps): void {
       config: { always: true, admin: true },
       handler: async (request) => {
         checkIfMatch(request, [config.view()]);
-        await config.update(request.body.config ?? {}, { replace: method === 'PUT' });
+        const said = request.body.config ?? {};
+        const values = takesTextsOnly(request) ? fromTexts(said, config.view()) : said;
+        await config.update(values, { replace: method === 'PUT' });
         return sync();
       },
     });
@@ -73,4 +79,22 @@ function viewOf({ config, environment, extensions }: Deps, { trusted }: Caller, 
     auth_methods: ['tls'],
     ...(trusted && { environment: { ...environment(), project } }),
   };
+}
+
+/** Incus' client, to which a secret that is set is no `true`: it would understand nothing of the answer. */
+function takesTextsOnly({ headers }: FastifyRequest): boolean {
+  return headers['user-agent']?.startsWith('Incus ') === true;
+}
+
+type Values = Readonly<Record<string, string | number | boolean>>;
+
+function asTexts(view: Values): Values {
+  return Object.fromEntries(Object.entries(view).map(([key, value]) => [key, String(value)]));
+}
+
+/** It PUTs back what it read: the secrets that are set. */
+function fromTexts(said: Values, view: Values): Values {
+  return Object.fromEntries(
+    Object.entries(said).map(([key, value]) => [key, view[key] === true && value === 'true' ? true : value]),
+  );
 }

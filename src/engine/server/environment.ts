@@ -87,6 +87,15 @@ export function architecturesOf({ architecture }: Pick<HostFacts, 'architecture'
   return PERSONALITIES[architecture] ?? [architecture];
 }
 
+/** What LXD's clients ask liblxc's version about; here the nics have it from the engine, with any liblxc. */
+const NIC_FEATURES = {
+  network_gateway_device_route: 'true',
+  network_ipvlan: 'true',
+  network_l2proxy: 'true',
+  network_phys_macvlan_mtu: 'true',
+  network_veth_router: 'true',
+};
+
 export interface EnvironmentSources {
   readonly facts: HostFacts;
   readonly certificate: Pick<ServerCertificate, 'certificate' | 'fingerprint'>;
@@ -118,7 +127,7 @@ export function environmentOf({
     kernel_architecture: facts.architecture,
     kernel_features: { idmapped_mounts: String(facts.mapsIds) },
     kernel_version: facts.kernelVersion,
-    lxc_features: {},
+    lxc_features: NIC_FEATURES,
     os_name: facts.osName,
     os_version: facts.osVersion,
     server: 'lxd',

@@ -82,7 +82,7 @@ export class SftpSession implements AsyncDisposable {
     [TYPE.readdir]: (id, reader) => this.#readDirectory(id, reader),
     [TYPE.lstat]: async (id, reader) => attrs(id, await this.#tree.attributes(pathOf(reader))),
     [TYPE.stat]: async (id, reader) => attrs(id, await this.#tree.attributes(pathOf(reader), { follow: true })),
-    [TYPE.fstat]: async (id, reader) => attrs(id, await this.#tree.attributesOf(this.#file(reader))),
+    [TYPE.fstat]: async (id, reader) => attrs(id, await this.#attributesOf(reader)),
     [TYPE.setstat]: (id, reader) => done(id, this.#tree.change(pathOf(reader), changeOf(reader.attributes()))),
     [TYPE.fsetstat]: (id, reader) =>
       done(id, this.#tree.changeOpened(this.#file(reader), changeOf(reader.attributes()))),
@@ -105,8 +105,14 @@ export class SftpSession implements AsyncDisposable {
     const flags = reader.uint32();
     const access = accessOf(flags, reader.attributes());
     this.#requireRoom();
-    const { handle } = await this.#tree.open(path, access);
-    return this.#opened(id, { kind: 'file', file: handle });
+    try {
+      const { handle } = await this.#tree.open(path, access);
+      return this.#opened(id, { kind: 'file', file: handle });
+    } catch (error) {
+      // As by open(2): a directory can be opened for reading, though not read. Incus' client does so and asks then what it is.
+      if (access.write || codeOf(error) !== 'EISDIR') throw error;
+      return this.#opened(id, { kind: 'directory', path, names: [] });
+    }
   }
 
   async #openDirectory(id: Buffer, reader: PacketReader): Promise<Buffer> {
@@ -137,6 +143,12 @@ export class SftpSession implements AsyncDisposable {
     const [, handle] = this.#handle(reader);
     if (handle.kind !== 'file') throw new AppError('invalid', 'The handle is not of a file');
     return handle.file;
+  }
+
+  #attributesOf(reader: PacketReader): Promise<Attributes> {
+    const [, handle] = this.#handle(reader);
+    if (handle.kind === 'file') return this.#tree.attributesOf(handle.file);
+    return this.#tree.attributes(handle.path, { follow: true });
   }
 
   async #close(id: Buffer, reader: PacketReader): Promise<Buffer> {
@@ -276,8 +288,12 @@ async function done(id: Buffer, work: Promise<void>): Promise<Buffer> {
   return status(id, STATUS.ok, '');
 }
 
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}
+
 function statusOf(error: unknown): number {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  const code = codeOf(error);
   if (code === 'ENOENT' || code === 'ENOTDIR') return STATUS.noSuchFile;
   return code === 'EACCES' || code === 'EPERM' ? STATUS.permissionDenied : STATUS.failure;
 }

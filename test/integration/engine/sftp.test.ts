@@ -117,6 +117,18 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'sftp'] }, 
     sftp.connection.destroy();
   });
 
+  it('opens directories for reading, and says what they are', async () => {
+    const sftp = await connect();
+
+    const handle = await sftp.open('/etc', READ);
+
+    expect((await sftp.ask(TYPE.fstat, handle)).reader.attributes()).toMatchObject({ mode: 0o40755 });
+    expect(await sftp.status(TYPE.read, handle, uint32(0), uint32(0), uint32(1))).toBe(STATUS.failure);
+    expect(await sftp.status(TYPE.close, handle)).toBe(STATUS.ok);
+    await expect(sftp.open('/etc', WRITE)).rejects.toThrow('is a directory');
+    sftp.connection.destroy();
+  });
+
   it('never leaves the container', async () => {
     await inside(
       `ln -sfn ${outside} /root/abs; ln -sfn ../../../../../..${outside} /root/rel; ln -sfn /proc/1/root/proc/self /root/magic`,

@@ -40,6 +40,10 @@ describe('the environment', () => {
     expect(await environment()).toMatchObject({ kernel_features: { idmapped_mounts: String(mappable) } });
   });
 
+  it('has the nics that clients ask liblxc about', async () => {
+    expect(await environment()).toMatchObject({ lxc_features: { network_ipvlan: 'true', network_veth_router: 'true' } });
+  });
+
   it('names the storage drivers that this host can run', async () => {
     const modules = {
       dir: storageDrivers.dir,
