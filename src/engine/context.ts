@@ -141,6 +141,7 @@ export function enginePaths(root: string): EnginePaths {
     storagePools: join(root, 'storage-pools'),
     disks: join(root, 'disks'),
     containers: join(root, 'containers'),
+    instances: join(root, 'instances'),
     logs: join(root, 'logs'),
     devices: join(root, 'devices'),
     blocks: join(root, 'blocks'),

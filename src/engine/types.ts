@@ -118,8 +118,10 @@ export interface EnginePaths {
   readonly storagePools: string;
   /** Loop files of pools. */
   readonly disks: string;
-  /** One directory per instance: lxc configuration, metadata.yaml, templates, backup of the record. */
+  /** Of each instance a link to its directory in the pool; the sockets of its monitor are named after this place. */
   readonly containers: string;
+  /** One directory per instance: metadata.yaml, templates and the engine's notes. */
+  readonly instances: string;
   readonly logs: string;
   readonly devices: string;
   /** Of instances, what they see in /sys/block. */

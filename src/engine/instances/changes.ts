@@ -20,7 +20,7 @@ import { missingVolatile } from './nics.ts';
 import type { InstanceContent } from './requests.ts';
 import { eraseSnapshot, type InstanceSnapshots } from './snapshots.ts';
 import type { Supervisor } from './supervisor.ts';
-import { linkRoots } from './root-links.ts';
+import { linkRoots, removeHome } from './root-links.ts';
 import { endTransition, noteRemoval, noteTransition } from './transition.ts';
 import { parseBoolean } from './values.ts';
 import { withoutEmpty, withoutStale } from './volatile-keys.ts';
@@ -262,18 +262,18 @@ export async function eraseInstance(
   }
   await context.pools.driver(record.pool).deleteVolume(rootVolume(record), signal);
   await removeBackups(context, record);
-  const { home, logs, snapshots } = instancePaths(paths, record);
+  const { logs, snapshots } = instancePaths(paths, record);
   for (const path of [snapshots, logs]) await rm(path, { recursive: true, force: true });
   database.instances.delete(record.id);
-  await rm(home, { recursive: true, force: true });
+  await removeHome(paths, record);
   await context.networks.withdraw(record);
 }
 
 export async function removeDirectories({ paths }: Pick<EngineContext, 'paths'>, key: InstanceKey): Promise<void> {
-  const { home, logs, snapshots } = instancePaths(paths, key);
+  const { logs, snapshots } = instancePaths(paths, key);
   await rm(snapshots, { recursive: true, force: true });
   await rm(logs, { recursive: true, force: true });
-  await rm(home, { recursive: true, force: true });
+  await removeHome(paths, key);
 }
 
 /** Puts the directories of `from` where the note of the rename is. Idempotent: a later daemon may have to go on. */
@@ -292,7 +292,8 @@ export async function moveDirectories(
   }
   // The note goes with this step, so it is the last.
   if (await host.exists(old.home)) {
-    await linkRoots(context, to, old);
+    await linkRoots(context, to);
+    await rm(old.link, { force: true });
     // In one step: the note is then where nothing else is, and says that this place has to go.
     await host.exchange(old.home, next.home);
     await rm(old.home, { recursive: true, force: true });

@@ -53,12 +53,14 @@ export interface InstancePaths {
   readonly logs: string;
   /** One directory per snapshot: metadata.yaml and templates/ as they were. */
   readonly snapshots: string;
+  /** Leads to its directory in the pool, as LXD's. */
+  readonly link: string;
   readonly container: RuntimeContainer;
 }
 
 export function instancePaths(paths: EnginePaths, key: InstanceKey): InstancePaths {
   const name = hostName(key);
-  const home = join(paths.containers, name);
+  const home = join(paths.instances, name);
   const logs = join(paths.logs, name);
   return {
     home,
@@ -72,6 +74,7 @@ export function instancePaths(paths: EnginePaths, key: InstanceKey): InstancePat
     dumping: join(home, 'dumping'),
     logs,
     snapshots: join(paths.snapshots, name),
+    link: join(paths.containers, name),
     container: {
       name,
       configPath: join(logs, 'lxc.conf'),

@@ -17,7 +17,7 @@ import type { LiveChanges } from './live-changes.ts';
 import type { InstanceNics } from './nics.ts';
 import type { SavedStates } from './saved-states.ts';
 import { cleanStaging } from './staging.ts';
-import { linkRoots } from './root-links.ts';
+import { linkInstance, linkRoots } from './root-links.ts';
 import { settleStep } from './settle-steps.ts';
 import { endTransition, readTransition, type Transition } from './transition.ts';
 
@@ -38,6 +38,7 @@ export async function reconcileInstances(parts: ReconcileParts, signal: AbortSig
   await settleTransitions(parts, signal);
   const records = parts.context.database.instances.list();
   await parts.roots.sweep(records);
+  for (const record of records) await guarded(parts, record, () => linkInstance(parts.context.paths, record));
   await Promise.all(records.map((record) => guarded(parts, record, () => reconcileOne(parts, record, signal))));
   await restoreFilters(parts, signal);
 }
@@ -115,7 +116,7 @@ async function sweepMounts({ context, runtime }: ReconcileParts, record: Instanc
 /** What a daemon that was killed between pool and database left. */
 async function settleTransitions(parts: ReconcileParts, signal: AbortSignal): Promise<void> {
   const { context } = parts;
-  const names = await readdir(context.paths.containers).catch(() => []);
+  const names = await readdir(context.paths.instances).catch(() => []);
   for (const directory of names) {
     const key = keyOf(directory);
     await guardedStep(context, directory, async () => {
@@ -131,7 +132,7 @@ async function settleTransitions(parts: ReconcileParts, signal: AbortSignal): Pr
 /** What could not be settled at the start because this pool was away. Who holds the lock of an instance is still at it. */
 export async function settleLate({ context }: Pick<ReconcileParts, 'context'>, pool: string, signal: AbortSignal) {
   const { host, locks, paths } = context;
-  for (const directory of await readdir(paths.containers)) {
+  for (const directory of await readdir(paths.instances)) {
     const key = keyOf(directory);
     const work = async (): Promise<void> => {
       const transition = await readTransition(host, instancePaths(paths, key));

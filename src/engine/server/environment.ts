@@ -87,10 +87,9 @@ export function architecturesOf({ architecture }: Pick<HostFacts, 'architecture'
   return PERSONALITIES[architecture] ?? [architecture];
 }
 
-/** What LXD's clients ask liblxc's version about; here the nics have it from the engine, with any liblxc. */
+/** What LXD has of liblxc, and here nics have of the engine. Not ipvlan: the kernel may be without. */
 const NIC_FEATURES = {
   network_gateway_device_route: 'true',
-  network_ipvlan: 'true',
   network_l2proxy: 'true',
   network_phys_macvlan_mtu: 'true',
   network_veth_router: 'true',

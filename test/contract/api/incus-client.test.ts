@@ -17,7 +17,6 @@ describe('the password of the server', () => {
   it('is a text for Incus, and stays when that comes back', async () => {
     test = await startTestEngine();
     await test.engine.config.update({ 'core.trust_password': 'right' });
-  
 
     expect(await configFor(LXD)).toEqual({ 'core.trust_password': true });
     const config = await configFor(INCUS);

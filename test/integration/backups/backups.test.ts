@@ -166,7 +166,7 @@ describeWith({ root: true, commands: ['lxc', 'lxc-start', 'busybox', 'tar'] }, '
     expect(await readdir(join(daemon.root, 'containers'))).toEqual([NAME]);
     // Links beside the root are left out: what they lead to is the host's.
     await lxc('import', 'metadata.tar', '-q');
-    expect(await readdir(join(daemon.root, 'containers/evil'))).toEqual(['rootfs']);
+    expect(await readdir(join(daemon.root, 'instances/evil'))).toEqual([]);
     await lxc('delete', 'evil');
   });
 

@@ -80,7 +80,7 @@ for (const { name: peer, commands, start, formats } of PEERS) {
           await lxc('restore', 'a:c3', 'then');
           await lxc('start', 'a:c3');
           expect(await read('a:c3')).toBe(`one\n${owners}\n`);
-          expect(await readdir(join(pair.ours.root, 'containers', 'c3'))).toContain('metadata.yaml');
+          expect(await readdir(join(pair.ours.root, 'instances', 'c3'))).toContain('metadata.yaml');
           expect(await pair.listed('a')).toEqual(['c1,1', 'c3,1']);
 
           await pair.lighter(

@@ -248,7 +248,7 @@ describeWith(
     });
 
     it('is settled after the daemon was killed in the middle of a change', async () => {
-      const home = join(bench.daemon.root, 'containers', 'dev-c1');
+      const home = join(bench.daemon.root, 'instances', 'dev-c1');
       await bench.lxc('config', 'device', 'add', 'dev-c1', 'half', 'disk', `source=${shared}`, 'path=/half');
       const { metadata } = await bench.daemon.call('GET', '/1.0/instances/dev-c1');
       await bench.daemon.kill();

@@ -202,8 +202,8 @@ export class HostileLab implements AsyncDisposable {
   async #leftovers(): Promise<string> {
     const { root } = this.daemon;
     const pool = join(root, 'storage-pools', this.smallPool === '' ? 'default' : 'small');
-    const places = [root, 'images', 'containers', 'work', 'disks', 'devices', 'backups', 'snapshots'].map((name) =>
-      name === root ? root : join(root, name),
+    const places = [root, 'images', 'containers', 'instances', 'work', 'disks', 'devices', 'backups', 'snapshots'].map(
+      (name) => (name === root ? root : join(root, name)),
     );
     for (const name of await readdir(pool)) places.push(join(pool, name));
     const lists = await Promise.all(places.map((place) => readdir(place).catch(() => [])));

@@ -169,7 +169,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip'] }, 'instance
       status: 400,
       error: "Unknown action: 'fly'",
     });
-    expect(readdirSync(join(daemon.root, 'containers'))).not.toContain('x');
+    expect(readdirSync(join(daemon.root, 'instances'))).not.toContain('x');
   });
 
   it('stores changes with an ETag and refuses stale ones', async () => {
@@ -205,7 +205,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip'] }, 'instance
     await daemon.operate('PUT', '/1.0/instances/renamed/state', { action: 'stop', force: true });
     for (const name of ['source', 'renamed']) await daemon.operate('DELETE', `/1.0/instances/${name}`);
     for (const name of ['source', 'copied', 'renamed']) {
-      expect(existsSync(join(daemon.root, 'containers', name))).toBe(false);
+      expect(existsSync(join(daemon.root, 'instances', name))).toBe(false);
       expect(existsSync(join(daemon.root, 'logs', name))).toBe(false);
     }
   });
@@ -266,14 +266,14 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip'] }, 'instance
         if (running) await daemon.operate('PUT', `/1.0/instances/${name}/state`, { action: 'stop', force: true });
         await daemon.operate('DELETE', `/1.0/instances/${name}`);
       }
-      expect(existsSync(join(daemon.root, 'containers', name))).toBe(false);
+      expect(existsSync(join(daemon.root, 'instances', name))).toBe(false);
       expect(volumesOf(daemon.root)).not.toContain(name);
       expect((await daemon.mounts()).filter((mount) => mount.includes(`/${name}/`))).toEqual([]);
     }
   }, 120_000);
 
   it('removes a half-made instance at its start', async () => {
-    const home = join(daemon.root, 'containers', 'half');
+    const home = join(daemon.root, 'instances', 'half');
     await daemon.kill('SIGKILL');
     mkdirSync(home);
     writeFileSync(join(home, 'transition'), JSON.stringify({ kind: 'create', pool: 'default' }));

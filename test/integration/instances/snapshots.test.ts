@@ -141,10 +141,10 @@ describeWith({ root: true, commands: ['lxc-start', 'rsync'] }, 'snapshots of rea
       const there = (await daemon.call('GET', '/1.0/instances/half')).status === 200;
       const volumes = await readdir(join(daemon.root, 'storage-pools/other/containers'));
       expect(volumes).toEqual(there ? ['half'] : []);
-      expect(await exists(join(daemon.root, 'containers/half'))).toBe(there);
+      expect(await exists(join(daemon.root, 'instances/half'))).toBe(there);
       // No snapshot that was made for the copy either.
       expect(await snapshotNames('c1')).toEqual(['snap0', 'third']);
-      expect(await exists(join(daemon.root, 'containers/c1/transition'))).toBe(false);
+      expect(await exists(join(daemon.root, 'instances/c1/transition'))).toBe(false);
       expect(await daemon.status('c1')).toBe('Running');
     });
   });
@@ -166,7 +166,7 @@ describeWith({ root: true, commands: ['lxc-start', 'rsync'] }, 'snapshots of rea
     for (let instance = 0; instance < 15; instance++) {
       const id = insert.run(`c${instance}`, `uuid-${instance}`, config).lastInsertRowid;
       for (let count = 0; count < 667; count++) add.run(id, `snap${count}`, config);
-      await mkdir(join(daemon.root, `containers/c${instance}`), { recursive: true });
+      await mkdir(join(daemon.root, `instances/c${instance}`), { recursive: true });
     }
     database.exec('COMMIT');
     database.close();

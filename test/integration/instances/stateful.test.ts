@@ -45,7 +45,7 @@ describeWith(needs, 'stateful instances', () => {
 
   const stop = () => guest.state({ action: 'stop', stateful: true });
   const start = () => guest.state({ action: 'start', stateful: true });
-  const statePath = () => join(daemon.root, 'containers', NAME, 'state');
+  const statePath = () => join(daemon.root, 'instances', NAME, 'state');
   const snapshot = (name: string) => {
     return daemon.operate('POST', `/1.0/instances/${NAME}/snapshots`, { name, stateful: true });
   };
@@ -111,7 +111,7 @@ describeWith(needs, 'stateful instances', () => {
     it('and their states survive a daemon that is killed in the middle', async () => {
       const ended = stop().catch(() => undefined); // its connection breaks
       await poll(
-        () => exists(join(daemon.root, 'containers', NAME, 'dumping/dump.log')).then((is) => is || undefined),
+        () => exists(join(daemon.root, 'instances', NAME, 'dumping/dump.log')).then((is) => is || undefined),
         2,
         AbortSignal.timeout(20_000),
       );

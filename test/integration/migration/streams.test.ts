@@ -71,7 +71,7 @@ for (const { name: peer, commands, start, formats } of PEERS) {
           expect(await guid('a', 'c3', 'then')).toBe(await guid('a', 'c1', 'then'));
           expect(await read('a:c3')).toBe(`two\n${owners}\n`);
           expect(await read('a:c4')).toBe(`one\n${owners}\n`);
-          expect(await readdir(join(pair.ours.root, 'containers', 'c3'))).toContain('metadata.yaml');
+          expect(await readdir(join(pair.ours.root, 'instances', 'c3'))).toContain('metadata.yaml');
 
           await lxc('snapshot', 'a:c1', 'later');
           await write('a:c1', 'three');

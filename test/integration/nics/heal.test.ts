@@ -81,7 +81,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip', 'nft', 'tc']
   }
 
   it('agree whenever it happens', async () => {
-    const note = join(daemon.root, 'containers', 'healed', 'live-change');
+    const note = join(daemon.root, 'instances', 'healed', 'live-change');
     let interrupted = 0;
     // from the moment on at which it has begun
     for (const delay of [0, 15, 50, 400]) {

@@ -134,7 +134,7 @@ for (const { driver, commands, options, source, more } of ALL) {
       );
       await lxc('stop', '-f', 'r1');
       await daemon.kill('SIGTERM');
-      for (const gone of ['database', 'containers', 'snapshots', 'images']) {
+      for (const gone of ['database', 'containers', 'instances', 'snapshots', 'images']) {
         await rm(join(daemon.root, gone), { recursive: true });
       }
       if (driver === 'btrfs') await run('umount', [join(daemon.root, 'storage-pools/p')]);

@@ -41,7 +41,7 @@ describe('the environment', () => {
   });
 
   it('has the nics that clients ask liblxc about', async () => {
-    expect(await environment()).toMatchObject({ lxc_features: { network_ipvlan: 'true', network_veth_router: 'true' } });
+    expect(await environment()).toMatchObject({ lxc_features: { network_veth_router: 'true' } });
   });
 
   it('names the storage drivers that this host can run', async () => {

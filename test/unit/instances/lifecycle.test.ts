@@ -1,5 +1,15 @@
 // Instances over their lives: what operations do, what is undone, and what a daemon finds at its start.
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { autostartOrder } from '#src/engine/instances/autostart.ts';
@@ -22,7 +32,7 @@ describe('creating', () => {
     expect(record.lastUsedAt > record.createdAt).toBe(true);
     expect(under.runtime.specs.get('c1')?.limits).toEqual({ processes: 7 });
     expect(under.events.slice(-2)).toEqual(['instance-created', 'instance-started']);
-    expect(existsSync(join(under.root, 'containers/c1/transition'))).toBe(false);
+    expect(existsSync(join(under.root, 'instances/c1/transition'))).toBe(false);
   });
 
   it('gives a name to an instance that has none', async () => {
@@ -273,11 +283,11 @@ describe('starting the daemon again', () => {
     const first = await startInstances();
     await first.create('named');
     const note = (name: string, transition: object) => {
-      mkdirSync(join(first.root, 'containers', name), { recursive: true });
-      writeFileSync(join(first.root, 'containers', name, 'transition'), JSON.stringify(transition));
+      mkdirSync(join(first.root, 'instances', name), { recursive: true });
+      writeFileSync(join(first.root, 'instances', name, 'transition'), JSON.stringify(transition));
     };
-    mkdirSync(join(first.root, 'containers', 'unbegun'));
-    writeFileSync(join(first.root, 'containers', 'unbegun', '.transition.abc'), '');
+    mkdirSync(join(first.root, 'instances', 'unbegun'));
+    writeFileSync(join(first.root, 'instances', 'unbegun', '.transition.abc'), '');
     note('half', { kind: 'create', pool: 'default' });
     first.storage.instances.add('half');
     // The volume has its new name, the row has not.
@@ -290,6 +300,25 @@ describe('starting the daemon again', () => {
     expect([...under.storage.instances]).toEqual(['named']);
     expect(under.instances.names('default')).toEqual(['named']);
     expect(readdirSync(join(under.root, 'containers'))).toEqual(['named']);
+  });
+
+  it('moves the directories of earlier releases, and leaves links to the pool', async () => {
+    const first = await startInstances();
+    await first.create('c1');
+    const [link, home] = [join(first.root, 'containers', 'c1'), join(first.root, 'instances', 'c1')];
+    const inPool = join(first.root, 'storage-pools', 'default', 'containers', 'c1');
+    expect(readlinkSync(link)).toBe(inPool);
+    writeFileSync(join(home, 'metadata.yaml'), 'kept');
+    rmSync(link);
+    renameSync(home, link);
+    symlinkSync(join(inPool, 'rootfs'), join(link, 'rootfs'));
+
+    await using under = await first.restart();
+
+    expect(under.instances.names('default')).toEqual(['c1']);
+    expect(readlinkSync(link)).toBe(inPool);
+    expect(readFileSync(join(home, 'metadata.yaml'), 'utf8')).toBe('kept');
+    expect(readdirSync(home)).not.toContain('rootfs');
   });
 
   it('starts instances after a boot of the host in the order that they ask for', () => {

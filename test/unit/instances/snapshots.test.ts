@@ -72,7 +72,7 @@ describe('snapshots', () => {
       'instance-updated',
       'instance-snapshot-created',
     ]);
-    expect(existsSync(join(under.root, 'containers/c1/transition'))).toBe(false);
+    expect(existsSync(join(under.root, 'instances/c1/transition'))).toBe(false);
   });
 
   it('refuse what is taken or no name, and leave nothing of one that fails', async () => {
@@ -86,7 +86,7 @@ describe('snapshots', () => {
     await expect(snapshot(under, 'c1', 'b')).rejects.toThrow('disk full');
 
     expect(names(under, 'c1')).toEqual(['a']);
-    expect(existsSync(join(under.root, 'containers/c1/transition'))).toBe(false);
+    expect(existsSync(join(under.root, 'instances/c1/transition'))).toBe(false);
     expect(() => under.engine.instances.snapshots.get(record(under, 'c1'), 'b')).toThrow(
       'Failed to fetch snapshot "b" of instance "c1" in project "default": InstanceSnapshot not found',
     );
@@ -96,7 +96,7 @@ describe('snapshots', () => {
     await using under = await startInstances();
     const { snapshots, moves } = under.engine.instances;
     await under.create('c1');
-    writeFileSync(join(under.root, 'containers/c1/metadata.yaml'), '{}\n');
+    writeFileSync(join(under.root, 'instances/c1/metadata.yaml'), '{}\n');
     for (const name of ['a', 'b']) await snapshot(under, 'c1', name);
     const of = (name: string) => ({ record: record(under, 'c1'), snapshot: snapshots.get(record(under, 'c1'), name) });
 
@@ -141,7 +141,7 @@ describe('snapshots', () => {
 
     await expect(restored).rejects.toThrow('later snapshots exist');
     expect(under.instances.get('default', 'c1').status).toBe('Running');
-    expect(existsSync(join(under.root, 'containers/c1/transition'))).toBe(false);
+    expect(existsSync(join(under.root, 'instances/c1/transition'))).toBe(false);
   });
 
   it('are taken at a start that asks for one', async () => {
@@ -156,7 +156,7 @@ describe('snapshots', () => {
 
 describe('a daemon that was killed', () => {
   const note = (under: InstancesUnderTest, step: object) => {
-    writeFileSync(join(under.root, 'containers/c1/transition'), JSON.stringify({ pool: 'default', ...step }));
+    writeFileSync(join(under.root, 'instances/c1/transition'), JSON.stringify({ pool: 'default', ...step }));
   };
 
   it('leaves no snapshot without a row', async () => {
@@ -171,7 +171,7 @@ describe('a daemon that was killed', () => {
 
     expect(later.storage.snapshots.get('c1')).toEqual([]);
     expect(readdirSync(join(later.root, 'snapshots/c1'))).toEqual([]);
-    expect(existsSync(join(later.root, 'containers/c1/transition'))).toBe(false);
+    expect(existsSync(join(later.root, 'instances/c1/transition'))).toBe(false);
   });
 
   it('lets a container go on that it had frozen for the copy', async () => {
@@ -182,7 +182,7 @@ describe('a daemon that was killed', () => {
     await using later = await under.restart(() => note(under, { kind: 'still', frozen: true }));
 
     expect(later.instances.get('default', 'c1').status).toBe('Running');
-    expect(existsSync(join(later.root, 'containers/c1/transition'))).toBe(false);
+    expect(existsSync(join(later.root, 'instances/c1/transition'))).toBe(false);
   });
 
   it('has a deletion finished', async () => {

@@ -7,7 +7,7 @@ import { type InstancesUnderTest, startInstances } from './engine-support.ts';
 const info = (under: InstancesUnderTest, name = 'c1') => under.instances.get('default', name);
 const suspend = (under: InstancesUnderTest) => under.change('c1', { action: 'stop', stateful: true });
 const resume = (under: InstancesUnderTest) => under.change('c1', { action: 'start', stateful: true });
-const place = (under: InstancesUnderTest, path = 'c1/state') => join(under.root, 'containers', path);
+const place = (under: InstancesUnderTest, path = 'c1/state') => join(under.root, 'instances', path);
 
 async function running(): Promise<InstancesUnderTest> {
   const under = await startInstances();
