@@ -55,9 +55,7 @@ export function registerServerRoutes(app: ApiApp, deps: Deps): void {
       config: { always: true, admin: true },
       handler: async (request) => {
         checkIfMatch(request, [config.view()]);
-        const said = request.body.config ?? {};
-        const values = takesTextsOnly(request) ? fromTexts(said, config.view()) : said;
-        await config.update(values, { replace: method === 'PUT' });
+        await config.update(saidBy(request, config.view()), { replace: method === 'PUT' });
         return sync();
       },
     });
@@ -92,8 +90,10 @@ function asTexts(view: Values): Values {
   return Object.fromEntries(Object.entries(view).map(([key, value]) => [key, String(value)]));
 }
 
-/** It PUTs back what it read: the secrets that are set. */
-function fromTexts(said: Values, view: Values): Values {
+/** What a client of Incus read, it PUTs back: also the secrets that are set. */
+function saidBy(request: FastifyRequest, view: Values): Values {
+  const { config: said = {} } = request.body as { readonly config?: Values };
+  if (!takesTextsOnly(request)) return said;
   return Object.fromEntries(
     Object.entries(said).map(([key, value]) => [key, view[key] === true && value === 'true' ? true : value]),
   );
