@@ -1,21 +1,29 @@
 // npm run test:kernel [SET|FILE…]: tests on another kernel, in a machine that is booted for it: storage drivers on OpenZFS and the device
 // mapper, containers under cgroup v2 and AppArmor.
-import { existsSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join, sep } from 'node:path';
-import { ROOT, runTool } from './tool.ts';
+import { ROOT, runTools } from './tool.ts';
 import { closingLine, type Counts, countsOf, NONE } from './vitest-run.ts';
 
+const ZFS = ['zfs', 'zfs-pools', 'zfs-crash', 'zfs-limits'].map((name) => `storage/${name}`);
+const LVM = ['lvm', 'lvm-pools', 'lvm-crash'].map((name) => `storage/${name}`);
+/** What another kernel shows; what any kernel shows is not among them, since everything takes ten times as long there. */
 const SETS: Readonly<Record<string, readonly string[]>> = {
-  storage: ['zfs', 'zfs-pools', 'zfs-crash', 'lvm', 'lvm-pools', 'lvm-crash', 'runtime'].map(
-    (name) => `storage/${name}`,
-  ),
+  zfs: [...ZFS, 'instances/zfs'],
+  lvm: LVM,
+  storage: [...ZFS, 'instances/zfs', ...LVM, 'storage/runtime'],
+  streams: ['backups/optimized', 'migration/streams'],
+  limits: ['limits/limits', 'limits/kernel-limits', 'nics/rates'],
   containers: [
     'runtime/lxc',
     'limits/limits',
     'limits/kernel-limits',
+    'nics/rates',
+    'security/apparmor',
     'security/system-calls',
+    'devices/device-access',
     'devices/hot-plug',
     'instances/hostile-kernel',
     'instances/hostile-life',
@@ -23,6 +31,11 @@ const SETS: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 const DEFAULT_SET = 'storage';
+/** In the directory that both machines see. */
+const CACHES = 'caches';
+const ARCHIVE = 'files.tar';
+/** Tools that no test runs. */
+const UNUSED = ['@biomejs', '@oxlint', '@oxlint-tsgolint', '@typescript', 'knip', 'typescript'];
 /** An emulated machine is slow. */
 const DEFAULT_FACTOR = '4';
 const DEFAULT_LIMIT_SECONDS = '14400';
@@ -39,16 +52,6 @@ function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Programs and libraries for Node: what is to be executed, and not only read. */
-function executables(packages: string): readonly string[] {
-  const architecture = `linux-${process.arch}`;
-  const modules = readdirSync(packages, { recursive: true, encoding: 'utf8' }).filter(
-    (path) =>
-      path.endsWith('.node') && path.includes(architecture) && !path.includes('musl') && !path.includes('oxlint'),
-  );
-  return [join(packages, `node-${architecture}`, 'bin', 'node'), ...modules.map((path) => join(packages, path))];
-}
-
 interface Job {
   /** node_modules, wherever that really is. */
   readonly packages: string;
@@ -57,21 +60,49 @@ interface Job {
   readonly files: readonly string[];
 }
 
-/** What is translated here need not be there, which takes minutes. */
+/** What is translated and compiled here need not be there, which takes minutes. */
 function vitestArgs({ scratch, files }: Omit<Job, 'packages'>): readonly string[] {
-  const cache = ['--experimental.fsModuleCache', `--experimental.fsModuleCachePath=${join(scratch, 'modules')}`];
+  const cache = [
+    '--experimental.fsModuleCache',
+    `--experimental.fsModuleCachePath=${join(scratch, CACHES, 'modules')}`,
+  ];
   return ['run', '--project', 'integration', ...cache, ...files];
 }
 
+const compiledIn = (scratch: string): string => join(scratch, CACHES, 'compiled');
+
+/** Of what runs, as it is to lie on the other machine's disk. */
+function archive({ scratch, packages }: Job): void {
+  const unused = ['.git', ...UNUSED.map((name) => `node_modules/${name}`)].map((name) => `--exclude=${name}`);
+  const paths = [ROOT, ...elsewhere(packages), join(scratch, CACHES)].map((path) => path.slice(1));
+  execFileSync('tar', ['-C', '/', ...unused, '-cf', join(scratch, ARCHIVE), ...paths]);
+}
+
+/** Packages of a work tree that has no own. */
+function elsewhere(packages: string): readonly string[] {
+  return packages.startsWith(ROOT + sep) ? [] : [packages];
+}
+
+async function prepare(job: Job): Promise<void> {
+  const argv = ['node', join(ROOT, 'bin', 'lighterd.ts'), '--warm'] as const;
+  const isReady = await runTools(
+    [
+      // here, where nothing of them runs: integration tests were not asked for
+      { name: 'translation', argv: ['vitest', ...vitestArgs(job)], env: { INTEGRATION: '' } },
+      { name: 'compilation', argv, env: { NODE_COMPILE_CACHE: compiledIn(job.scratch) } },
+    ],
+    { quiet: true },
+  );
+  if (!isReady) throw new Error('the tests cannot be prepared');
+  archive(job);
+}
+
 /**
- * Executables lie in the machine's own memory: what an emulator runs from a shared folder may be older than what it reads there, since it
- * does not see that another process filled the page.
+ * All that runs lies on the machine's own disk: a shared folder answers so slowly that a daemon with its hundreds of modules needs minutes to
+ * start, and what an emulator runs from there may be older than what it reads.
  */
 function command({ packages, ...job }: Job, report: string): string {
-  const copies = executables(packages).map((path, index) => {
-    const copy = `/run/lightervisor/${index}`;
-    return `cp ${quoted(path)} ${copy} && mount --bind ${copy} ${quoted(path)}`;
-  });
+  const bind = (path: string): string => `mount --bind "$copy"${quoted(path)} ${quoted(path)}`;
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   const node = join(packages, `node-linux-${process.arch}`, 'bin', 'node');
   const vitest = [node, join(packages, 'vitest', 'vitest.mjs'), ...vitestArgs(job), ...reporters];
@@ -80,13 +111,15 @@ function command({ packages, ...job }: Job, report: string): string {
     REQUIRE_INTEGRATION: '1',
     REQUIRE_KERNEL: '1',
     NODE_NO_WARNINGS: '1',
+    LIGHTERD_COMPILE_CACHE: compiledIn(job.scratch),
     LIGHTERVISOR_TIME_FACTOR: process.env['LIGHTERVISOR_TIME_FACTOR'] ?? DEFAULT_FACTOR,
   };
   return [
     'set -e',
+    'copy=$(mktemp -d /var/tmp/lightervisor-XXXXXX)',
+    `tar -C "$copy" -xf ${quoted(join(job.scratch, ARCHIVE))}`,
+    ...[ROOT, ...elsewhere(packages), join(job.scratch, CACHES)].map(bind),
     `cd ${quoted(ROOT)}`,
-    'mkdir -p /run/lightervisor',
-    ...copies,
     ...Object.entries(environment).map(([name, value]) => `export ${name}=${quoted(value)}`),
     `exec ${vitest.map(quoted).join(' ')}`,
   ].join('\n');
@@ -97,13 +130,10 @@ async function run(lab: string, files: readonly string[]): Promise<Counts> {
   const scratch = mkdtempSync(join(tmpdir(), 'lightervisor-kernel-'));
   const report = join(scratch, 'report.json');
   const job = { packages, scratch, files };
-  const shares = [scratch, ...(packages.startsWith(ROOT + sep) ? [] : [packages])];
+  mkdirSync(join(scratch, CACHES));
+  const shares = [scratch, ...elsewhere(packages)];
   try {
-    // here, where nothing of them runs: integration tests were not asked for
-    await runTool(
-      { name: 'translation', argv: ['vitest', ...vitestArgs(job)], env: { INTEGRATION: '' } },
-      { quiet: true },
-    );
+    await prepare(job);
     const limit = process.env['LIGHTERVISOR_KERNEL_LIMIT'] ?? DEFAULT_LIMIT_SECONDS;
     const args = ['-t', limit, ...shares.flatMap((share) => ['--share', share]), ROOT, '--'];
     const child = spawn(lab, [...args, command(job, report)], { stdio: ['ignore', 'inherit', 'inherit'] });

@@ -56,10 +56,20 @@ const COMPLAINTS: readonly (readonly [RegExp, ErrorKind])[] = [
   [/invalid (property|vdev|dataset|character)|too long|out of range|must be|less than|size is|too small/, 'invalid'],
 ];
 
+const IN_USE = 'some process still has files of it open';
+
 function translate(error: unknown): unknown {
   if (!(error instanceof CommandError) || error.exitCode === null) return error;
   const kind = COMPLAINTS.find(([pattern]) => pattern.test(error.stderr))?.[1];
-  return kind ? new AppError(kind, error.stderr.trim().replaceAll('\n', '; '), { cause: error }) : error;
+  return kind ? new AppError(kind, readable(error.stderr), { cause: error }) : error;
+}
+
+/** "dataset is busy" tells nobody what to do. */
+function readable(stderr: string): string {
+  return stderr
+    .trim()
+    .replaceAll('\n', '; ')
+    .replace(/(?:dataset|pool|device or resource) is busy|device or resource busy/gi, IN_USE);
 }
 
 function isKind(error: unknown, kind: ErrorKind): boolean {

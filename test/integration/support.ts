@@ -1,6 +1,6 @@
 // Guards of the integration tests: being root with the tools installed is not consent.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe, it } from 'vitest';
 
@@ -17,6 +17,9 @@ export interface Needs {
 }
 
 const isSet = (name: string): boolean => process.env[name] === '1';
+
+/** OpenZFS; else zfs is zfs-fuse, which keeps no attributes and maps no ids. */
+export const hasKernelZfs = existsSync('/sys/module/zfs');
 
 /** For it.runIf: where the kernel was chosen for the tests, they run whatever it seems to lack. */
 export function onKernelsWith(has: boolean): boolean {

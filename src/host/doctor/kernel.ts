@@ -72,10 +72,14 @@ async function seccomp(host: Host): Promise<Finding> {
   return finding('seccomp', 'note', 'no', 'system calls of containers are not filtered: boot a kernel that can');
 }
 
+export async function hasAppArmor(host: Host): Promise<boolean> {
+  return (await readIfPresent(host, '/sys/module/apparmor/parameters/enabled'))?.trim() === 'Y';
+}
+
 /** liblxc makes a profile for each container and has it loaded by the parser. */
 async function appArmor(host: Host): Promise<Finding> {
-  const enabled = (await readIfPresent(host, '/sys/module/apparmor/parameters/enabled'))?.trim() === 'Y';
-  if (!enabled) return finding('AppArmor', 'ok', 'off (containers are confined by their user namespace)');
+  if (!(await hasAppArmor(host)))
+    return finding('AppArmor', 'ok', 'off (containers are confined by their user namespace)');
   if ((await findProgram(host, 'apparmor_parser')) === undefined) {
     const advice = 'apt install apparmor: no container starts without it on this kernel';
     return finding('AppArmor', 'bad', 'on, without apparmor_parser', advice);

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../instances/daemon-support.ts';
 import { Pair, PEERS } from '../migration/pair.ts';
-import { describeWith } from '../support.ts';
+import { timeFactor } from '#test/time-factor.ts';
+import { describeWith, hasKernelZfs } from '../support.ts';
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 120_000 * timeFactor();
 const zpoolOf = (remote: string): string => `backups-${process.pid}-${remote}`;
 
 for (const { name: peer, commands, start, formats } of PEERS) {
@@ -31,7 +32,7 @@ for (const { name: peer, commands, start, formats } of PEERS) {
 
     describe.each(formats)('on %s', (format) => {
       // zfs-fuse lets the root of an unprivileged container change no owners.
-      const owners = format === 'zfs' ? '0 0' : '7 9';
+      const owners = format === 'zfs' && !hasKernelZfs ? '0 0' : '7 9';
       const pathOf = (remote: string, ...rest: string[]): string => {
         const { root } = remote === 'a' ? pair.ours : pair.theirs;
         return join(root, 'storage-pools', format, ...rest);

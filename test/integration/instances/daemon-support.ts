@@ -15,6 +15,8 @@ export const run = promisify(execFile);
 export const HOSTILE_DRIVER = process.env['HOSTILE_DRIVER'] ?? 'overlay';
 /** LIGHTERD_ENTRY: the daemon in one file, for runs that start it thousands of times. */
 const ENTRY = process.env['LIGHTERD_ENTRY'] ?? join(import.meta.dirname, '../../../bin/lighterd.ts');
+/** LIGHTERD_COMPILE_CACHE: filled by warm(), for machines on which a daemon's start takes minutes without. */
+const { LIGHTERD_COMPILE_CACHE: CACHE } = process.env;
 
 export interface Answer {
   readonly status: number;
@@ -66,7 +68,12 @@ export class TestDaemon implements AsyncDisposable {
     // No NODE_OPTIONS of the test runner: it is another program.
     this.#process = spawn(process.execPath, [ENTRY, '--debug', '--storage', driver], {
       stdio: ['ignore', log.fd, log.fd],
-      env: { PATH: process.env['PATH'] ?? '', LIGHTER_DIR: this.root, ...env },
+      env: {
+        PATH: process.env['PATH'] ?? '',
+        LIGHTER_DIR: this.root,
+        ...(CACHE !== undefined && { NODE_COMPILE_CACHE: CACHE }),
+        ...env,
+      },
     });
     await log.close();
     const answers = async () => {

@@ -2,12 +2,13 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { describeWith } from '../support.ts';
+import { describeWith, hasKernelZfs } from '../support.ts';
 import { run, TestDaemon } from './daemon-support.ts';
 
 const POOL = `lighter-e${process.pid}`;
 const NAME = `zc${process.pid}`;
-const PRIVILEGED = { 'security.privileged': 'true' };
+/** zfs-fuse serves no others. */
+const CONFIG = hasKernelZfs ? {} : { 'security.privileged': 'true' };
 
 describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'instances on zfs', () => {
   let daemon: TestDaemon;
@@ -19,7 +20,7 @@ describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'in
     const made = await daemon.call('POST', '/1.0/storage-pools', { name: 'z', driver: 'zfs', config });
     expect(made.error).toBe('');
     const devices = { root: { type: 'disk', path: '/', pool: 'z' } };
-    await daemon.call('PUT', '/1.0/profiles/default', { config: PRIVILEGED, devices });
+    await daemon.call('PUT', '/1.0/profiles/default', { config: CONFIG, devices });
     await daemon.launch(NAME);
     await daemon.ready(NAME);
   });

@@ -6,8 +6,10 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { poll } from '#src/lib/wait.ts';
+import { timeFactor } from '#test/time-factor.ts';
 import { run, TestDaemon } from '../instances/daemon-support.ts';
 import { unmountBelow } from '../mounts.ts';
+import { hasKernelZfs } from '../support.ts';
 
 const LIGHTER = join(import.meta.dirname, '../../../bin/lighter.ts');
 
@@ -42,7 +44,7 @@ class StockLxd implements AsyncDisposable {
         () => true,
         () => undefined,
       );
-    await poll(answers, 200, AbortSignal.timeout(60_000));
+    await poll(answers, 200, AbortSignal.timeout(60_000 * timeFactor()));
     return lxd;
   }
 
@@ -83,7 +85,7 @@ export const PEERS: readonly {
     name: 'a real LXD',
     commands: ['lxd'],
     start: () => StockLxd.start(),
-    formats: ['btrfs'],
+    formats: hasKernelZfs ? ['btrfs', 'zfs'] : ['btrfs'],
     hasSnapshotCopies: false,
     seesFastChanges: false,
   },
@@ -133,7 +135,7 @@ export class Pair implements AsyncDisposable {
   }
 
   async #run(program: string, args: readonly string[], root: string): Promise<string> {
-    const running = run(program, args, { env: { ...this.#env, LXD_DIR: root }, timeout: 60_000 });
+    const running = run(program, args, { env: { ...this.#env, LXD_DIR: root }, timeout: 60_000 * timeFactor() });
     running.child.stdin?.end(); // lxc init reads it to its end
     return (await running).stdout;
   }

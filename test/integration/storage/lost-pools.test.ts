@@ -1,12 +1,11 @@
 // Pools that are taken away while the daemon is up, and such that come late: clear errors in bounded time, and all as before afterwards.
 import { chmod, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
 import { timeFactor } from '#test/time-factor.ts';
 import { run, TestDaemon } from '../instances/daemon-support.ts';
-import { describeWith } from '../support.ts';
+import { describeWith, hasKernelZfs } from '../support.ts';
 
 const I = '/1.0/instances';
 const FILE = { 'content-type': 'application/octet-stream', 'x-lxd-type': 'file', 'x-lxd-uid': '0', 'x-lxd-gid': '0' };
@@ -191,7 +190,7 @@ describeWith(needs, 'a pool', () => {
   });
 
   // zfs-fuse imports none so.
-  it.skipIf(!existsSync('/sys/module/zfs'))(
+  it.skipIf(!hasKernelZfs)(
     'of zfs that can only be read is named, and works when it is written again',
     {
       timeout: 120_000 * timeFactor(),

@@ -1,6 +1,5 @@
 // Pools on the real machine: in a directory of their own, on a loop file system, or on zfs.
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Lvm } from '#src/host/lvm.ts';
 import { poll } from '#src/lib/wait.ts';
@@ -9,6 +8,7 @@ import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { storageDrivers } from '#drivers/storage/registry.ts';
 import { MAP, signal } from '#test/contract/storage-contract.ts';
+import { hasKernelZfs } from '#test/integration/support.ts';
 import type { RealPool } from './storage-files-contract.ts';
 
 interface Place {
@@ -60,7 +60,7 @@ function realPool({ kind, folder, config = {}, host = new LinuxHost(), sourceIsP
     driver: create(),
     poolPath,
     restarted: create,
-    xattrs: !isZfs || existsSync('/sys/module/zfs'),
+    xattrs: !isZfs || hasKernelZfs,
     async remains() {
       const mounts = await host.mounts.mountsUnder(poolPath);
       const files = [...(await host.list(poolPath)), ...(await host.list(disksPath))];

@@ -1,12 +1,11 @@
 // Roots of the drivers under the real runtime: an unprivileged container is root in its own.
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import type { MountedRoot, Unpack } from '#drivers/storage/driver.ts';
 import { FINGERPRINT, MAP, signal } from '#test/contract/storage-contract.ts';
-import { describeWith } from '#test/integration/support.ts';
+import { describeWith, hasKernelZfs } from '#test/integration/support.ts';
 import { lvmMachine, type Machine, plainMachine, zfsMachine } from './real-pools.ts';
 
 const host = new LinuxHost();
@@ -62,7 +61,7 @@ describeWith({ root: true, commands }, NAME, () => {
   it.each(['overlay', 'dir'] as const)('is its own (%s)', (kind) => isItsOwn(kind, () => plainMachine(kind)));
 
   // zfs-fuse refuses what such a root does
-  it.runIf(existsSync('/sys/module/zfs'))('is its own (zfs)', () => isItsOwn('zfs', () => zfsMachine()));
+  it.runIf(hasKernelZfs)('is its own (zfs)', () => isItsOwn('zfs', () => zfsMachine()));
 });
 
 const lvm = ['lvcreate', 'thin_check', 'mkfs.ext4', 'losetup'];

@@ -106,6 +106,14 @@ describe('zfs', () => {
     expect(tries).toBe(3);
   });
 
+  it('says in words that somebody is still in a dataset', async () => {
+    const zfs = new Zfs(new FakeHost().fail(/^zfs/, "cannot create 'p/x': dataset is busy\n"));
+
+    const created = zfs.create('p/x', {}, signal());
+
+    await expect(created).rejects.toThrow("cannot create 'p/x': some process still has files of it open");
+  });
+
   it('does not try again when it is told to stop', async () => {
     const stop = new AbortController();
     const host = new FakeHost().on(/^zfs destroy/, () => {
