@@ -10,6 +10,9 @@ const factor = timeFactor();
 /** Half the time of these tests was loading the same modules in a process per file. What they share, `clean-worker` watches. */
 const shared = { ...common, isolate: false, maxWorkers: '100%', setupFiles: ['test/clean-worker.ts'] } as const;
 
+/** Tests that take many minutes. */
+const long = { ...common, fileParallelism: false, runner: 'test/deadline-runner.ts' } as const;
+
 /** Integration tests of messages alone, with a RabbitMQ of their own: they can run beside those that mount, and start containers. */
 const WIRE = ['test/integration/messaging/**/*.test.ts', 'test/integration/nova/**/*.test.ts'];
 
@@ -22,22 +25,20 @@ export default defineConfig({
       { test: { ...shared, name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
       {
         test: {
-          ...common,
+          ...long,
           name: 'integration',
           include: ['test/integration/**/*.test.ts'],
           exclude: WIRE,
           globalSetup: ['test/integration/zfs-fuse.ts'],
-          fileParallelism: false,
           testTimeout: 120_000 * factor,
           hookTimeout: 120_000 * factor,
         },
       },
       {
         test: {
-          ...common,
+          ...long,
           name: 'wire',
           include: WIRE,
-          fileParallelism: false,
           testTimeout: 120_000 * factor,
           hookTimeout: 120_000 * factor,
         },
@@ -54,10 +55,9 @@ export default defineConfig({
       },
       {
         test: {
-          ...common,
+          ...long,
           name: 'openstack',
           include: ['test/openstack/**/*.test.ts'],
-          fileParallelism: false,
           testTimeout: 600_000,
           hookTimeout: 900_000,
         },

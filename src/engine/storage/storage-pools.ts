@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { StorageDriver, StorageModule } from '#drivers/storage/driver.ts';
 import type { IdMapRange } from '#src/host/id-map.ts';
 import { AppError } from '#src/lib/errors.ts';
+import { repeatSlowing } from '#src/lib/repeat.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { Service } from '#src/lib/service.ts';
 import { limited } from '#src/lib/wait.ts';
@@ -24,8 +25,6 @@ export interface StoragePoolsOptions {
   readonly modules: Readonly<Record<string, StorageModule>>;
   /** The map that most instances use. */
   readonly defaultIdMap?: IdMapRange;
-  /** How often a pool that could not be opened is tried again. */
-  readonly retryMs?: number;
 }
 
 export interface NewPool {
@@ -36,39 +35,38 @@ export interface NewPool {
 }
 
 const UNDO_MS = 60_000;
-const RETRY_MS = 60_000;
+/** Pauses before a pool that could not be opened is tried again: what holds it often comes seconds after the daemon. */
+const RETRY = { firstMs: 5000, mostMs: 60_000 } as const;
 
 export class StoragePools implements PoolAccess, Service {
   readonly name = 'storage pools';
   readonly #context: Context;
   readonly #modules: Readonly<Record<string, StorageModule>>;
   readonly #defaultIdMap: IdMapRange | null;
-  readonly #retryMs: number;
   readonly #open: AvailablePools;
   /** What the drivers of open pools were given, and look into. */
   readonly #configs = new WeakMap<StorageDriver, Record<string, string>>();
   readonly #stopping = new AbortController();
-  #retry: NodeJS.Timeout | undefined;
+  #endRetries: (() => void) | undefined;
 
-  constructor({ context, modules, defaultIdMap, retryMs = RETRY_MS }: StoragePoolsOptions) {
+  constructor({ context, modules, defaultIdMap }: StoragePoolsOptions) {
     this.#defaultIdMap = defaultIdMap ?? null;
     this.#context = context;
     this.#open = new AvailablePools(context);
     this.#modules = modules;
-    this.#retryMs = retryMs;
   }
 
   /** Opens all pools. One that cannot be opened is a warning, never a reason not to serve the others. */
   async start(signal: AbortSignal): Promise<void> {
     for (const pool of this.#context.database.pools.pending()) await this.#settle(pool, signal);
     await Promise.all(this.list().map((pool) => this.#openPool(pool, signal)));
-    this.#retry = setInterval(() => void this.#openMissing(), this.#retryMs).unref();
+    this.#endRetries = repeatSlowing(() => this.#openMissing(), RETRY);
     this.#open.start();
   }
 
   /** Pools stay as they are: containers run on them. */
   async stop(): Promise<void> {
-    clearInterval(this.#retry);
+    this.#endRetries?.();
     this.#open.stop();
     this.#stopping.abort(new AppError('unavailable', 'shutting down'));
   }
@@ -348,7 +346,7 @@ export class StoragePools implements PoolAccess, Service {
   async #openMissing(): Promise<void> {
     for (const { name, ...pool } of this.list()) {
       if (this.isOpen(name) || this.#open.isLost(name) || this.#context.locks.isBusy(`pool/${name}`)) continue;
-      const isOpen = await this.#openPool({ name, ...pool }, limited(this.#retryMs, this.#stopping.signal));
+      const isOpen = await this.#openPool({ name, ...pool }, limited(RETRY.mostMs, this.#stopping.signal));
       if (isOpen) await this.#open.tellReturn(name);
     }
   }
