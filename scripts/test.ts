@@ -7,8 +7,8 @@ import { closingLine, type Counts, NONE, runIntegration, runVitest, sum } from '
 
 const BEGIN_MS = Date.now();
 
-/** Of the minutes that there are, what is left when the end-to-end tests begin is theirs. */
-const BEFORE_END_TO_END = 0.66;
+/** The rest of the minutes is for the end-to-end tests. */
+const BEFORE_END_TO_END = 0.6;
 
 /** With LIGHTERVISOR_TEST_MINUTES the run ends in time on a slow machine as well: no file of tests is begun after this part of it. */
 function deadline(part: number): Readonly<Record<string, string>> {

@@ -4,6 +4,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { OpenStackError } from 'keystone-client-ts';
+import { Cloud } from './cloud.ts';
 import { run, SYSTEM_ENV } from './commands.ts';
 import { authtoken, credentials, database, rabbit, render } from './configuration.ts';
 import { ensureVolumeService } from './identity.ts';
@@ -68,6 +70,8 @@ function configuration(paths: LabPaths): string {
       report_interval: 5,
       service_down_time: 30,
       periodic_fuzzy_delay: 0,
+      // also how long the scheduler makes the first volumes wait when it was up before the back ends, which tell it of themselves that often
+      periodic_interval: 5,
       use_stderr: true,
     },
     ...Object.fromEntries(BACK_ENDS.map((name) => [name, backEnd(paths, name)])),
@@ -131,6 +135,19 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
   const env = { PATH: `${tools}:${SYSTEM_ENV['PATH']}`, PYTHONPATH: tools, PYTHONDONTWRITEBYTECODE: '1' };
   for (const name of CINDER) processes.startPython({ name, argv: [name, '--config-file', file], env });
   await processes.waitFor('cinder-api', () => httpAnswers(`http://127.0.0.1:${PORTS.cinder}/`));
+  const cloud = new Cloud();
+  await processes.waitFor('cinder-scheduler', () => knowsBackEnds(cloud));
+}
+
+async function knowsBackEnds(cloud: Cloud): Promise<boolean> {
+  try {
+    const path = '/scheduler-stats/get_pools';
+    const { pools } = await cloud.get<{ pools: readonly unknown[] }>(cloud.volume, path);
+    return pools.length === BACK_ENDS.length;
+  } catch (error) {
+    if (error instanceof OpenStackError) return false; // it does not answer yet
+    throw error;
+  }
 }
 
 /** Needs services and containers to be stopped: what is connected goes as well. */
