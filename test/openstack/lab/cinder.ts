@@ -139,13 +139,12 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
   await processes.waitFor('cinder-scheduler', () => knowsBackEnds(cloud));
 }
 
-async function knowsBackEnds(cloud: Cloud): Promise<boolean> {
+async function knowsBackEnds({ volume }: Cloud): Promise<boolean> {
   try {
-    const path = '/scheduler-stats/get_pools';
-    const { pools } = await cloud.get<{ pools: readonly unknown[] }>(cloud.volume, path);
-    return pools.length === BACK_ENDS.length;
+    const { data } = await volume.request({ method: 'GET', path: '/scheduler-stats/get_pools' });
+    return (data as { pools: readonly unknown[] }).pools.length === BACK_ENDS.length;
   } catch (error) {
-    if (error instanceof OpenStackError) return false; // it does not answer yet
+    if (error instanceof OpenStackError && (error.status ?? 500) >= 500) return false; // the scheduler does not answer yet
     throw error;
   }
 }
