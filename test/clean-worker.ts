@@ -1,5 +1,6 @@
 // Setup of the unit and contract tests: their files share a process, so each must leave it as it was; one that does not fails.
 import { isDeepStrictEqual } from 'node:util';
+import { setTimeout as pause } from 'node:timers/promises';
 import { afterAll, vi } from 'vitest';
 
 const EVENTS = [
@@ -29,13 +30,18 @@ function listeners(): Record<string, number> {
   return Object.fromEntries(EVENTS.map((event) => [event, process.listenerCount(event)]));
 }
 
+/** Some are more than at the start; fewer are another file's, whose last child ended late. */
+function hasMoreListeners(): boolean {
+  return Object.entries(listeners()).some(([event, count]) => count > (before.listeners[event] ?? 0));
+}
+
 /** What differs from the start of the file, each by its name. */
 function changed(): string[] {
   const now: typeof before = {
     'process.env': { ...process.env },
     'working directory': process.cwd(),
     umask: process.umask(),
-    listeners: listeners(),
+    listeners: hasMoreListeners() ? listeners() : before.listeners,
   };
   const names = (Object.keys(before) as (keyof typeof before)[]).filter(
     (key) => !isDeepStrictEqual(before[key], now[key]),
@@ -55,7 +61,9 @@ function restore(): void {
   globalThis.fetch = realFetch;
 }
 
-afterAll(() => {
+afterAll(async () => {
+  // children that were just killed are listened for until they are reaped
+  for (const begin = performance.now(); hasMoreListeners() && performance.now() - begin < 3000; ) await pause(20);
   const left = changed();
   restore();
   if (left.length > 0)
