@@ -22,21 +22,37 @@ export async function layoutFor(
   checkSwap(layout, limits);
   if (limits.diskPriority === undefined && before.diskPriority === undefined) return layout;
   const diskWeights = await diskWeightFiles(host, layout);
-  if (diskWeights.length > 0 || limits.diskPriority === undefined) return { ...layout, diskWeights };
+  if (limits.diskPriority === undefined) return { ...layout, diskWeights: diskWeights.map(({ file }) => file) };
+  const effective = diskWeights.filter(({ hasEffect }) => hasEffect);
+  if (effective.length > 0) return { ...layout, diskWeights: effective.map(({ file }) => file) };
+  const missing = layout.unified ? 'no disk is set up in io.cost.qos' : 'blkio.weight cgroup controller is missing';
   throw new AppError(
     'unsupported',
-    'Cannot apply limits.disk.priority as blkio.weight cgroup controller is missing (no disk has the scheduler bfq)',
+    `Cannot apply limits.disk.priority as ${missing} and no disk has the scheduler bfq`,
   );
 }
 
+interface WeightFile {
+  readonly file: string;
+  /** Else the kernel keeps what is written there, and does nothing with it. */
+  readonly hasEffect: boolean;
+}
+
 /** They are no files of the root group. Asked each time: schedulers of disks come and go. */
-async function diskWeightFiles(host: Reads, { unified, controllers }: CgroupLayout): Promise<readonly string[]> {
+async function diskWeightFiles(host: Reads, { unified, controllers }: CgroupLayout): Promise<readonly WeightFile[]> {
   const folder = controllers.get(unified ? 'io' : 'blkio');
   if (folder === undefined) return [];
   const [sign, weight, ofBfq] = unified
     ? (['io.cost.qos', 'io.weight', 'io.bfq.weight'] as const)
     : (['blkio.weight', 'blkio.weight', 'blkio.bfq.weight'] as const);
-  return [...((await host.exists(`${folder}/${sign}`)) ? [weight] : []), ...((await hasBfq(host)) ? [ofBfq] : [])];
+  const found: WeightFile[] = [];
+  if (await host.exists(`${folder}/${sign}`)) {
+    // a line for each disk that somebody has set up
+    const hasEffect = !unified || /\benable=1\b/.test(await host.readFile(`${folder}/${sign}`));
+    found.push({ file: weight, hasEffect });
+  }
+  if (await hasBfq(host)) found.push({ file: ofBfq, hasEffect: true });
+  return found;
 }
 
 async function hasBfq(host: Reads): Promise<boolean> {

@@ -164,6 +164,8 @@ describe('the lxc configuration', () => {
   });
 });
 
+const IO_COST = '8:0 enable=1 ctrl=auto model=linear\n';
+
 describe('cgroups', () => {
   const limits = {
     memory: { bytes: 1000, enforce: 'hard' },
@@ -252,7 +254,7 @@ describe('cgroups', () => {
   });
 
   it.each([
-    ['io.weight', { '/sys/fs/cgroup/io.cost.qos': '' }, ['io.weight=300']],
+    ['io.weight', { '/sys/fs/cgroup/io.cost.qos': IO_COST }, ['io.weight=300']],
     ['bfq', { '/sys/block': null, '/sys/block/vda': null, ...BFQ }, ['io.bfq.weight=300']],
   ])('weighs disks by %s where the kernel has it', async (_what, files, expected) => {
     const { host, layout } = await layoutOf(MOUNTS_V2, { ...V2_FILES, ...files });
@@ -261,6 +263,17 @@ describe('cgroups', () => {
     const known = await layoutFor(host, layout, limits);
 
     expect(limitSettings(limits, known).map(({ file, value }) => `${file}=${value}`)).toEqual(expected);
+  });
+
+  it('refuses weights of disks that the kernel would keep without an effect, and lets go of them', async () => {
+    for (const text of ['', '8:0 enable=0 ctrl=auto\n']) {
+      const { host, layout } = await layoutOf(MOUNTS_V2, { ...V2_FILES, '/sys/fs/cgroup/io.cost.qos': text });
+
+      await expect(layoutFor(host, layout, { diskPriority: 3 })).rejects.toThrow('no disk is set up in io.cost.qos');
+      await expect(layoutFor(host, layout, {}, { diskPriority: 3 })).resolves.toMatchObject({
+        diskWeights: ['io.weight'],
+      });
+    }
   });
 
   it('refuses limits that the kernel cannot hold, and lets go of them', async () => {
