@@ -36,7 +36,7 @@ vif_plugging_timeout = 0
     );
     const files = [paths.computeConf, override].flatMap((file) => ['--config-file', file]);
     rmSync(processes.logFile(NAME), { force: true });
-    processes.startPython({ name: NAME, argv: ['/usr/bin/python3', '-c', START, ...files] });
+    processes.start({ name: NAME, argv: ['/usr/bin/python3', '-c', START, ...files] });
     await processes.waitFor(NAME, consumes);
     const warm = await newServer({ name: 'bench-stock', network: 'none' });
     await waitForStatus(cloud, warm, 'ACTIVE');

@@ -133,7 +133,7 @@ export async function startCinder(paths: LabPaths, processes: Processes): Promis
   });
   const tools = join(import.meta.dirname, 'tools');
   const env = { PATH: `${tools}:${SYSTEM_ENV['PATH']}`, PYTHONPATH: tools, PYTHONDONTWRITEBYTECODE: '1' };
-  for (const name of CINDER) processes.startPython({ name, argv: [name, '--config-file', file], env });
+  for (const name of CINDER) processes.start({ name, argv: [name, '--config-file', file], env });
   await processes.waitFor('cinder-api', () => httpAnswers(`http://127.0.0.1:${PORTS.cinder}/`));
   const cloud = new Cloud();
   await processes.waitFor('cinder-scheduler', () => knowsBackEnds(cloud));

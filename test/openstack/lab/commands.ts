@@ -13,18 +13,6 @@ export const SYSTEM_ENV: Readonly<Record<string, string>> = {
   HOME: '/root',
 };
 
-/**
- * Services in Python. Python gives each empty arena back by munmap and asks for the next by mmap, thousands of times in a request; where
- * the kernel is a guest without its own page tables, each costs an interrupt of the other processors (half of nova-api's time).
- */
-export const PYTHON_ENV: Readonly<Record<string, string>> = {
-  PYTHONMALLOC: 'malloc',
-  MALLOC_TRIM_THRESHOLD_: String(1 << 30),
-  // the largest that glibc takes
-  MALLOC_MMAP_THRESHOLD_: String(32 << 20),
-  MALLOC_TOP_PAD_: String(4 << 20),
-};
-
 /** What a failed command said: the lines that name an error (a Python tool prints a whole statement after it), and the end. */
 function gist(stdout: string, stderr: string): string {
   const said = `${stdout}\n${stderr}`.trim();

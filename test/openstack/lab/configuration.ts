@@ -169,8 +169,6 @@ function dhcpAgent({ network }: LabPaths): Ini {
       dhcp_driver: 'neutron.agent.linux.dhcp.Dnsmasq',
       enable_isolated_metadata: true,
       resync_interval: 30,
-      // many ports at once are one reload of dnsmasq, which costs the agent most of a second
-      bulk_reload_interval: 1,
     },
     ...(network !== 'linuxbridge' && { ovs: { integration_bridge: 'br-int', ovsdb_connection: OVSDB } }),
   };

@@ -84,7 +84,7 @@ function startWsgi(
   options: { script: string; env: Record<string, string> },
 ): void {
   const { script, env } = options;
-  processes.startPython({
+  processes.start({
     name,
     env,
     argv: [
@@ -128,14 +128,14 @@ async function startServices(paths: LabPaths, processes: Processes): Promise<voi
     script: '/usr/bin/placement-api',
     env: { OS_PLACEMENT_CONFIG_DIR: join(paths.etc, 'placement') },
   });
-  processes.startPython({ name: 'glance', argv: ['glance-api', ...file(paths, 'glance/glance-api.conf')] });
+  processes.start({ name: 'glance', argv: ['glance-api', ...file(paths, 'glance/glance-api.conf')] });
   startNeutronServer(paths, processes);
   await processes.waitFor('keystone', () => httpAnswers(url(PORTS.keystone, '/v3')));
   await once(paths, 'identity', ensureIdentity);
   await processes.waitFor('placement', () => httpAnswers(url(PORTS.placement)));
   // these three give up at start when Keystone or Placement do not answer them
   for (const name of ['nova-conductor', 'nova-scheduler'] as const) {
-    processes.startPython({ name, argv: [name, ...file(paths, 'nova/nova.conf')] });
+    processes.start({ name, argv: [name, ...file(paths, 'nova/nova.conf')] });
   }
   await Promise.all([
     processes.waitFor('glance', () => httpAnswers(url(PORTS.glance))),
@@ -151,7 +151,7 @@ export async function startNovaApi(
   extra: readonly string[] = [],
 ): Promise<void> {
   const files = [join(paths.etc, 'nova/nova.conf'), ...extra].flatMap((path) => ['--config-file', path]);
-  processes.startPython({ name: 'nova-api', argv: ['nova-api', ...files] });
+  processes.start({ name: 'nova-api', argv: ['nova-api', ...files] });
   await processes.waitFor('nova-api', () => httpAnswers(url(PORTS.nova)));
   await processes.waitFor('nova-api', () => httpAnswers(url(PORTS.metadata)));
 }
@@ -170,7 +170,7 @@ const AGENTS = {
 export const L3_AGENT = 'neutron-l3-agent';
 
 export function startRouters(paths: LabPaths, processes: Processes): void {
-  processes.startPython({
+  processes.start({
     name: L3_AGENT,
     argv: [L3_AGENT, ...neutronFiles(paths, 'l3_agent.ini')],
     env: { PATH: AGENT_PATH },
@@ -178,7 +178,7 @@ export function startRouters(paths: LabPaths, processes: Processes): void {
 }
 
 export function startAgent(paths: LabPaths, processes: Processes, name: Agent): void {
-  processes.startPython({ name, argv: [name, ...neutronFiles(paths, AGENTS[name])], env: { PATH: AGENT_PATH } });
+  processes.start({ name, argv: [name, ...neutronFiles(paths, AGENTS[name])], env: { PATH: AGENT_PATH } });
 }
 
 /** `file` comes after the configuration of the first host's agent. */
@@ -189,11 +189,11 @@ export function startSecondAgent(
 ): void {
   const agent = 'neutron-linuxbridge-agent';
   const argv = [agent, ...neutronFiles(paths, AGENTS[agent]), '--config-file', extra] as const;
-  processes.startPython({ name, argv, env: { PATH: AGENT_PATH } });
+  processes.start({ name, argv, env: { PATH: AGENT_PATH } });
 }
 
 export function startNeutronServer(paths: LabPaths, processes: Processes): void {
-  processes.startPython({ name: 'neutron-server', argv: ['neutron-server', ...neutronFiles(paths, 'ml2_conf.ini')] });
+  processes.start({ name: 'neutron-server', argv: ['neutron-server', ...neutronFiles(paths, 'ml2_conf.ini')] });
 }
 
 type Agent = keyof typeof AGENTS;

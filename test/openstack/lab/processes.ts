@@ -4,7 +4,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, 
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PYTHON_ENV, SYSTEM_ENV } from './commands.ts';
+import { SYSTEM_ENV } from './commands.ts';
 import type { LabPaths } from './settings.ts';
 
 export interface ProcessSpec {
@@ -64,10 +64,6 @@ export class Processes {
     if (child.pid === undefined) throw new Error(`${name} could not be started: is ${file} installed?`);
     writeFileSync(this.#pidFile(name), `${child.pid} ${startTimeOf(child.pid) ?? ''}\n`);
     child.unref();
-  }
-
-  startPython(spec: ProcessSpec): void {
-    this.start({ ...spec, env: { ...PYTHON_ENV, ...spec.env } });
   }
 
   /** TERM, then KILL after the grace time, for the whole session of the process. */
