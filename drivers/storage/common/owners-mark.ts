@@ -1,5 +1,5 @@
 // Which map the owners of a custom volume have on the disk, where the kernel cannot map them: an attribute of the volume's directory, which
-// goes wherever the files go: into snapshots, copies and streams, and back with them. No container can change it.
+// goes wherever the files go: into snapshots, copies and streams, and back with them. No unprivileged container can change it.
 import type { Host } from '#src/host/host.ts';
 import { idMapKey, type IdMapRange, readIdMapKey } from '#src/host/id-map.ts';
 

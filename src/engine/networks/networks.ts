@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { ManagedNetwork, NetworkDriver, NetworkModule } from '#drivers/network/driver.ts';
 import { AppError, messageOf } from '#src/lib/errors.ts';
+import { repeatSlowing } from '#src/lib/repeat.ts';
 import { Reverter } from '#src/lib/reverter.ts';
 import type { Service } from '#src/lib/service.ts';
 import { withoutEmpty } from '../config-maps.ts';
@@ -25,8 +26,6 @@ export interface NetworksOptions {
   readonly modules: Readonly<Record<string, NetworkModule>>;
   /** Of the server's certificate: MAC addresses of bridges differ from host to host. */
   readonly fingerprint: string;
-  /** How often a network that could not be brought up is tried again. */
-  readonly retryMs?: number;
 }
 
 export interface NewNetwork {
@@ -45,7 +44,8 @@ export type NetworkFollower = (network: NetworkRecord) => Promise<void>;
 const WARNING = 'Network unavailable';
 const TROUBLE = 'Forwarded traffic is dropped';
 const UNDO_MS = 60_000;
-const RETRY_MS = 60_000;
+/** Pauses before a network that could not be brought up is tried again: interfaces often come seconds after the daemon. */
+const RETRY = { firstMs: 5000, mostMs: 60_000 } as const;
 
 export class Networks implements Service {
   readonly name = 'networks';
@@ -55,7 +55,7 @@ export class Networks implements Service {
   readonly #followers: NetworkFollower[] = [];
   readonly #down = new Set<number>();
   readonly #stopping = new AbortController();
-  #retry: NodeJS.Timeout | undefined;
+  #endRetries: (() => void) | undefined;
 
   constructor(options: NetworksOptions) {
     this.#options = options;
@@ -71,12 +71,12 @@ export class Networks implements Service {
   async start(signal: AbortSignal): Promise<void> {
     await this.#settle(signal);
     for (const network of this.#rows.list()) await this.#bringUp(network, signal);
-    this.#retry = setInterval(() => void this.#bringUpMissing(), this.#options.retryMs ?? RETRY_MS).unref();
+    this.#endRetries = repeatSlowing(() => this.#bringUpMissing(), RETRY);
   }
 
   /** Networks stay as they are: containers use them. */
   async stop(): Promise<void> {
-    clearInterval(this.#retry);
+    this.#endRetries?.();
     this.#stopping.abort(new AppError('unavailable', 'shutting down'));
   }
 
@@ -119,9 +119,12 @@ export class Networks implements Service {
   async #bringUpMissing(): Promise<void> {
     const { signal } = this.#stopping;
     for (const { id, project, name } of this.#rows.list().filter((network) => this.#down.has(network.id))) {
-      await this.#locked(name, signal, async () => {
+      const work = async (): Promise<void> => {
         const network = this.#rows.find(project, name);
         if (network?.id === id && this.#down.has(id) && !signal.aborted) await this.#bringUp(network, signal);
+      };
+      await this.#locked(name, signal, work).catch((error: unknown) => {
+        if (!signal.aborted) throw error; // else the daemon ends while it waits for the lock
       });
     }
   }
