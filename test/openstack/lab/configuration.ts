@@ -236,6 +236,8 @@ function novaCompute(paths: LabPaths): Ini {
       host: COMPUTE_HOST,
       state_path: join(paths.data, 'compute'),
       cpu_allocation_ratio: 16,
+      // most of a build is the wait for Neutron's agent, and that wires ports together better than one after the other
+      max_concurrent_builds: 20,
     },
     lxd: {
       endpoint: `unix://${join(paths.engineFolder, 'unix.socket')}`,
