@@ -153,10 +153,10 @@ export class InstancePower implements LifeHandlers {
     const record = context.database.instances.get(project, name);
     try {
       await lifecycle.start(record, AbortSignal.timeout(REMOVE_LIMIT_MS));
-      this.#publish('instance-restarted', record);
     } finally {
       await forgetStartAgain(context, record);
     }
+    this.#publish('instance-restarted', record);
   }
 
   /** liblxc has started it again, as it was. Settings that were changed meanwhile take a real restart. */
