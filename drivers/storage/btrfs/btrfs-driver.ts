@@ -25,6 +25,7 @@ import { Images } from './images.ts';
 import { Places } from './places.ts';
 import { BtrfsPool } from './pool.ts';
 import { BtrfsStreams } from './streams.ts';
+import { shiftWithNested } from './shift-owners.ts';
 import { Volumes } from './volumes.ts';
 
 /** The runtime mounts the root through the container's own map (lxc.rootfs.options). */
@@ -250,8 +251,7 @@ export class BtrfsDriver implements StorageDriver {
     const to = await this.#ownersOnDisk(idMap);
     if (volume.forReading === true || sameIdMap(from, to)) return { rootfsPath: path, owners: from };
     const change = async (work: string): Promise<void> => {
-      const nested = (await this.#host.btrfs.nested(work)).map((one) => join(work, one.path));
-      for (const part of [work, ...nested]) await this.#host.shiftOwners(part, { from, to }, signal);
+      await shiftWithNested(this.#host, { subvolume: work }, { from, to }, signal);
       await markOwners(this.#host, work, to);
     };
     await this.#volumes.replaceBy(volume, path, { change, signal });
@@ -267,7 +267,8 @@ export class BtrfsDriver implements StorageDriver {
     const path = this.#places.volume(volume);
     const record = await readRecord(this.#host, path);
     const change = async (work: string): Promise<void> => {
-      await this.#host.shiftOwners(join(work, 'rootfs'), { from: record.owners, to: owners }, signal);
+      const place = { subvolume: work, tree: join(work, 'rootfs') };
+      await shiftWithNested(this.#host, place, { from: record.owners, to: owners }, signal);
       await writeRecord(this.#host, work, { ...record, owners });
     };
     await this.#volumes.replaceBy(volume, path, { change, signal });

@@ -4,11 +4,13 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { StorageDriver } from '#drivers/storage/driver.ts';
 import { storageDrivers } from '#drivers/storage/registry.ts';
+import type { Host } from '#src/host/host.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { silentLog } from '#src/lib/log.ts';
 import { poll } from '#src/lib/wait.ts';
 import { FINGERPRINT, MAP, signal, smallImage } from '#test/contract/storage-contract.ts';
 import { describeWith } from '#test/integration/support.ts';
+import { unmappable } from './real-pools.ts';
 
 const MIB = 2 ** 20;
 const C1 = { kind: 'container', name: 'c1' } as const;
@@ -34,12 +36,13 @@ describeWith({ root: true, commands: ['mkfs.btrfs', 'losetup', 'btrfs', 'wipefs'
     again(config?: Readonly<Record<string, string>>): StorageDriver;
   }
 
-  function describePool(config: Readonly<Record<string, string>>): Made {
+  function describePool(config: Readonly<Record<string, string>>, machine: Host = host): Made {
     const pool = `p${process.pid}${count++}`;
     const path = join(folder, pool);
     const disksPath = join(folder, 'disks');
     const again = (settings = config): StorageDriver => {
-      const context = { host, log: silentLog, pool, poolPath: path, disksPath, config: settings, defaultIdMap: MAP };
+      const places = { pool, poolPath: path, disksPath };
+      const context = { host: machine, log: silentLog, ...places, config: settings, defaultIdMap: MAP };
       return storageDrivers.btrfs.create(context);
     };
     const dispose = async (): Promise<void> => {
@@ -95,6 +98,25 @@ describeWith({ root: true, commands: ['mkfs.btrfs', 'losetup', 'btrfs', 'wipefs'
     const { stdout } = await host.run(['btrfs', 'subvolume', 'list', pool.path]);
     expect(stdout).toBe('');
     await driver.deletePool(signal());
+  });
+
+  it('changes the owners of what is nested in a root, where the kernel cannot map ids', async () => {
+    await using pool = describePool({ size: '512MiB' }, unmappable(host));
+    const { driver } = pool;
+    await driver.createPool(signal());
+    await driver.createImage(FINGERPRINT, smallImage(host), signal());
+    await driver.createVolume({ ...C1, image: FINGERPRINT, idMap: null }, signal());
+    await driver.mountVolume(C1, null, signal());
+    await nest(rootOf(pool));
+
+    await driver.mountVolume(C1, MAP, signal());
+
+    const nested = ['a/b/one', 'a/b/one/two', 'a/b/one/two/three', 'a/b/one/two/three/f'];
+    const owners = await Promise.all(nested.map(async (path) => (await stat(join(rootOf(pool), path))).uid));
+    expect(owners).toEqual(nested.map(() => MAP.uidBase));
+    expect(await readonly(join(rootOf(pool), 'a/b/one/two'))).toBe('ro=true');
+    expect(await readonly(join(rootOf(pool), 'a/b/one'))).toBe('ro=false');
+    await driver.deleteVolume(C1, signal());
   });
 
   it('is not led out of a volume by links that take the place of directories', async () => {
