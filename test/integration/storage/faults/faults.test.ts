@@ -1,5 +1,6 @@
 // Kill -9 at the steps of every operation: the next start finishes it or undoes it, and the same request works then. A sample by
-// default; FAULT_STEPS=all (or 40-60) takes every step of every operation (npm run check:faults), FAULT_DRIVER and FAULT_ONLY choose.
+// default; FAULT_STEPS=all (or 40-60) takes every step of every operation (npm run check:faults), kinds each kind of step once; FAULT_DRIVER
+// and FAULT_ONLY choose.
 // An operation that was undone is requested again by the next step's turn, which goes further by one step; the last of all by its own.
 import { appendFileSync } from 'node:fs';
 import { copyFile } from 'node:fs/promises';
@@ -11,9 +12,10 @@ import { describeWith } from '../../support.ts';
 import { type FaultDriver, FaultMachine, type View } from './machine.ts';
 import { type FaultOperation, OPERATIONS } from './operations.ts';
 
-/** `all`, or those from one number to another: 40-60. */
+/** `all`, those from one number to another (40-60), or of each kind the first: `kinds`. */
 const STEPS = process.env['FAULT_STEPS'] ?? '';
-const ALL = STEPS === 'all' || STEPS.includes('-');
+const KINDS = STEPS === 'kinds';
+const ALL = STEPS === 'all' || KINDS || STEPS.includes('-');
 const [FIRST = 1, LAST = Infinity] = /^(\d+)-(\d+)$/u.exec(STEPS)?.slice(1).map(Number) ?? [];
 const DRIVERS = (process.env['FAULT_DRIVER'] ?? (ALL ? 'overlay,dir,btrfs,zfs' : 'overlay,btrfs')).split(',');
 const ONLY = new RegExp(process.env['FAULT_ONLY'] ?? '', 'u');
@@ -104,7 +106,11 @@ class Trial implements AsyncDisposable {
     const count = this.#steps.length;
     if (!all) return [Math.ceil((count * 2) / 3)];
     const numbers = Array.from({ length: count }, (_none, index) => index + 1);
-    return numbers.filter((number) => number >= FIRST && number <= LAST);
+    const kinds = this.#steps.map(kindOf);
+    return numbers.filter((number) => {
+      const isFirst = kinds.indexOf(kinds[number - 1] ?? '') === number - 1;
+      return number >= FIRST && number <= LAST && (isFirst || !KINDS);
+    });
   }
 
   /** Empty, or what is wrong after a kill at this step, which the daemon waits for; the next daemon waits for the next one. */
@@ -173,6 +179,15 @@ class Trial implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#operation.end?.(this.#machine());
   }
+}
+
+/** What is written, moved or removed is told apart by its name, commands by their first two words. */
+function kindOf(step: string): string {
+  const [first = '', second = '', third = ''] = step.split(' ');
+  if (['commit', 'exchange'].includes(first)) return step;
+  const name = basename(step).replaceAll(/[0-9a-f]{8}[0-9a-f-]*/gu, 'ID');
+  if (['open', 'rename', 'rm', 'rmdir', 'createWriteStream'].includes(first)) return `${first} ${name}`;
+  return first === 'started:' ? `${first} ${second} ${third}` : `${first} ${second.startsWith('/') ? '' : second}`;
 }
 
 function same(left: View, right: View): boolean {
