@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { CommandError } from '#src/host/command-error.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { kindOf } from '#src/lib/errors.ts';
@@ -235,6 +235,19 @@ describe('removeTree', () => {
     await host.removeTree(join(folder, 'tree'));
     await host.removeTree(join(folder, 'tree'));
 
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  it('starts no program for what is absent, and one for a link that leads nowhere', async () => {
+    const run = vi.spyOn(host, 'run');
+    using _spy = { [Symbol.dispose]: () => run.mockRestore() };
+    await symlink(join(folder, 'nowhere'), join(folder, 'link'));
+
+    await host.removeTree(join(folder, 'absent'));
+    const startedForNothing = run.mock.calls.length;
+    await host.removeTree(join(folder, 'link'));
+
+    expect(startedForNothing).toBe(0);
     expect(await readdir(folder)).toEqual([]);
   });
 
