@@ -238,12 +238,14 @@ describe('removeTree', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  it('starts no program for what is absent, and one for a link that leads nowhere', async () => {
+  it('starts no program for what is absent or empty, and one for a link that leads nowhere', async () => {
     const run = vi.spyOn(host, 'run');
     using _spy = { [Symbol.dispose]: () => run.mockRestore() };
     await symlink(join(folder, 'nowhere'), join(folder, 'link'));
+    await mkdir(join(folder, 'empty'));
 
     await host.removeTree(join(folder, 'absent'));
+    await host.removeTree(join(folder, 'empty'));
     const startedForNothing = run.mock.calls.length;
     await host.removeTree(join(folder, 'link'));
 
