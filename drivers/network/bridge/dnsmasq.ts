@@ -14,6 +14,7 @@ import type { GoneNic, HostEntries, ManagedNetwork, NetworkContext, NetworkLease
 import { addressOf } from './config-keys.ts';
 import { parseLeaseFile, release4, release6 } from './dhcp-release.ts';
 import { type DnsmasqAccount, dnsmasqArguments, type DnsmasqFiles, parseLeases } from './dnsmasq-arguments.ts';
+import { dnsmasqNote, notedPid } from './dnsmasq-note.ts';
 import { readIfPresent } from '#src/host/read-if-present.ts';
 
 const PROGRAM = 'dnsmasq';
@@ -56,7 +57,10 @@ export class Dnsmasq {
     await this.stop(network.name, signal);
     await this.#forget(files, wanted ?? []);
     await host.writeFile(files.raw, raw, { mode: 0o644 });
-    if (wanted) await this.#start(wanted, signal);
+    if (!wanted) return;
+    await this.#start(wanted, signal);
+    const started = this.#find(network.name);
+    if (started) await host.writeFile(files.pid, dnsmasqNote(started.pid, wanted), { mode: 0o644 });
   }
 
   /** What nobody writes any more: leases where nothing is given out, the note of a server that is none. */
@@ -153,12 +157,12 @@ export class Dnsmasq {
 
   /** By the note that it left; without one (it was killed, or we were) among all processes. */
   #find(network: string): { readonly pid: number; readonly argv: readonly string[] } | undefined {
-    const noted = Number(readKernelFile(this.#files(network).pid)?.trim() ?? '0');
+    const noted = notedPid(readKernelFile(this.#files(network).pid) ?? '');
     const pid = this.#isOurs(noted, network) ? noted : processes().find((one) => this.#isOurs(one, network));
     return pid === undefined ? undefined : { pid, argv: argvOf(pid).slice(1) };
   }
 
-  /** The note belongs to the user that dnsmasq runs as: it proves nothing. */
+  /** Until we have written it the note belongs to the user that dnsmasq runs as: it proves nothing. */
   #isOurs(pid: number, network: string): boolean {
     if (!Number.isSafeInteger(pid) || pid <= 1) return false;
     const [program = '', ...rest] = argvOf(pid);

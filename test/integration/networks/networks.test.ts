@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { notedPid } from '#drivers/network/bridge/dnsmasq-note.ts';
 import { poll } from '#src/lib/wait.ts';
 import { run, TestDaemon } from '../instances/daemon-support.ts';
 import { describeWith } from '../support.ts';
@@ -30,7 +31,7 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip', 'nft', 'dnsm
   }
 
   const get = async (name: string) => (await daemon.call('GET', `/1.0/networks/${name}`)).metadata;
-  const pidOf = (name: string) => Number(readFileSync(join(daemon.root, 'networks', name, 'dnsmasq.pid'), 'utf8'));
+  const pidOf = (name: string) => notedPid(readFileSync(join(daemon.root, 'networks', name, 'dnsmasq.pid'), 'utf8'));
   const argsOf = (name: string) =>
     readFileSync(`/proc/${pidOf(name)}/cmdline`, 'utf8')
       .split('\0')
@@ -70,6 +71,8 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'ip', 'nft', 'dnsm
     expect(rules).toContain('ip version 4 oifname "ltnet0" accept');
     expect(rules).toContain('iifname "ltnet0" udp dport 67 accept');
     expect(readFileSync(`/proc/${pidOf('ltnet0')}/status`, 'utf8')).toMatch(/^Uid:\s+65534\b/mu);
+    const note = readFileSync(join(daemon.root, 'networks/ltnet0/dnsmasq.pid'), 'utf8');
+    expect(note).toMatch(new RegExp(`^name: dnsmasq\\n[^]*^pid: ${pidOf('ltnet0')}$`, 'mu'));
     expect(argsOf('ltnet0')).toContain(
       `${(config['ipv4.address'] as string).replace('.1/24', '')}.2,${(config['ipv4.address'] as string).replace('.1/24', '')}.254,1h`,
     );

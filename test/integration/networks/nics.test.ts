@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { Resolver } from 'node:dns/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { notedPid } from '#drivers/network/bridge/dnsmasq-note.ts';
 import { poll } from '#src/lib/wait.ts';
 import { StockClient } from '../engine/stock-client.ts';
 import { run, TestDaemon } from '../instances/daemon-support.ts';
@@ -59,7 +60,7 @@ describeWith({ root: true, commands }, 'instances on managed networks', () => {
   const hosts = () => readdirSync(join(daemon.root, 'networks', NETWORK, 'dnsmasq.hosts')).sort();
   const hostLine = (file: string) =>
     readFileSync(join(daemon.root, 'networks', NETWORK, 'dnsmasq.hosts', file), 'utf8').trim();
-  const serverPid = () => Number(readFileSync(join(daemon.root, 'networks', NETWORK, 'dnsmasq.pid'), 'utf8'));
+  const serverPid = () => notedPid(readFileSync(join(daemon.root, 'networks', NETWORK, 'dnsmasq.pid'), 'utf8'));
 
   /** Its IPv4 address, as soon as it has one. */
   async function addressOf(name: string): Promise<string> {

@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import { validateBridge } from '#drivers/network/bridge/config-keys.ts';
 import { dnsmasqArguments, parseLeases } from '#drivers/network/bridge/dnsmasq-arguments.ts';
+import { dnsmasqNote, notedPid } from '#drivers/network/bridge/dnsmasq-note.ts';
 import { emptyFirewallScript, firewallScript } from '#drivers/network/bridge/firewall.ts';
 import { dropsForwarding } from '#drivers/network/bridge/forwarding-policy.ts';
 import type { NetworkForward } from '#drivers/network/driver.ts';
@@ -23,6 +24,13 @@ const complaint = (config: Record<string, string>): string => {
 
 it('serves nothing without an address', () => {
   expect(argumentsOf({ 'ipv4.address': 'none', 'ipv6.address': 'none' })).toBeUndefined();
+});
+
+it('notes its dnsmasq as LXD does, and reads what dnsmasq notes itself', () => {
+  const note = dnsmasqNote(77, ['--dhcp-range', '10.1.0.2,10.1.0.9', '-u']);
+
+  expect(note.split('\n')).toEqual(expect.arrayContaining(['name: dnsmasq', 'pid: 77']));
+  expect([note, '78\n', '', 'pid: no\n'].map(notedPid)).toEqual([77, 78, 0, 0]);
 });
 
 it('serves DNS alone where DHCP is off', () => {
