@@ -81,7 +81,7 @@ export function registerVolumeBackupRoutes(app: ApiApp, deps: VolumeDeps): void 
       const volume = customVolumeOf(request, deps, 'Backups of');
       const backup = volumeBackups.get(volume, request.params.backup);
       const spec = specOf('Renaming storage volume backup', volume);
-      const id = operations.start(spec, async () => volumeBackups.rename(backup, request.body.name));
+      const id = operations.start(spec, async () => volumeBackups.rename(volume, backup, request.body.name));
       return operation(reply, operations, id);
     },
   );
@@ -96,7 +96,7 @@ export function registerVolumeBackupRoutes(app: ApiApp, deps: VolumeDeps): void 
       const volume = customVolumeOf(request, deps, 'Backups of');
       const backup = volumeBackups.get(volume, request.params.backup);
       const spec = specOf('Removing storage volume backup', volume);
-      const id = operations.start(spec, () => volumeBackups.remove(backup));
+      const id = operations.start(spec, () => volumeBackups.remove(volume, backup));
       return operation(reply, operations, id);
     },
   );

@@ -6,6 +6,7 @@ import type { IdMapRange } from '#src/host/id-map.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { Service } from '#src/lib/service.ts';
+import { BackupNames } from './backups/backup-names.ts';
 import { Certificates } from './certificates/certificates.ts';
 import { loadServerCertificate, type ServerCertificate } from './certificates/server-certificate.ts';
 import { type EngineContext, enginePaths } from './context.ts';
@@ -195,6 +196,7 @@ export async function createEngine<Instances extends InstancesPart>(
       new InstanceRecords(context, events),
       volumeSnapshots,
       volumeBackups,
+      new BackupNames(context, events),
       upkeep.service,
       logExpiry(base),
     ],

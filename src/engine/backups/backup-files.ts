@@ -59,7 +59,8 @@ export class BackupFiles {
 
   /** While others may be written: whole ones alone are looked at. */
   async removeUnknown(known: () => ReadonlySet<string>): Promise<void> {
-    const names = (await readdir(this.#directory).catch(() => [])).filter((name) => !name.endsWith(PART));
+    const entries = await readdir(this.#directory, { withFileTypes: true }).catch(() => []);
+    const names = entries.flatMap((entry) => (entry.isFile() && !entry.name.endsWith(PART) ? [entry.name] : []));
     const old = await olderThan(
       HOUR_MS,
       names.map((name) => this.path(name)),

@@ -210,3 +210,8 @@ function snapshotOf(snapshot: SnapshotFile): Unowned {
     lastUsedAt: snapshot.last_used_at ?? ZERO_TIME,
   };
 }
+
+/** Of a volume or a snapshot of it; of one that the backup does not tell of, what the volume has. */
+export function configOf({ volume, volumeSnapshots }: BackupIndex, snapshot: string | undefined): ConfigMap {
+  return (snapshot === undefined ? volume : (volumeSnapshots.get(snapshot) ?? volume)).config;
+}

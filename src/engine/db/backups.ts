@@ -17,16 +17,33 @@ function backupOf(row: SqlRow, owner: string): BackupRecord {
   };
 }
 
+/** Of what it is, and its file. */
+export interface BackupPlace {
+  readonly pool: string;
+  readonly project: string;
+  readonly owner: string;
+  readonly name: string;
+  readonly file: string;
+}
+
+interface BackupTable {
+  readonly table: string;
+  readonly owner: string;
+  readonly owners: 'instances' | 'storage_volumes';
+}
+
 export class BackupRows {
   readonly #sqlite: Sqlite;
 
   readonly #table: string;
   readonly #owner: string;
+  readonly #owners: string;
 
-  constructor(sqlite: Sqlite, { table, owner }: { readonly table: string; readonly owner: string }) {
+  constructor(sqlite: Sqlite, { table, owner, owners }: BackupTable) {
     this.#sqlite = sqlite;
     this.#table = table;
     this.#owner = owner;
+    this.#owners = owners;
   }
 
   /** In the order of creation; of all instances when none is named. */
@@ -37,6 +54,18 @@ export class BackupRows {
         ? this.#sqlite.all(`SELECT * FROM ${this.#table} ${order}`)
         : this.#sqlite.all(`SELECT * FROM ${this.#table} WHERE ${this.#owner} = ? ${order}`, instanceId);
     return rows.map((row) => backupOf(row, this.#owner));
+  }
+
+  places(): readonly BackupPlace[] {
+    const sql = `SELECT o.pool, o.project, o.name AS owner, b.name, b.file
+      FROM ${this.#table} b JOIN ${this.#owners} o ON o.id = b.${this.#owner}`;
+    return this.#sqlite.all(sql).map((row) => ({
+      pool: text(row, 'pool'),
+      project: text(row, 'project'),
+      owner: text(row, 'owner'),
+      name: text(row, 'name'),
+      file: text(row, 'file'),
+    }));
   }
 
   find(instanceId: number, name: string): BackupRecord | undefined {

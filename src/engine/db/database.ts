@@ -46,8 +46,12 @@ export function openDatabase(path: string): EngineDatabase {
   return {
     instances: new InstanceRows(sqlite, projects),
     snapshots: new SnapshotRows(sqlite),
-    backups: new BackupRows(sqlite, { table: 'instance_backups', owner: 'instance_id' }),
-    volumeBackups: new BackupRows(sqlite, { table: 'storage_volume_backups', owner: 'volume_id' }),
+    backups: new BackupRows(sqlite, { table: 'instance_backups', owner: 'instance_id', owners: 'instances' }),
+    volumeBackups: new BackupRows(sqlite, {
+      table: 'storage_volume_backups',
+      owner: 'volume_id',
+      owners: 'storage_volumes',
+    }),
     volumes: new VolumeRows(sqlite),
     volumeSnapshots: new VolumeSnapshotRows(sqlite),
     rootVolumes: new RootVolumeRows(sqlite),

@@ -10,18 +10,17 @@ import { BackupFiles } from '../backups/backup-files.ts';
 import type { BackupRequest } from '../backups/instance-backups.ts';
 import { CUSTOM_PLACES, packStreams, requireStreams } from '../backups/optimized-export.ts';
 import { checkBackend, receiveBackup } from '../backups/optimized-import.ts';
-import { type BackupIndex, parseIndex } from '../backups/read-index.ts';
+import { type BackupIndex, configOf, parseIndex } from '../backups/read-index.ts';
 import type { EngineContext } from '../context.ts';
 import { type BackupRecord, type VolumeRecord, type VolumeSnapshotRecord, ZERO_TIME } from '../db/records.ts';
 import type { VolumeKey } from '../db/volumes.ts';
 import { parseCompression } from '../images/compression.ts';
-import type { ConfigMap } from '../types.ts';
 import { compressed, packImage, packMembers, type StreamCompression } from '../images/pack.ts';
 import { validateSnapshotName } from '../snapshots/names.ts';
 import { type CustomVolumes, type NewCustomVolume, refOf, urlOf } from './custom-volumes.ts';
 import { acceptableConfig } from './volume-config.ts';
 import { volumeDocuments } from './volume-documents.ts';
-import { setOwners, toldOwners, withOwners, withoutOwners } from './volume-owners.ts';
+import { plainRecord, setOwners, toldOwners, withOwners } from './volume-owners.ts';
 
 const HOUR_MS = 3600_000;
 const MAX_INDEX_BYTES = 16 * 2 ** 20;
@@ -60,7 +59,7 @@ export class VolumeBackups implements Service {
     const now = Date.now();
     for (const backup of this.#context.database.volumeBackups.list()) {
       const expires = Date.parse(backup.expiresAt);
-      if (expires > 0 && expires <= now) await this.remove(backup);
+      if (expires > 0 && expires <= now) await this.#drop(backup);
     }
     await this.#files.removeUnknown(() => new Set(this.#context.database.volumeBackups.list().map(({ file }) => file)));
   }
@@ -100,7 +99,7 @@ export class VolumeBackups implements Service {
   }
 
   async create(volume: VolumeRecord, request: BackupRequest, signal: AbortSignal): Promise<void> {
-    const { host, database, events } = this.#context;
+    const { host, database } = this.#context;
     const compression = this.check(volume, request);
     const { name, expiresAt, instanceOnly, optimized } = request;
     await this.#volumes.locked(volume, signal, async () => {
@@ -115,16 +114,27 @@ export class VolumeBackups implements Service {
       const row = { instanceId: current.id, name, file, instanceOnly, optimized, createdAt, expiresAt };
       database.volumeBackups.create(row);
     });
-    const source = `${urlOf(volume)}/backups/${name}`;
-    events.lifecycle({ action: 'storage-volume-backup-created', source, project: volume.project });
+    this.#publish('created', volume, name);
   }
 
-  rename({ id }: BackupRecord, name: string): void {
+  rename(volume: VolumeRecord, { id, name: oldName }: BackupRecord, name: string): void {
     if (name.includes('/')) throw new AppError('invalid', 'Backup names may not contain slashes');
     this.#context.database.volumeBackups.rename(id, name);
+    this.#publish('renamed', volume, name, { old_name: oldName });
   }
 
-  async remove({ id, file }: BackupRecord): Promise<void> {
+  async remove(volume: VolumeRecord, backup: BackupRecord): Promise<void> {
+    await this.#drop(backup);
+    this.#publish('deleted', volume, backup.name);
+  }
+
+  #publish(what: string, volume: VolumeRecord, name: string, context?: Readonly<Record<string, string>>): void {
+    const source = `${urlOf(volume)}/backups/${name}`;
+    const change = { action: `storage-volume-backup-${what}`, source, project: volume.project };
+    this.#context.events.lifecycle({ ...change, ...(context && { context }) });
+  }
+
+  async #drop({ id, file }: BackupRecord): Promise<void> {
     this.#context.database.volumeBackups.delete(id);
     await this.#files.remove(file);
   }
@@ -155,11 +165,10 @@ export class VolumeBackups implements Service {
     const { host } = this.#context;
     const storage = this.#volumes.driver(volume);
     const { rootfsPath, owners } = await storage.mountVolume(this.#volumes.readable(volume).volume, null, signal);
-    const onBytes = (): void => undefined;
     const before = this.#before(volume, snapshots, signal);
     const content = { files: [], rootfsPath, owners, rootName: 'backup/volume', isLive: true, before };
     const scratch = this.#files.scratchPath();
-    yield* packImage(host, content, { compression: { kind: 'none' }, onBytes, scratch, signal });
+    yield* packImage(host, content, { compression: { kind: 'none' }, onBytes: () => undefined, scratch, signal });
   }
 
   async *#before(volume: VolumeRecord, snapshots: readonly VolumeSnapshotRecord[], signal: AbortSignal) {
@@ -288,13 +297,4 @@ interface Unpacking {
   /** LXD's archives have the owners that were on the disk, where it had no other way to give a volume to a container. */
   readonly from: IdMapRange | null;
   readonly signal: AbortSignal;
-}
-
-/** Of one that the backup does not tell of, what the volume has. */
-function configOf({ volume, volumeSnapshots }: BackupIndex, snapshot: string | undefined): ConfigMap {
-  return (snapshot === undefined ? volume : (volumeSnapshots.get(snapshot) ?? volume)).config;
-}
-
-function plainRecord<T extends { readonly config: ConfigMap }>(record: T): T {
-  return { ...record, config: withoutOwners(record.config) };
 }

@@ -98,3 +98,8 @@ export function setOwners(
   const said = withOwners(config, owners);
   if (said !== config) database.volumes.update(id, { description, config: said });
 }
+
+/** Without the note of what owners there are on the disk. */
+export function plainRecord<T extends { readonly config: ConfigMap }>(record: T): T {
+  return { ...record, config: withoutOwners(record.config) };
+}

@@ -1,5 +1,6 @@
 // Custom volumes on storage in memory: what is done when something fails, or the daemon is killed.
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { ZERO_TIME } from '#src/engine/db/records.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { type InstancesUnderTest, startInstances } from '../instances/engine-support.ts';
 
@@ -94,6 +95,28 @@ it('gives a freed name to another volume while the pool keeps the old place', as
 
   expect(volumes.get({ ...KEY, name: 'v2' }).hostName).toBe('default_v1');
   expect(volumes.get(KEY).hostName).not.toBe('default_v1');
+});
+
+it('tells that a backup was renamed and removed', async () => {
+  const { volumes, volumeBackups, context, events } = under.engine;
+  await volumes.create(VOLUME, signal());
+  const volume = volumes.get(KEY);
+  const times = { createdAt: new Date().toISOString(), expiresAt: ZERO_TIME };
+  const backup = { instanceId: volume.id, name: 'b1', file: 'f1', instanceOnly: false, optimized: false };
+  context.database.volumeBackups.create({ ...backup, ...times });
+  const told: unknown[] = [];
+  using _listening = events.subscribe({ types: new Set(['lifecycle'] as const) }, (_text, { metadata }) => {
+    told.push(metadata);
+  });
+
+  volumeBackups.rename(volume, volumeBackups.get(volume, 'b1'), 'b2');
+  await volumeBackups.remove(volume, volumeBackups.get(volume, 'b2'));
+
+  const source = '/1.0/storage-pools/default/volumes/custom/v1/backups/b2';
+  expect(told).toEqual([
+    { action: 'storage-volume-backup-renamed', source, context: { old_name: 'b1' } },
+    { action: 'storage-volume-backup-deleted', source },
+  ]);
 });
 
 it.each([
