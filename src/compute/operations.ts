@@ -277,6 +277,10 @@ class LockedOperations implements ComputeOperations {
     });
   }
 
+  async resumeSwaps(...of: Parameters<ComputeOperations['resumeSwaps']>): Promise<void> {
+    await this.#locked(of[1], () => this.#tools.volumes.resumeSwaps(...of));
+  }
+
   async resumeGuest(context: Context, instance: Instance, signal: AbortSignal): Promise<void> {
     const { virt, conductor } = this.#services;
     await this.#locked(instance, async () => {

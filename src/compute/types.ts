@@ -106,6 +106,13 @@ export interface InstanceOperations {
   completeDeletion(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Plugs the interfaces of the info cache on this host. Rejects when that fails. */
   plugInterfaces(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
+  /** Of swaps of volumes that a killed process left, `devices` as they are marked: gone on with, or undone. */
+  resumeSwaps(
+    context: RequestContext,
+    instance: NovaObject<'Instance'>,
+    devices: readonly NovaObject<'BlockDeviceMapping'>[],
+    signal: AbortSignal,
+  ): Promise<void>;
   /** Starts the guest again as it was before the host went down; no state of the instance but power_state changes. */
   resumeGuest(context: RequestContext, instance: NovaObject<'Instance'>, signal: AbortSignal): Promise<void>;
   /** Takes a guest that Nova knows no more (or elsewhere) off this host: interfaces, container, disks. Idempotent. */

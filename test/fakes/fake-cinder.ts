@@ -114,6 +114,8 @@ export class FakeCinder implements Cinder {
   ): Promise<string> {
     this.#note(`migration of ${volumeId} ${isFailed ? 'failed' : 'completed'}`);
     this.volumes.delete(newVolumeId);
+    const migrationStatus = isFailed ? 'error' : 'success';
+    this.volumes.set(volumeId, { ...this.#volume(volumeId), migrationStatus });
     if (isFailed) return volumeId;
     for (const [id, attachment] of this.attachments) {
       if (attachment.volumeId === newVolumeId) this.attachments.set(id, { ...attachment, volumeId });

@@ -137,6 +137,12 @@ export class FakeControlPlane implements RpcClient {
         '1.21',
         structuredClone(this.blockDevices.filter((row) => row['instance_uuid'] === uuid)),
       ),
+    'BlockDeviceMappingList.get_by_instance_uuids': ({ args: [uuids] }) =>
+      listObject(
+        'BlockDeviceMapping',
+        '1.21',
+        structuredClone(this.blockDevices.filter((row) => (uuids as string[]).includes(row['instance_uuid']))),
+      ),
     'BlockDeviceMapping.create': (sent) => {
       const own = { id: this.blockDevices.length + 100, uuid: randomUUID(), delete_on_termination: false };
       this.blockDevices.push({ ...dataOf(sent), ...own });
@@ -196,6 +202,10 @@ export class FakeControlPlane implements RpcClient {
     'InstanceGroup.get_hosts': (sent) => {
       const uuid = dataOf(sent)['uuid'];
       return new Result(this.groups.get(uuid)?.['hosts'] ?? []);
+    },
+    'InstanceList.get_by_host': ({ args: [host] }) => {
+      const rows = [...this.instances.values()].filter((row) => row['host'] === host);
+      return listObject('Instance', '2.7', structuredClone(rows), '2.6');
     },
     'InstanceList.get_uuids_by_host': ({ args: [host] }) =>
       [...this.instances.values()].filter((row) => row['host'] === host).map((row) => row['uuid']),
@@ -280,6 +290,6 @@ function objectOf(name: string, version: string, data: Json): Json {
   };
 }
 
-function listObject(name: string, version: string, rows: readonly Json[]): Json {
-  return objectOf(`${name}List`, '1.0', { objects: rows.map((row) => objectOf(name, version, row)) });
+function listObject(name: string, version: string, rows: readonly Json[], ofList = '1.0'): Json {
+  return objectOf(`${name}List`, ofList, { objects: rows.map((row) => objectOf(name, version, row)) });
 }

@@ -81,6 +81,10 @@ export class FakeOperations implements InstanceOperations {
     if (this.#failing.has('plugInterfaces')) throw new Error(`plugInterfaces ${instance.get('uuid')} fails`);
   }
 
+  async resumeSwaps(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('resumeSwaps', instance);
+  }
+
   async resumeGuest(_context: RequestContext, instance: Instance): Promise<void> {
     this.#call('resumeGuest', instance);
   }

@@ -7,6 +7,7 @@ import { execIn } from '../integration/guest-exec.ts';
 import { OTHER_BACK_END, shareFolder, startCinder } from './lab/cinder.ts';
 import type { Server } from './lab/cloud.ts';
 import { waitForStatus } from './lab/first-server.ts';
+import { startCompute, waitForConsumer } from './lab/node.ts';
 import { expectNothingLeft, type Residue, takeResidue } from './lab/residue.ts';
 import { actionsOf, activeServer, cloud, deleteServer, engine, lab, paths, processes } from './lab/suite.ts';
 import {
@@ -129,6 +130,22 @@ describe('a volume of a running server', () => {
     expect((await connectedFiles()).map((file) => file.slice(-36))).toEqual([other]);
     await askCinder('DELETE', `/volumes/${volume}`);
     volume = other;
+  });
+
+  it('is there again after the compute was killed while it swapped it', async () => {
+    const other = await newVolume('other');
+
+    await swap(other);
+    await expect.poll(connectedFiles, { timeout: WAIT_MS, interval: 20 }).toHaveLength(2);
+    await processes.kill('nova-compute-lxd');
+    startCompute(paths, processes);
+    await waitForConsumer(processes);
+    await waitForVolume(other, 'available');
+    await waitForVolume(volume, 'in-use');
+
+    expect(await inGuest(server, `${SECTOR} if=${device} | tr -d '\\0'`)).toBe('kept');
+    expect((await connectedFiles()).map((file) => file.slice(-36))).toEqual([volume]);
+    await askCinder('DELETE', `/volumes/${other}`);
   });
 
   it('moves to another back end of Cinder, and is the same volume', async () => {

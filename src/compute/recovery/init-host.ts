@@ -8,6 +8,7 @@ import { removeEvacuated } from './evacuated.ts';
 import { unclaimedConsumers } from './interrupted-builds.ts';
 import { recoverMove, recoverMoves } from './interrupted-moves.ts';
 import { recoverInstances } from './recover-instances.ts';
+import { recoverSwaps } from './interrupted-swaps.ts';
 import { removeStrays } from './stray-guests.ts';
 
 const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
@@ -38,6 +39,9 @@ export async function initHost(
   await attempt('volumes of no instance', async () => {
     const failures = await services.volumes.keepOnly(new Set(powers.keys()), signal);
     for (const error of failures) log.error('a volume of no instance stays connected', { error });
+  });
+  await attempt('interrupted swaps of volumes', async () => {
+    await recoverSwaps({ asking, operations, log }, instances, signal);
   });
   const resumesGuests = config.power.resumeGuestsStateOnHostBoot;
   await recoverInstances({ context, conductor, operations, log, resumesGuests }, instances, powers, signal);

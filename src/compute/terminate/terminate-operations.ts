@@ -72,7 +72,7 @@ export class TerminateOperations {
   async #giveBackVolumes(context: RequestContext, instance: Instance, known?: readonly BlockDevice[]): Promise<void> {
     if (known && volumesAmong(known).length === 0) return;
     const { volumes } = this.#tools;
-    const devices = await volumes.of(context, instance.get('uuid'));
+    const devices = await volumes.of(context, instance);
     await volumes.giveBack(context, devices, { deletes: true }, limited(UNDO_LIMIT_MS));
   }
 

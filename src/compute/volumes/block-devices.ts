@@ -71,7 +71,8 @@ export function keptConnection(device: BlockDevice): VolumeConnection | null {
   return Object.keys(info).length === 0 ? null : connectionOf(info);
 }
 
-function infoOf(text: string | null | undefined): Dict {
+/** What Nova keeps of a connection, read; nothing when it keeps none. */
+export function infoOf(text: string | null | undefined): Dict {
   if (!text) return {};
   const info: unknown = JSON.parse(text);
   return isDict(info) ? info : {};

@@ -2,10 +2,11 @@
 // callers hold the instance's lock.
 import type { RequestContext } from '#src/nova/context.ts';
 import { AppError } from '#src/lib/errors.ts';
+import { limited } from '#src/lib/wait.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { isAbsent } from '#src/openstack/service.ts';
-import type { GuestVolume, SpawnImage } from '#drivers/virt/driver.ts';
+import { type GuestVolume, POWER_STATE, type SpawnImage } from '#drivers/virt/driver.ts';
 import type { VolumeConnection } from '#drivers/volume/driver.ts';
 import type { EventWatch } from '../events/event-inbox.ts';
 import { inParallel } from '../in-parallel.ts';
@@ -23,6 +24,8 @@ import {
 import { chooseDeviceName, isDeviceName } from './device-names.ts';
 import type { VolumeUse } from './host-volumes.ts';
 import { isRoot, rootVolumeAmong, volumeImage } from './root-volume.ts';
+import { settleSwap } from './settle-swap.ts';
+import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 import { mountOf, readMountWish } from './volume-mounts.ts';
 
 type Instance = NovaObject<'Instance'>;
@@ -36,9 +39,36 @@ export class InstanceVolumes {
     this.#services = services;
   }
 
-  async of(context: RequestContext, instanceUuid: string): Promise<readonly BlockDevice[]> {
+  /** As they are when no swap of one is under way: what a killed process left of one is settled first. */
+  async of(context: RequestContext, instance: Instance): Promise<readonly BlockDevice[]> {
     const { conductor } = this.#services;
-    return volumesAmong(await blockDevicesOf({ conductor, context: context.elevated() }, instanceUuid));
+    const elevated = context.elevated();
+    const devices = volumesAmong(await blockDevicesOf({ conductor, context: elevated }, instance.get('uuid')));
+    await this.#settleSwaps(elevated, instance, devices);
+    return devices;
+  }
+
+  async #settleSwaps(context: RequestContext, instance: Instance, devices: readonly BlockDevice[]): Promise<void> {
+    for (const device of devices) {
+      await settleSwap(this.#services, { context, instance, device }, limited(UNDO_LIMIT_MS));
+    }
+  }
+
+  /** Of swaps that a killed process left: the guest gets the volumes that Nova's records name, then Cinder is told. */
+  async resumeSwaps(
+    context: RequestContext,
+    instance: Instance,
+    devices: readonly BlockDevice[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { virt } = this.#services;
+    const uuid = instance.get('uuid');
+    const hasGuest = (await virt.powerState(uuid, signal)) !== POWER_STATE.nostate;
+    for (const device of devices) {
+      const volume = hasGuest && (await this.#presentOne(context, instance, device, signal));
+      if (volume) await virt.attachVolume(uuid, volume, signal);
+    }
+    await this.#settleSwaps(context, instance, devices);
   }
 
   /** Tells Cinder where the volume will be used, and connects it here. Nothing is connected after a failure. */
@@ -126,6 +156,7 @@ export class InstanceVolumes {
    */
   async present(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<readonly GuestVolume[]> {
     const devices = volumesAmong(await this.#named(context, instance));
+    await this.#settleSwaps(context.elevated(), instance, devices);
     const found: (GuestVolume | undefined)[] = [];
     await inParallel([...devices.entries()], AT_ONCE, async ([index, device]) => {
       if ((device.find('volume_id') ?? null) === null || (device.find('attachment_id') ?? null) === null) return;
@@ -193,7 +224,7 @@ export class InstanceVolumes {
    * connected from a host that is lost is reserved anew as well.
    */
   async reserveAnew(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
-    for (const device of await this.of(context, instance.get('uuid'))) await this.#reserveAnew(context, device, signal);
+    for (const device of await this.of(context, instance)) await this.#reserveAnew(context, device, signal);
   }
 
   async #reserveAnew(context: RequestContext, device: BlockDevice, signal: AbortSignal): Promise<void> {
@@ -222,7 +253,7 @@ export class InstanceVolumes {
     { imageId, watch }: { readonly imageId: string; readonly watch: EventWatch },
     signal: AbortSignal,
   ): Promise<void> {
-    const root = rootVolumeAmong(await this.of(context, instance.get('uuid')));
+    const root = rootVolumeAmong(await this.of(context, instance));
     if (!root) throw new AppError('internal', 'there is no volume to write an image over');
     const volumeId = volumeOf(root);
     await this.#reserveAnew(context, root, signal);

@@ -166,7 +166,7 @@ export class VolumeOperations {
     { volumeId, deletesAttachment }: { readonly volumeId: string; readonly deletesAttachment: boolean },
     signal: AbortSignal,
   ): Promise<void> {
-    const devices = await this.#volumes.of(context, instance.get('uuid'));
+    const devices = await this.#volumes.of(context, instance);
     const device = devices.find((one) => one.find('volume_id') === volumeId);
     if (!device) return;
     await this.#takeOut(instance, device, signal);
@@ -192,7 +192,7 @@ export class VolumeOperations {
   }
 
   async #deviceOf(context: RequestContext, instance: Instance, volumeId: string): Promise<BlockDevice> {
-    const devices = await this.#volumes.of(context, instance.get('uuid'));
+    const devices = await this.#volumes.of(context, instance);
     const device = devices.find((one) => one.find('volume_id') === volumeId);
     if (device) return device;
     throw novaException('VolumeBDMNotFound', { volume_id: volumeId });

@@ -9,13 +9,14 @@ import type { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import type { VolumeConnection } from '#drivers/volume/driver.ts';
-import { diskMetadata, forgetDisk, tellOfDevice } from '../guest/device-metadata.ts';
 import { userCredentials } from '../network/credentials.ts';
 import type { ComputeServices } from '../types.ts';
-import { type BlockDevice, keptConnection, renamedConnection } from './block-devices.ts';
-import { attachmentOf, type InstanceVolumes, useOf } from './instance-volumes.ts';
+import { type BlockDevice, keptConnection } from './block-devices.ts';
+import { type InstanceVolumes, useOf } from './instance-volumes.ts';
 import { UNDO_LIMIT_MS } from '../undo-limit.ts';
 import { isRoot } from './root-volume.ts';
+import { finishSwap, giveUpSwap } from './settle-swap.ts';
+import { SwapRecord } from './swap-record.ts';
 
 type Instance = NovaObject<'Instance'>;
 
@@ -33,15 +34,11 @@ interface Swap {
   readonly wish: SwapWish;
 }
 
-interface Replaced {
-  readonly device: BlockDevice;
-  /** Of the old volume, which nobody uses here any more. */
-  readonly attachment: string;
-}
-
 /** The two volumes on this host. */
 interface Pair {
-  readonly device: BlockDevice;
+  readonly record: SwapRecord;
+  /** What Nova is to keep of the new one's connection. */
+  readonly text: string;
   readonly from: ReturnType<typeof useOf>;
   readonly to: ReturnType<typeof useOf>;
   readonly old: VolumeConnection;
@@ -88,63 +85,60 @@ export class VolumeSwaps {
   }
 
   async #swap(swap: Swap, signal: AbortSignal): Promise<void> {
-    const { cinder } = this.#services;
-    const { context, wish } = swap;
-    const credentials = userCredentials(context);
+    const { cinder, conductor } = this.#services;
+    const { context, instance, wish } = swap;
     let isMigration = false;
-    let replaced: Replaced;
+    let record: SwapRecord | undefined;
     try {
-      isMigration = (await cinder.getVolume(credentials, wish.oldVolumeId, signal)).migrationStatus === 'migrating';
-      replaced = await this.#replace(swap, signal);
+      const status = (await cinder.getVolume(userCredentials(context), wish.oldVolumeId, signal)).migrationStatus;
+      isMigration = status === 'migrating';
+      const device = await this.#deviceOf(context, instance, wish.oldVolumeId);
+      const { newVolumeId: volumeId, newAttachmentId: attachmentId } = wish;
+      if (attachmentId === null) throw refused(`volume ${volumeId} is reserved in a way older than attachments`);
+      record = new SwapRecord({ conductor, context }, device, { volumeId, attachmentId, isMigration });
+      await this.#replace(swap, record, attachmentId, signal);
     } catch (cause) {
-      await this.#giveUp(swap, isMigration);
+      await this.#giveUp(swap, record, isMigration);
       throw cause;
     }
-    // there is no way back: the guest may have written to the new one
-    await cinder.deleteAttachment(credentials, replaced.attachment, signal);
-    if (isMigration) await this.#rename(swap, replaced.device, signal);
-    await this.#tell(swap, replaced.device);
+    await finishSwap(this.#services, { context, instance, device: record.device }, record.mark, signal);
   }
 
-  /** Of a volume with a tag. */
-  async #tell({ context, instance, wish }: Swap, device: BlockDevice): Promise<void> {
-    const { conductor } = this.#services;
-    const tag = device.find('tag') ?? '';
-    if (tag === '') return;
-    await forgetDisk({ conductor, context }, instance, wish.oldVolumeId);
-    await tellOfDevice({ conductor, context }, instance, diskMetadata(device, tag));
-    await conductor.save(context, instance);
-  }
-
-  async #replace({ context, instance, wish }: Swap, signal: AbortSignal): Promise<Replaced> {
-    const { cinder, conductor, log } = this.#services;
-    const { newVolumeId: volumeId, newAttachmentId: attachmentId } = wish;
-    const device = await this.#deviceOf(context, instance, wish.oldVolumeId);
-    const attachment = attachmentOf(device);
+  async #replace(
+    { context, instance, wish }: Swap,
+    record: SwapRecord,
+    attachmentId: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { cinder, log } = this.#services;
+    const { newVolumeId: volumeId } = wish;
+    const { device } = record;
     const old = keptConnection(device);
-    if (!old || attachmentId === null) throw refused(`volume ${wish.oldVolumeId} is not connected`);
-    const guestPath = device.find('device_name') ?? null;
-    const { connection: fresh, text } = await this.#volumes.offered(
-      context,
-      instance,
-      { volumeId, attachmentId, guestPath },
-      signal,
-    );
-    const from = useOf(device);
-    const pair = { device, from, to: { ...from, volumeId }, old, fresh };
+    if (!old) throw refused(`volume ${wish.oldVolumeId} is not connected`);
     await using revert = new Reverter(log);
+    await record.open();
+    const offer = { volumeId, attachmentId, guestPath: device.find('device_name') ?? null };
+    const { connection: fresh, text } = await this.#volumes.offered(context, instance, offer, signal);
+    const from = useOf(device);
+    const pair = { record, text, from, to: { ...from, volumeId }, old, fresh };
     await this.#move({ context, instance }, pair, revert, signal);
     await cinder.completeAttachment(userCredentials(context), attachmentId, signal);
-    const { sizeGib } = await cinder.getVolume(userCredentials(context), volumeId, signal);
-    device.set('volume_id', volumeId).set('attachment_id', attachmentId).set('connection_info', text);
-    device.set('volume_size', sizeGib).set('snapshot_id', null).set('source_type', 'volume');
-    await conductor.save(context, device);
     revert.commit();
-    return { device, attachment };
+  }
+
+  /** What cannot be undone now keeps its mark, by which it is gone on with when somebody asks for the volumes the next time. */
+  async #giveUp({ context, wish }: Swap, record: SwapRecord | undefined, isMigration: boolean): Promise<void> {
+    const { log } = this.#services;
+    try {
+      if (record?.isNew) throw new AppError('conflict', 'Nova may have the new volume in its record');
+      if (await giveUpSwap(this.#services, context, { ...wish, isMigration })) await record?.close();
+    } catch (error) {
+      log.error('a swap of a volume can neither go on nor be undone now', { ...wish, error });
+    }
   }
 
   async #deviceOf(context: RequestContext, instance: Instance, volumeId: string): Promise<BlockDevice> {
-    const devices = await this.#volumes.of(context, instance.get('uuid'));
+    const devices = await this.#volumes.of(context, instance);
     const device = devices.find((one) => one.find('volume_id') === volumeId);
     if (!device) throw novaException('VolumeBDMNotFound', { volume_id: volumeId });
     if (isRoot(device)) throw refused('the server runs from it, and it cannot be copied meanwhile');
@@ -158,22 +152,26 @@ export class VolumeSwaps {
     revert: Reverter,
     signal: AbortSignal,
   ): Promise<void> {
-    const { virt, volumes, log } = this.#services;
-    const { device, from, to, old, fresh } = pair;
+    const { cinder, virt, volumes, log } = this.#services;
+    const { record, from, to, old, fresh } = pair;
     const uuid = instance.get('uuid');
-    const guest = await this.#volumes.guestVolume(context, instance, device, '');
+    const guest = await this.#volumes.guestVolume(context, instance, record.device, '');
     // of what is mounted the engine knows who uses it
     if (!guest.mount) await this.#refuseUsed(pair, signal);
     revert.add('new volume', () => volumes.disconnect(to, fresh, limited(UNDO_LIMIT_MS)));
     const hostPath = await volumes.connect(to, fresh, signal);
     revert.add('old volume', async () => {
       const limit = limited(UNDO_LIMIT_MS);
+      // first: what the guest then writes must not be taken for what was copied
+      await record.goBack();
       await virt.attachVolume(uuid, { ...guest, hostPath: await volumes.connect(from, old, limit) }, limit);
     });
     await virt.detachVolume(uuid, from.volumeId, signal);
     // opened between the first look and now: it still is
     await this.#refuseUsed(pair, signal);
     await volumes.copy({ from, to }, { signal, onProgress: reporter(log, { instance: uuid, from, to }) });
+    const { sizeGib } = await cinder.getVolume(userCredentials(context), to.volumeId, signal);
+    await record.goOver({ text: pair.text, sizeGib });
     await volumes.disconnect(from, old, signal);
     revert.add('new volume of the guest', () => virt.detachVolume(uuid, to.volumeId, limited(UNDO_LIMIT_MS)));
     await virt.attachVolume(uuid, { ...guest, hostPath, volumeId: to.volumeId }, signal);
@@ -182,36 +180,6 @@ export class VolumeSwaps {
   async #refuseUsed({ from }: Pair, signal: AbortSignal): Promise<void> {
     const users = await this.#services.volumes.users(from, signal);
     if (users.length > 0) throw refused(`it is in use in the server (by ${users.join(', ')}): end that, or stop it`);
-  }
-
-  /** Cinder has the old volume's name go over to the new one. */
-  async #rename({ context, wish }: Swap, device: BlockDevice, signal: AbortSignal): Promise<void> {
-    const { cinder, conductor } = this.#services;
-    const { oldVolumeId: volumeId, newVolumeId } = wish;
-    const of = { volumeId, newVolumeId, isFailed: false };
-    const saved = await cinder.completeMigration(userCredentials(context), of, signal);
-    device
-      .set('volume_id', saved)
-      .set('connection_info', renamedConnection(device.get('connection_info') ?? '', saved));
-    await conductor.save(context, device);
-  }
-
-  /** In Cinder: each step by itself. */
-  async #giveUp({ context, wish }: Swap, isMigration: boolean): Promise<void> {
-    const { cinder, log } = this.#services;
-    const { oldVolumeId, newVolumeId, newAttachmentId } = wish;
-    const credentials = userCredentials(context);
-    const limit = limited(UNDO_LIMIT_MS);
-    const steps = [
-      () => cinder.rollDetaching(credentials, oldVolumeId, limit),
-      async () => newAttachmentId !== null && cinder.deleteAttachment(credentials, newAttachmentId, limit),
-      async () =>
-        isMigration &&
-        cinder.completeMigration(credentials, { volumeId: oldVolumeId, newVolumeId, isFailed: true }, limit),
-    ];
-    for (const step of steps) {
-      await step().catch((error: unknown) => log.error('a failed swap is not wholly undone', { ...wish, error }));
-    }
   }
 }
 
