@@ -306,6 +306,14 @@ export interface VirtDriver {
   /** Lets them go on; running is success. Stopped: 'conflict'. Absent: 'not_found'. */
   unpause(uuid: string, signal: AbortSignal): Promise<void>;
   /**
+   * Keeps the memory of a running guest on disk and ends it; one that is kept so already is success. After an AppError the guest runs on
+   * ('unsupported': this guest, or this host, cannot), unless the engine could not be asked ('unavailable'). Not running: 'conflict'.
+   * Absent: 'not_found'.
+   */
+  suspendToDisk(uuid: string, signal: AbortSignal): Promise<void>;
+  /** powerOn() of a guest with its memory, where that was kept; powerOn() itself throws it away. */
+  resumeFromDisk(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void>;
+  /**
    * Adds an interface, to a running guest at once. When its guestInterface is taken, the first free ethN is its name.
    * One with this MAC address is replaced. Absent: 'not_found'.
    */

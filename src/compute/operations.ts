@@ -110,7 +110,7 @@ class LockedOperations implements ComputeOperations {
     this.#services = services;
     this.#tools = tools;
     this.#power = new PowerOperations(services, tools);
-    this.#freeze = new FreezeOperations(services, tools, this.#power);
+    this.#freeze = new FreezeOperations(services, this.#power);
     this.#interfaces = new InterfaceOperations(services, tools);
     this.#volumes = new VolumeOperations(services, tools.volumes);
     this.#swaps = new VolumeSwaps(services, tools.volumes);

@@ -20,11 +20,10 @@ import {
   type VirtDriver,
   type VirtInstance,
 } from '../driver.ts';
-import { freeName } from '../nic-names.ts';
 import { EchoConsoles } from './echo-consoles.ts';
 import { FAKE_INFO, fakeFacts, type FakeOptions } from './facts.ts';
 import { FakeImages, requireFormat } from './images.ts';
-import type { FakeInstance } from './instance.ts';
+import { type FakeInstance, seenFromOutside, withNic } from './instance.ts';
 import { FakeMoves } from './moves.ts';
 import { prepare } from './prepare.ts';
 import { usageOf } from './usage.ts';
@@ -96,12 +95,7 @@ export class FakeVirtDriver implements VirtDriver {
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
     signal.throwIfAborted();
     this.#failOnDemand('listInstances');
-    return [...this.instances].map(([uuid, { spec, powerState, isArriving = false }]) => ({
-      uuid,
-      name: spec.name,
-      powerState,
-      isArriving,
-    }));
+    return [...this.instances.values()].map(seenFromOutside);
   }
 
   async powerState(uuid: string, signal: AbortSignal): Promise<PowerState> {
@@ -178,7 +172,24 @@ export class FakeVirtDriver implements VirtDriver {
     await sleep(this.#options.delayMs, signal);
     instance.nics = nics;
     instance.powerState = POWER_STATE.running;
+    instance.isKept = false;
     this.#notify(uuid, 'started');
+  }
+
+  async suspendToDisk(uuid: string, signal: AbortSignal): Promise<void> {
+    const instance = this.#existing(uuid);
+    this.#failOnDemand('suspendToDisk');
+    if (instance.isKept) return;
+    if (instance.powerState !== POWER_STATE.running) throw new AppError('conflict', `instance ${uuid} does not run`);
+    await sleep(this.#options.delayMs, signal);
+    instance.powerState = POWER_STATE.shutdown;
+    instance.isKept = true;
+    this.#notify(uuid, 'stopped');
+  }
+
+  async resumeFromDisk(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
+    this.#failOnDemand('resumeFromDisk');
+    await this.powerOn(uuid, nics, signal);
   }
 
   async powerOff(
@@ -236,12 +247,7 @@ export class FakeVirtDriver implements VirtDriver {
     signal.throwIfAborted();
     const instance = this.#existing(uuid);
     this.#failOnDemand('attachNic');
-    const others = instance.nics.filter(({ macAddress }) => macAddress !== nic.macAddress);
-    const name = freeName(
-      nic.guestInterface,
-      others.map(({ guestInterface }) => guestInterface),
-    );
-    instance.nics = [...others, { ...nic, guestInterface: name }];
+    instance.nics = withNic(instance.nics, nic);
   }
 
   async detachNic(uuid: string, macAddress: string, signal: AbortSignal): Promise<void> {

@@ -132,7 +132,7 @@ export class LxdDriver implements VirtDriver {
       directory: this.#directory,
       calls: this.#calls,
       log,
-      timeoutMs: options.spawnTimeoutMs,
+      options,
     });
     this.moves = this.#createMoves();
   }
@@ -299,6 +299,15 @@ export class LxdDriver implements VirtDriver {
   async powerOn(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
     await this.#readyDrive(uuid, signal);
     await this.#power.on(uuid, nics, signal);
+  }
+
+  async suspendToDisk(uuid: string, signal: AbortSignal): Promise<void> {
+    await this.#power.suspendToDisk(uuid, signal);
+  }
+
+  async resumeFromDisk(uuid: string, nics: readonly SpawnNic[], signal: AbortSignal): Promise<void> {
+    await this.#readyDrive(uuid, signal);
+    await this.#power.on(uuid, nics, signal, { stateful: true });
   }
 
   /** The id map may have changed since, where the drive has to follow it by itself, and the host may have booted. */

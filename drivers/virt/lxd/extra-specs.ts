@@ -47,6 +47,7 @@ function nature(specs: Specs, { allowNesting, allowPrivileged }: FlavorPolicy): 
   if (demands['security.privileged'] && demands['security.idmap.isolated']) {
     throw new AppError('invalid', 'the flavor wants a container with all ids of the host, and with ids of its own');
   }
+  demanded(specs, 'lxd:suspend_to_disk', true); // what it asks for is seen when it is suspended
   return Object.fromEntries(Object.entries(demands).flatMap(([key, isOn]) => (isOn ? [[key, 'true']] : [])));
 }
 

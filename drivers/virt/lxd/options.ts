@@ -29,6 +29,8 @@ export interface LxdDriverOptions {
   readonly mkisofsCommand: string;
   /** What flavors may demand of containers. */
   readonly policy: FlavorPolicy;
+  /** Guests may be suspended with their memory on disk: CRIU, as the host's root, reads and makes their processes. */
+  readonly allowSuspendToDisk: boolean;
   /** HOST:PORT at which other hosts fetch guests from the engine; null: `myIp`, if the engine listens there. */
   readonly migrationAddress: string | null;
   /** Address of this host. */
@@ -50,6 +52,7 @@ export const DEFAULT_OPTIONS = {
   configDriveDisk: false,
   mkisofsCommand: 'genisoimage',
   policy: { allowNesting: true, allowPrivileged: false },
+  allowSuspendToDisk: false,
   migrationAddress: null,
   migrationTimeoutMs: 14_400_000,
   maxDiskImageGib: 100,

@@ -21,6 +21,7 @@ export function composeLxd(options: Options): Config.LxdConfig {
     mkisofsCommand: new SectionReader(options, 'DEFAULT').string('mkisofs_cmd'),
     allowNesting: reader.boolean('allow_nesting'),
     allowPrivileged: reader.boolean('allow_privileged'),
+    allowSuspendToDisk: reader.boolean('allow_suspend_to_disk'),
     migrationAddress: reader.optionalString('migration_address') ?? null,
     migrationTimeoutMs: reader.ms('migration_timeout'),
     maxConcurrentMigrations: reader.number('max_concurrent_migrations'),

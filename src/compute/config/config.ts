@@ -182,6 +182,7 @@ export interface LxdConfig {
   readonly mkisofsCommand: string;
   readonly allowNesting: boolean;
   readonly allowPrivileged: boolean;
+  readonly allowSuspendToDisk: boolean;
   /** HOST:PORT at which other hosts fetch guests; null: my_ip, if the engine listens there. */
   readonly migrationAddress: string | null;
   readonly migrationTimeoutMs: number;

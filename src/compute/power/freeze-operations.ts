@@ -1,13 +1,13 @@
-// Pause and suspend (section 5.4): a container is frozen for both, its memory stays where it is. The callers hold the
-// instance's lock.
-import { kindOf } from '#src/lib/errors.ts';
+// Pause and suspend (section 5.4): a container is frozen for both, its memory stays where it is, unless its flavor or image wants to be
+// suspended to disk and it can be. The callers hold the instance's lock.
+import { kindOf, messageOf } from '#src/lib/errors.ts';
+import { truthOf } from '#src/lib/truth.ts';
 import type { RequestContext } from '#src/nova/context.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { POWER_STATES, TASK_STATES, VM_STATES } from '#src/nova/states.ts';
-import type { OperationTools } from '../operation-tools.ts';
 import type { ComputeServices } from '../types.ts';
 import { finishTask } from './finish-task.ts';
-import { asNotFound, type PowerOperations } from './power-operations.ts';
+import { orNotFound, type PowerOperations } from './power-operations.ts';
 import { told } from './told.ts';
 
 type Instance = NovaObject<'Instance'>;
@@ -17,12 +17,10 @@ const OLD_VM_STATE = 'old_vm_state';
 
 export class FreezeOperations {
   readonly #services: ComputeServices;
-  readonly #tools: OperationTools;
   readonly #power: PowerOperations;
 
-  constructor(services: ComputeServices, tools: OperationTools, power: PowerOperations) {
+  constructor(services: ComputeServices, power: PowerOperations) {
     this.#services = services;
-    this.#tools = tools;
     this.#power = power;
   }
 
@@ -45,16 +43,38 @@ export class FreezeOperations {
   }
 
   async suspend(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
-    const { virt, notifications } = this.#services;
+    const { notifications } = this.#services;
     instance.set('system_metadata', { ...instance.find('system_metadata'), [OLD_VM_STATE]: instance.get('vm_state') });
     await told(notifications, context, { instance, name: 'suspend' }, async () => {
-      await this.#orError(context, instance, virt.pause(instance.get('uuid'), signal));
+      await this.#orError(context, instance, this.#keep(instance, signal));
       const ending = { instance, vmState: VM_STATES.suspended, expectedTaskState: TASK_STATES.suspending };
       await finishTask(this.#services, context, ending, signal);
     });
   }
 
-  /** A guest that does not run any more (the host was down) is started. */
+  async #keep(instance: Instance, signal: AbortSignal): Promise<void> {
+    const { virt } = this.#services;
+    const uuid = instance.get('uuid');
+    // frozen: an earlier process of this compute came that far
+    const mayBeKept = wantsDisk(instance) && (await virt.powerState(uuid, signal)) !== POWER_STATES.paused;
+    if (mayBeKept && (await this.#toDisk(uuid, signal))) return;
+    await virt.pause(uuid, signal);
+  }
+
+  /** False: it runs on. */
+  async #toDisk(uuid: string, signal: AbortSignal): Promise<boolean> {
+    const { virt, log } = this.#services;
+    try {
+      await virt.suspendToDisk(uuid, signal);
+      return true;
+    } catch (error) {
+      if (signal.aborted || ['unavailable', 'not_found', 'conflict'].includes(kindOf(error))) throw error;
+      log.info('the memory of a guest is not kept on disk: it is frozen', { instance: uuid, reason: messageOf(error) });
+      return false;
+    }
+  }
+
+  /** A guest that does not run any more (it is on disk, or the host was down) is started. */
   async resume(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
     const { notifications } = this.#services;
     const { [OLD_VM_STATE]: before, ...metadata } = instance.find('system_metadata') ?? {};
@@ -70,8 +90,7 @@ export class FreezeOperations {
     const { virt } = this.#services;
     const uuid = instance.get('uuid');
     if ((await virt.powerState(uuid, signal)) === POWER_STATES.paused) return await virt.unpause(uuid, signal);
-    const vifs = await this.#tools.networks.refresh(context, instance, { signal });
-    await this.#power.powerOn(context, instance, vifs, signal);
+    await this.#power.resumeFromDisk(context, instance, signal);
   }
 
   /** A guest of which nobody knows whether it is frozen is in error, until a reboot or an operator says otherwise. */
@@ -90,8 +109,8 @@ export class FreezeOperations {
   }
 }
 
-async function orNotFound(instance: Instance, work: Promise<void>): Promise<void> {
-  await work.catch((error: unknown) => {
-    throw asNotFound(error, instance);
-  });
+function wantsDisk(instance: Instance): boolean {
+  const ofFlavor = instance.find('flavor')?.find('extra_specs')?.['lxd:suspend_to_disk'];
+  const ofImage = instance.find('system_metadata')?.['image_lxd_suspend_to_disk'];
+  return truthOf(ofFlavor ?? ofImage ?? '') ?? false;
 }

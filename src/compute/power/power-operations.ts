@@ -93,12 +93,24 @@ export class PowerOperations {
   }
 
   async powerOn(context: RequestContext, instance: Instance, vifs: readonly Vif[], signal: AbortSignal): Promise<void> {
+    const { virt } = this.#services;
+    const nics = await this.#equip(context, instance, vifs, signal);
+    await orNotFound(instance, virt.powerOn(instance.get('uuid'), nics, signal));
+  }
+
+  /** With the memory that a suspension kept. */
+  async resumeFromDisk(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { virt } = this.#services;
+    const vifs = await this.#tools.networks.refresh(context, instance, { signal });
+    const nics = await this.#equip(context, instance, vifs, signal);
+    await orNotFound(instance, virt.resumeFromDisk(instance.get('uuid'), nics, signal));
+  }
+
+  /** What a guest has around it when it starts. */
+  async #equip(context: RequestContext, instance: Instance, vifs: readonly Vif[], signal: AbortSignal) {
     await this.#leaveRescue(instance, signal);
     await this.#setVolumes(context, instance, signal);
-    const nics = await this.#tools.plugger.plug(instance, vifs, signal);
-    await this.#services.virt.powerOn(instance.get('uuid'), nics, signal).catch((error: unknown) => {
-      throw asNotFound(error, instance);
-    });
+    return await this.#tools.plugger.plug(instance, vifs, signal);
   }
 
   /** They may have lost their devices with a boot of the host, or have changed while the guest was elsewhere. */
@@ -276,4 +288,10 @@ export class PowerOperations {
 export function asNotFound(error: unknown, instance: Instance): unknown {
   if (kindOf(error) !== 'not_found') return error;
   return novaException('InstanceNotFound', { instance_id: instance.get('uuid') }, { cause: error });
+}
+
+export async function orNotFound(instance: Instance, work: Promise<void>): Promise<void> {
+  await work.catch((error: unknown) => {
+    throw asNotFound(error, instance);
+  });
 }

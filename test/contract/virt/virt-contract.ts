@@ -338,6 +338,21 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
     });
 
+    it('keeps the memory of a running guest on disk, or says that it cannot, and the guest runs on', async () => {
+      const { uuid } = await spawn();
+
+      const refusal = await under.driver.suspendToDisk(uuid, signal()).catch((error: unknown) => error);
+
+      const kept = refusal === undefined;
+      if (!kept) expect(refusal).toMatchObject({ kind: 'unsupported' });
+      const after = await under.driver.powerState(uuid, signal());
+      expect(after).toBe(kept ? POWER_STATE.shutdown : POWER_STATE.running);
+      await under.driver.resumeFromDisk(uuid, [], signal());
+      expect(await under.driver.powerState(uuid, signal())).toBe(POWER_STATE.running);
+      await under.driver.powerOff(uuid, { graceSeconds: 0 }, signal());
+      await expect(under.driver.suspendToDisk(uuid, signal())).rejects.toMatchObject({ kind: 'conflict' });
+    });
+
     it('powers off, and destroys, what is paused', async () => {
       const [{ uuid: first }, { uuid: second }] = [await spawn(), await spawn()];
       await under.driver.pause(first, signal());
@@ -415,6 +430,8 @@ export function virtContract(name: string, make: () => Promise<VirtUnderTest>): 
       await expect(under.driver.resize(uuid, flavor, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.softReboot(uuid, signal())).rejects.toMatchObject(absent);
       await expect(under.driver.pause(uuid, signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.suspendToDisk(uuid, signal())).rejects.toMatchObject(absent);
+      await expect(under.driver.resumeFromDisk(uuid, [], signal())).rejects.toMatchObject(absent);
       await expect(under.driver.detachNic(uuid, '00:16:3e:00:00:01', signal())).rejects.toMatchObject(absent);
       await expect(under.driver.detachVolume(uuid, randomUUID(), signal())).rejects.toMatchObject(absent);
       await expect(under.driver.setVolumes(uuid, [], signal())).rejects.toMatchObject(absent);

@@ -330,6 +330,62 @@ describe('pause, suspend and back', () => {
     expect(harness.row(instance)['system_metadata']).not.toHaveProperty('old_vm_state');
   });
 
+  describe('to disk', () => {
+    async function wishing(harness: ComputeHarness) {
+      const instance = await runningInstance(harness, 'suspending');
+      const metadata = harness.row(instance)['system_metadata'] as Record<string, string>;
+      harness.row(instance)['system_metadata'] = { ...metadata, image_lxd_suspend_to_disk: 'true' };
+      return instanceOf(harness.row(instance));
+    }
+
+    it('keeps the memory of a guest whose image says so, and goes on with it', async () => {
+      await using harness = new ComputeHarness();
+      const instance = await wishing(harness);
+
+      await harness.send('suspend_instance', { instance });
+      expect(harness.row(instance)).toMatchObject({ vm_state: 'suspended', task_state: null, power_state: 4 });
+      expect(guestOf(harness, instance).isKept).toBe(true);
+
+      harness.row(instance)['task_state'] = 'resuming';
+      await harness.send('resume_instance', { instance: instanceOf(harness.row(instance)) });
+      expect(harness.row(instance)).toMatchObject({ vm_state: 'active', power_state: 1 });
+    });
+
+    it('is in error when it cannot go on, and keeps its memory', async () => {
+      await using harness = new ComputeHarness();
+      const instance = await wishing(harness);
+      await harness.send('suspend_instance', { instance });
+      harness.row(instance)['task_state'] = 'resuming';
+      harness.virt.failNext('resumeFromDisk', new AppError('internal', 'CRIU cannot restore it'));
+
+      const resume = harness.send('resume_instance', { instance: instanceOf(harness.row(instance)) });
+
+      await expect(resume).rejects.toThrow('CRIU cannot restore it');
+      expect(harness.row(instance)).toMatchObject({ vm_state: 'error', task_state: null });
+      expect(guestOf(harness, instance).isKept).toBe(true);
+    });
+
+    it('freezes the guest that cannot be kept', async () => {
+      await using harness = new ComputeHarness();
+      const instance = await wishing(harness);
+      harness.virt.failNext('suspendToDisk', new AppError('unsupported', 'no CRIU here'));
+
+      await harness.send('suspend_instance', { instance });
+
+      expect(harness.row(instance)).toMatchObject({ vm_state: 'suspended', task_state: null, power_state: 3 });
+    });
+
+    it('is in error when nobody knows what became of the guest', async () => {
+      await using harness = new ComputeHarness();
+      const instance = await wishing(harness);
+      harness.virt.failNext('suspendToDisk', new AppError('unavailable', 'the engine is away'));
+
+      await expect(harness.send('suspend_instance', { instance })).rejects.toThrow('the engine is away');
+
+      expect(harness.row(instance)).toMatchObject({ vm_state: 'error', task_state: null });
+    });
+  });
+
   it('puts an instance that could not be suspended into error, with a fault', async () => {
     await using harness = new ComputeHarness();
     const instance = await runningInstance(harness, 'suspending');

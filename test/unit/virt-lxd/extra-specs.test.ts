@@ -46,6 +46,8 @@ describe('the nature of a container', () => {
 
   it('is not guessed', () => {
     expect(() => settings({ 'lxd:nested_allowed': 'maybe' })).toThrow('neither true nor false');
+    expect(() => settings({ 'lxd:suspend_to_disk': 'perhaps' })).toThrow('neither true nor false');
+    expect(settings({ 'lxd:suspend_to_disk': 'yes' }).config).toEqual({});
     expect(() => settings({ 'lxd:privileged_allowed': 'true', 'lxd:isolated': 'true' }, LAX)).toThrow('ids of its own');
   });
 });
