@@ -12,6 +12,8 @@ export class MemoryStorage implements StorageModule {
   readonly instances = new Set<string>();
   /** Volume → its snapshots, in order. */
   readonly snapshots = new Map<string, string[]>();
+  /** Limits of custom volumes that were changed. */
+  readonly sizes = new Map<string, number | undefined>();
   /** Directories that createImage() was asked to fill. */
   readonly unpacked: string[] = [];
   /** Methods that reject, with the error. */
@@ -79,7 +81,10 @@ export class MemoryStorage implements StorageModule {
       },
       mountVolume: async ({ name }) => ({ rootfsPath: `${poolPath}/containers/${name}/rootfs`, owners: null }),
       unmountVolume: async () => undefined,
-      resizeVolume: async () => undefined,
+      resizeVolume: async ({ name }, sizeBytes) => {
+        fault('resizeVolume');
+        this.sizes.set(name, sizeBytes);
+      },
       listVolumes: async () => [...this.instances],
       createSnapshot: async ({ name }, snapshot) => {
         fault('createSnapshot');

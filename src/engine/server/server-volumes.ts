@@ -9,7 +9,8 @@ import type { Service } from '#src/lib/service.ts';
 import type { EngineContext } from '../context.ts';
 import { DEFAULT_PROJECT } from '../db/projects.ts';
 import type { VolumeRecord } from '../db/records.ts';
-import { type CustomVolumes, refOf } from '../volumes/custom-volumes.ts';
+import type { CustomVolumes } from '../volumes/custom-volumes.ts';
+import { refOf } from '../volumes/volume-places.ts';
 import { SERVER_VOLUME_KEYS, type ServerVolumeKey } from '../volumes/volume-users.ts';
 import type { ServerConfig } from './server-config.ts';
 

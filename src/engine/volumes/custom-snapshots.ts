@@ -7,7 +7,8 @@ import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
 import { nextSnapshotName, validateSnapshotName } from '../snapshots/names.ts';
 import { expiryOf, isDue, isExpired } from '../snapshots/schedule.ts';
 import type { Service } from '#src/lib/service.ts';
-import { type CustomVolumes, refOf, urlOf } from './custom-volumes.ts';
+import { type CustomVolumes, urlOf } from './custom-volumes.ts';
+import { refOf } from './volume-places.ts';
 import { becoming, toldOwners, withOwners } from './volume-owners.ts';
 import { isOfServer, usingInstances } from './volume-users.ts';
 

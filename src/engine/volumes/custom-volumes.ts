@@ -1,7 +1,6 @@
 // Custom volumes: made, copied, changed and deleted. A row says what is being done in the pool before it is done; at start what was cut
 // short is finished or undone. Names are the database's alone: a rename touches no pool.
-import { isDeepStrictEqual } from 'node:util';
-import type { MountedRoot, NewVolume, StorageDriver, VolumeRef } from '#drivers/storage/driver.ts';
+import type { MountedRoot, NewVolume, StorageDriver } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import type { EngineContext } from '../context.ts';
@@ -13,9 +12,10 @@ import { type CopySource, copyVolume } from '../storage/copy-volume.ts';
 import { inOrder } from '../instances/lock-order.ts';
 import type { ConfigMap } from '../types.ts';
 import { endHalfDone } from './half-done.ts';
+import { changeInDriver } from './resize-volume.ts';
 import { driverConfig, sizeOf, validateVolumeConfig, validateVolumeName, withoutForeign } from './volume-config.ts';
 import { ownersInCopy, setOwners, withOwners, withOwnersOf, withoutOwners } from './volume-owners.ts';
-import { freeHostName, volumeDefaults } from './volume-places.ts';
+import { freeHostName, refOf, volumeDefaults } from './volume-places.ts';
 import { usersOf } from './volume-users.ts';
 
 export interface NewCustomVolume extends VolumeKey {
@@ -260,15 +260,7 @@ export class CustomVolumes implements Service {
     gate.volume(project, 'update', { name, sizeBytes: sizeOf(content.config) });
     await this.locked(volume, signal, async () => {
       const current = this.get(volume);
-      const sizeBytes = sizeOf(content.config);
-      const storage = pools.driver(volume.pool);
-      const change = { config: driverConfig(content.config, keys), sizeBytes };
-      if (
-        !isDeepStrictEqual(change, { config: driverConfig(current.config, keys), sizeBytes: sizeOf(current.config) })
-      ) {
-        if (storage.configureVolume) await storage.configureVolume(refOf(current), change, signal);
-        else if (storage.info.quotas) await storage.resizeVolume(refOf(current), sizeBytes, signal);
-      }
+      await changeInDriver(this.#context, current, content.config, signal);
       database.volumes.update(current.id, { ...content, config: withOwnersOf(content.config, current.config) });
     });
     events.lifecycle({ action: 'storage-volume-updated', source: urlOf(volume), project, context: { type: 'custom' } });
@@ -342,10 +334,6 @@ export class CustomVolumes implements Service {
 
 export function lockKey({ pool, project, name }: VolumeKey): string {
   return `volume/${pool}/${project}/${name}`;
-}
-
-export function refOf({ hostName }: Pick<VolumeRecord, 'hostName'>): VolumeRef {
-  return { kind: 'custom', name: hostName };
 }
 
 export function urlOf({ pool, name }: VolumeKey, snapshot?: string): string {

@@ -1,9 +1,10 @@
-// Custom volumes and their snapshots that a killed daemon was making or deleting: what is left of them goes. Owners that it was changing are
-// looked up.
+// Custom volumes and their snapshots that a killed daemon was making or deleting: what is left of them goes. Sizes that it was changing are
+// put back, owners are looked up.
 import { messageOf } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { VolumeRecord, VolumeSnapshotRecord } from '../db/records.ts';
 import type { CustomVolumes } from './custom-volumes.ts';
+import { isChanging, undoChange } from './resize-volume.ts';
 import { isUnsettled, noteOwners } from './volume-owners.ts';
 
 export interface HalfDoneParts {
@@ -15,12 +16,14 @@ export interface HalfDoneParts {
 export async function endHalfDone(parts: HalfDoneParts, signal: AbortSignal): Promise<void> {
   const { database, pools } = parts.context;
   await endThese(parts, { volumes: database.volumes.pending(), snapshots: database.volumeSnapshots.pending() }, signal);
+  await undoChanges(parts, database.volumes.list(), signal);
   await settleOwners(parts, database.volumes.list(), signal);
   const left = { volumes: ids(database.volumes.pending()), snapshots: ids(database.volumeSnapshots.pending()) };
   pools.onReturn(async (pool, ending) => {
     const ofPool = database.volumes.pending().filter((volume) => volume.pool === pool && left.volumes.has(volume.id));
     const snapshots = database.volumeSnapshots.pending().filter(({ id }) => left.snapshots.has(id));
     await endThese(parts, { volumes: ofPool, snapshots }, ending);
+    await undoChanges(parts, database.volumes.list(pool), ending);
     await settleOwners(parts, database.volumes.list(pool), ending);
   });
 }
@@ -46,6 +49,20 @@ async function endThese(
     await volumes.locked(volume, signal, work).catch((error: unknown) => {
       log.warn('a half-made snapshot was not removed yet', { snapshot: snapshot.name, error: messageOf(error) });
     });
+  }
+}
+
+async function undoChanges(
+  { context, volumes }: HalfDoneParts,
+  all: readonly VolumeRecord[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const volume of all.filter(({ config }) => isChanging(config))) {
+    await volumes
+      .locked(volume, signal, () => undoChange(context, volume, signal))
+      .catch((error: unknown) => {
+        context.log.warn('a volume does not have its size again yet', { volume: volume.name, error: messageOf(error) });
+      });
   }
 }
 

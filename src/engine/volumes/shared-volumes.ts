@@ -8,7 +8,7 @@ import type { EngineContext } from '../context.ts';
 import type { VolumeRecord } from '../db/records.ts';
 import { hostName } from '../instances/instance-paths.ts';
 import { parseBoolean } from '../instances/values.ts';
-import { refOf } from './custom-volumes.ts';
+import { refOf } from './volume-places.ts';
 import { becoming, setOwners } from './volume-owners.ts';
 import { isOfServer, usingInstances } from './volume-users.ts';
 

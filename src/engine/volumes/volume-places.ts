@@ -1,6 +1,8 @@
 // Where a new custom volume lies in its pool, and what the pool gives it.
 import { randomUUID } from 'node:crypto';
+import type { VolumeRef } from '#drivers/storage/driver.ts';
 import type { EngineContext } from '../context.ts';
+import type { VolumeRecord } from '../db/records.ts';
 import type { VolumeKey } from '../db/volumes.ts';
 import type { ConfigMap } from '../types.ts';
 import { GIVEN_BY_POOLS } from './volume-config.ts';
@@ -22,4 +24,9 @@ export function freeHostName({ database }: Context, { pool, project, name }: Vol
   const taken = new Set(database.volumes.list(pool).map(({ hostName }) => hostName));
   const plain = `${project}_${name}`;
   return IN_POOL.test(plain) && !plain.includes('..') && !taken.has(plain) ? plain : randomUUID();
+}
+
+/** For the driver. */
+export function refOf({ hostName }: Pick<VolumeRecord, 'hostName'>): VolumeRef {
+  return { kind: 'custom', name: hostName };
 }

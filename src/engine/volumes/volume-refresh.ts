@@ -8,7 +8,8 @@ import { compareSnapshots } from '../snapshots/compare.ts';
 import { type CopySource, syncVolume } from '../storage/copy-volume.ts';
 import type { CustomSnapshots } from './custom-snapshots.ts';
 import { noteOwners, willBePlain, withoutOwners } from './volume-owners.ts';
-import { type CustomVolumes, lockKey, refOf, urlOf, type VolumeSource } from './custom-volumes.ts';
+import { type CustomVolumes, lockKey, urlOf, type VolumeSource } from './custom-volumes.ts';
+import { refOf } from './volume-places.ts';
 
 export const REFRESHED_IN_USE = 'Cannot refresh custom volume used by running instances';
 

@@ -1,5 +1,5 @@
 // Custom volumes on storage in memory: what is done when something fails, or the daemon is killed.
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZERO_TIME } from '#src/engine/db/records.ts';
 import { AppError } from '#src/lib/errors.ts';
 import { type InstancesUnderTest, startInstances } from '../instances/engine-support.ts';
@@ -41,6 +41,46 @@ it('removes at the next start what a killed daemon was making or removing', asyn
   expect(under.engine.volumes.list('default', 'default').map(({ name }) => name)).toEqual(['v3']);
   expect(under.engine.volumes.snapshots(third)).toEqual([]);
   expect([...instances].filter((name) => name.startsWith('default_'))).toEqual(['default_v3']);
+});
+
+describe('a change of the size', () => {
+  const sized = (size: string) => ({ description: 'new', config: { ...VOLUME.config, size } });
+  const MIB = 2 ** 20;
+
+  it('is put back at the next start when a kill came before its row', async () => {
+    const { volumes, context } = under.engine;
+    const { database } = context;
+    await volumes.create({ ...VOLUME, config: { ...VOLUME.config, size: '10MiB' } }, signal());
+    await volumes.update(volumes.get(KEY), sized('20MiB'), signal());
+    const { id, ...before } = volumes.get(KEY);
+    const told: string[] = [];
+    const watched = database.volumes.update.bind(database.volumes);
+    // the daemon is killed when the driver has the new size: what the row said then is what the next one finds
+    database.volumes.update = (row, content) => {
+      told.push(JSON.stringify(content.config));
+      if (told.length === 1) watched(row, content);
+    };
+    await volumes.update(volumes.get(KEY), sized('30MiB'), signal());
+    const { storage } = under;
+    expect(storage.sizes.get('default_v1')).toBe(30 * MIB);
+    expect(told).toHaveLength(2);
+
+    under = await under.restart();
+
+    expect(storage.sizes.get('default_v1')).toBe(20 * MIB);
+    expect(under.engine.volumes.get(KEY)).toEqual({ id, ...before });
+  });
+
+  it('that the pool refuses leaves the row as it was', async () => {
+    const { volumes } = under.engine;
+    await volumes.create({ ...VOLUME, config: { ...VOLUME.config, size: '10MiB' } }, signal());
+    const before = volumes.get(KEY);
+    under.storage.faults.set('resizeVolume', new AppError('conflict', 'it holds more'));
+
+    await expect(volumes.update(before, sized('5MiB'), signal())).rejects.toThrow('it holds more');
+
+    expect(volumes.get(KEY)).toEqual(before);
+  });
 });
 
 it('gets what its pool has for new volumes, unless it says something else', async () => {
