@@ -95,7 +95,7 @@ export class FakeVirtDriver implements VirtDriver {
   async listInstances(signal: AbortSignal): Promise<readonly VirtInstance[]> {
     signal.throwIfAborted();
     this.#failOnDemand('listInstances');
-    return [...this.instances.values()].map(seenFromOutside);
+    return [...this.instances].map(seenFromOutside);
   }
 
   async powerState(uuid: string, signal: AbortSignal): Promise<PowerState> {

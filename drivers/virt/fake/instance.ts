@@ -18,8 +18,9 @@ export interface FakeInstance {
   isArriving?: boolean;
 }
 
-export function seenFromOutside({ spec, powerState, isArriving = false }: FakeInstance): VirtInstance {
-  return { uuid: spec.uuid, name: spec.name, powerState, isArriving };
+export function seenFromOutside([uuid, instance]: readonly [string, FakeInstance]): VirtInstance {
+  const { spec, powerState, isArriving = false } = instance;
+  return { uuid, name: spec.name, powerState, isArriving };
 }
 
 /** One with the same MAC address is replaced. */
