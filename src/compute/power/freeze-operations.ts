@@ -56,9 +56,24 @@ export class FreezeOperations {
     const { virt } = this.#services;
     const uuid = instance.get('uuid');
     // frozen: an earlier process of this compute came that far
-    const mayBeKept = wantsDisk(instance) && (await virt.powerState(uuid, signal)) !== POWER_STATES.paused;
+    const mayBeKept = this.#wantsDisk(instance) && (await virt.powerState(uuid, signal)) !== POWER_STATES.paused;
     if (mayBeKept && (await this.#toDisk(uuid, signal))) return;
     await virt.pause(uuid, signal);
+  }
+
+  /** The flavor goes before the image. */
+  #wantsDisk(instance: Instance): boolean {
+    const ofFlavor = instance.find('flavor')?.find('extra_specs')?.['lxd:suspend_to_disk'];
+    const wish = ofFlavor ?? instance.find('system_metadata')?.['image_lxd_suspend_to_disk'] ?? '';
+    const truth = truthOf(wish);
+    if (truth === undefined && wish !== '') {
+      // a flavor with such a word makes no guest; nobody looks at an image for it
+      this.#services.log.warn('lxd_suspend_to_disk of the image is neither true nor false: the guest is frozen', {
+        instance: instance.get('uuid'),
+        value: wish,
+      });
+    }
+    return truth ?? false;
   }
 
   /** False: it runs on. */
@@ -107,10 +122,4 @@ export class FreezeOperations {
       throw error;
     }
   }
-}
-
-function wantsDisk(instance: Instance): boolean {
-  const ofFlavor = instance.find('flavor')?.find('extra_specs')?.['lxd:suspend_to_disk'];
-  const ofImage = instance.find('system_metadata')?.['image_lxd_suspend_to_disk'];
-  return truthOf(ofFlavor ?? ofImage ?? '') ?? false;
 }

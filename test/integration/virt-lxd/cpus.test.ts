@@ -1,11 +1,8 @@
 // Processors of a guest, on our engine and on a real LXD: it runs on those that it is given, and on no others.
-import { randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import type { SpawnSpec } from '#drivers/virt/driver.ts';
 import { LxdDriver } from '#drivers/virt/lxd/driver.ts';
 import { DEFAULT_OPTIONS } from '#drivers/virt/lxd/options.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
@@ -14,6 +11,7 @@ import { execIn } from '../guest-exec.ts';
 import { makeBusyboxRootTarball } from '../images.ts';
 import { describeWith } from '../support.ts';
 import { chosenEngines, PROGRAMS, startEngine } from './engines.ts';
+import { busyboxSpec } from './guest-spec.ts';
 
 for (const name of chosenEngines(['lighterd', 'lxd'])) {
   describeWith({ root: true, commands: [PROGRAMS[name], 'busybox'] }, `processors of guests on ${name}`, () => {
@@ -28,32 +26,12 @@ for (const name of chosenEngines(['lighterd', 'lxd'])) {
       await driver.start(soon());
       const { cpus } = await driver.hostFacts(soon());
       const last = cpus.at(-1)?.id ?? 0;
-      const uuid = randomUUID();
-      const flavor = { vcpus: 1, memoryMib: 128, rootGib: 1, ephemeralsGib: [], swapMib: 0, extraSpecs: {} };
-      const spec: SpawnSpec = {
-        uuid,
-        name: `instance-${uuid.slice(0, 8)}`,
-        displayName: 'cpus',
-        hostname: 'cpus',
-        projectId: 'project',
-        userId: 'user',
-        flavor: { ...flavor, cpuIds: [last] },
-        image: {
-          id: 'image',
-          cacheKey: 'image',
-          name: 'image',
-          diskFormat: 'raw',
-          containerFormat: 'bare',
-          sizeBytes: null,
-          properties: {},
-          open: async () => createReadStream(join(folder, 'root.tar.gz')),
-        },
-      };
+      const spec = busyboxSpec(join(folder, 'root.tar.gz'), 'cpus', { cpuIds: [last] });
 
       await driver.spawn(spec, { network: async () => [] }, soon());
       const command = ['grep', 'Cpus_allowed_list', '/proc/self/status'];
       const { stdout } = await execIn(engine.client, spec.name, command);
-      await driver.destroy(uuid, soon());
+      await driver.destroy(spec.uuid, soon());
       await driver.stop();
       await rm(folder, { recursive: true });
 

@@ -1,6 +1,5 @@
 // Ephemeral disks on our engine and on a real LXD: seen from inside, grown, added and taken away, and gone with their guest.
 import { randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,6 +13,7 @@ import { execIn } from '../guest-exec.ts';
 import { makeBusyboxRootTarball } from '../images.ts';
 import { describeWith } from '../support.ts';
 import { chosenEngines, type EngineName, PROGRAMS, type RunningEngine, startEngine } from './engines.ts';
+import { busyboxSpec } from './guest-spec.ts';
 
 for (const name of chosenEngines(['lighterd', 'lxd'])) {
   describeWith({ root: true, commands: [PROGRAMS[name], 'busybox'] }, `ephemeral disks on ${name}`, () => suite(name));
@@ -25,28 +25,8 @@ function suite(name: EngineName): void {
   let driver: LxdDriver;
   const soon = (): AbortSignal => AbortSignal.timeout(60_000);
 
-  const specOf = (ephemeralsGib: readonly number[]): SpawnSpec => {
-    const uuid = randomUUID();
-    return {
-      uuid,
-      name: `instance-${uuid.slice(0, 8)}`,
-      displayName: 'disks',
-      hostname: 'disks',
-      projectId: 'project',
-      userId: 'user',
-      flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, cpuIds: null, ephemeralsGib, swapMib: 0, extraSpecs: {} },
-      image: {
-        id: 'image',
-        cacheKey: 'image',
-        name: 'image',
-        diskFormat: 'raw',
-        containerFormat: 'bare',
-        sizeBytes: null,
-        properties: {},
-        open: async () => createReadStream(join(folder, 'root.tar.gz')),
-      },
-    };
-  };
+  const specOf = (ephemeralsGib: readonly number[]): SpawnSpec =>
+    busyboxSpec(join(folder, 'root.tar.gz'), 'disks', { ephemeralsGib });
   const spawn = async (spec: SpawnSpec): Promise<SpawnSpec> => {
     await driver.spawn(spec, { network: async () => [] }, soon());
     return spec;

@@ -1,6 +1,4 @@
 // Guests suspended to disk by a real CRIU: they go on where they were, and a plain start does without what was kept.
-import { randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,6 +16,7 @@ import { execIn } from '../guest-exec.ts';
 import { makeBusyboxRootTarball } from '../images.ts';
 import { describeWith } from '../support.ts';
 import { type RunningEngine, startEngine } from './engines.ts';
+import { busyboxSpec } from './guest-spec.ts';
 
 const WORK = 'exec 3>>/root/count; i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.1; done';
 
@@ -30,31 +29,8 @@ describeWith(needs, 'suspension to disk', () => {
 
   const soon = (): AbortSignal => AbortSignal.timeout(60_000 * timeFactor());
 
-  function specOf(): SpawnSpec {
-    const uuid = randomUUID();
-    return {
-      uuid,
-      name: `instance-${uuid.slice(0, 8)}`,
-      displayName: 'suspended',
-      hostname: 'suspended',
-      projectId: 'project',
-      userId: 'user',
-      flavor: { vcpus: 1, memoryMib: 128, rootGib: 1, cpuIds: null, ephemeralsGib: [], swapMib: 0, extraSpecs: {} },
-      image: {
-        id: 'image',
-        cacheKey: 'image',
-        name: 'image',
-        diskFormat: 'raw',
-        containerFormat: 'bare',
-        sizeBytes: null,
-        properties: {},
-        open: async () => createReadStream(join(folder, 'root.tar.gz')),
-      },
-    };
-  }
-
   async function spawn(): Promise<SpawnSpec> {
-    const spec = specOf();
+    const spec = busyboxSpec(join(folder, 'root.tar.gz'), 'suspended');
     await driver.spawn(spec, { network: async () => [] }, soon());
     return spec;
   }
@@ -113,9 +89,10 @@ describeWith(needs, 'suspension to disk', () => {
   it('leaves a guest alone that it cannot keep', async () => {
     const spec = await spawn();
     const { client } = engine;
-    const { config } = await client.instances.get(spec.name, soon());
-    const devices = { eth0: { type: 'nic', nictype: 'p2p', name: 'eth0' }, ...(await devicesOf(spec)) };
-    const update = await client.instances.update(spec.name, { config, devices, profiles: [] }, { signal: soon() });
+    const { config, devices } = await client.instances.get(spec.name, soon());
+    const more = { ...devices, eth0: { type: 'nic', nictype: 'p2p', name: 'eth0' } };
+    const body = { config, devices: more, profiles: [] };
+    const update = await client.instances.update(spec.name, body, { signal: soon() });
     await update.wait(soon());
 
     await expect(driver.suspendToDisk(spec.uuid, soon())).rejects.toMatchObject({ kind: 'unsupported' });
@@ -123,8 +100,4 @@ describeWith(needs, 'suspension to disk', () => {
     expect(await driver.powerState(spec.uuid, soon())).toBe(POWER_STATE.running);
     await driver.destroy(spec.uuid, soon());
   });
-
-  async function devicesOf({ name }: SpawnSpec) {
-    return (await engine.client.instances.get(name, soon())).devices;
-  }
 });

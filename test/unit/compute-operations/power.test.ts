@@ -331,10 +331,10 @@ describe('pause, suspend and back', () => {
   });
 
   describe('to disk', () => {
-    async function wishing(harness: ComputeHarness) {
+    async function wishing(harness: ComputeHarness, wish = 'true') {
       const instance = await runningInstance(harness, 'suspending');
       const metadata = harness.row(instance)['system_metadata'] as Record<string, string>;
-      harness.row(instance)['system_metadata'] = { ...metadata, image_lxd_suspend_to_disk: 'true' };
+      harness.row(instance)['system_metadata'] = { ...metadata, image_lxd_suspend_to_disk: wish };
       return instanceOf(harness.row(instance));
     }
 
@@ -373,6 +373,16 @@ describe('pause, suspend and back', () => {
       await harness.send('suspend_instance', { instance });
 
       expect(harness.row(instance)).toMatchObject({ vm_state: 'suspended', task_state: null, power_state: 3 });
+    });
+
+    it.each(['false', 'perhaps'])('freezes the guest whose image says %s', async (wish) => {
+      await using harness = new ComputeHarness();
+      const instance = await wishing(harness, wish);
+
+      await harness.send('suspend_instance', { instance });
+
+      expect(harness.row(instance)).toMatchObject({ vm_state: 'suspended', power_state: 3 });
+      expect(guestOf(harness, instance).isKept).toBeUndefined();
     });
 
     it('is in error when nobody knows what became of the guest', async () => {
