@@ -1,4 +1,5 @@
 // What the end-to-end tests share: the running lab, and servers that are deleted at the end of a test.
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { EngineClient } from '#src/client/client.ts';
 import { Cloud, type Server } from './cloud.ts';
@@ -57,8 +58,23 @@ export async function newServer({
   });
 }
 
+const LOG_LINES = 8;
+
+/** What the compute said of a server last. */
+function lastWords(id: string): string {
+  const lines = readFileSync(processes.logFile('nova-compute-lxd'), 'utf8').split('\n');
+  return lines
+    .filter((line) => line.includes(id))
+    .slice(-LOG_LINES)
+    .join('\n');
+}
+
+/** One that does not become ACTIVE is an error that tells what the compute did with it. */
 export async function activeServer(options: NewServer): Promise<Server> {
-  const server = await waitForStatus(cloud, await newServer(options), 'ACTIVE');
+  const id = await newServer(options);
+  const server = await waitForStatus(cloud, id, 'ACTIVE').catch((error: unknown) => {
+    throw new Error(`${options.name}: ${String(error)}\n${lastWords(id)}`, { cause: error });
+  });
   if (!server) throw new Error(`server ${options.name} disappeared`);
   return server;
 }
