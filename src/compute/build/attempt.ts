@@ -278,7 +278,7 @@ export class BuildAttempt {
       },
       wired: async (signal) => {
         const { vifs } = await network;
-        await reported(plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, signal), signal);
+        await reported(plugger.waitUntilWired(this.#instance, vifs, { watch, timeoutMs, isFatal }, signal), signal);
       },
     };
   }

@@ -123,7 +123,7 @@ export class Evacuation {
       rootImage: (limit: AbortSignal) => volumes.rootImage(context, blockDevices, limit),
       guest: (limit: AbortSignal) =>
         guestData({ services: this.#services, context, signal: limit }, instance, guest, vifs),
-      wired: (limit: AbortSignal) => plugger.waitUntilWired(vifs, { watch, timeoutMs, isFatal }, limit),
+      wired: (limit: AbortSignal) => plugger.waitUntilWired(instance, vifs, { watch, timeoutMs, isFatal }, limit),
     };
     // ephemeral disks are made anew: those of the dead host are out of reach
     await virt.spawn(spawnSpec(instance, image, this.#services, blockDevices), hooks, signal);

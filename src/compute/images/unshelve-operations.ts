@@ -85,7 +85,8 @@ export class UnshelveOperations {
         };
         return { ...(await guestData(asking, instance, wish, cachedVifs(instance))), rootKey: null };
       },
-      wired: (limit: AbortSignal) => plugger.waitUntilWired(cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
+      wired: (limit: AbortSignal) =>
+        plugger.waitUntilWired(instance, cachedVifs(instance), { watch, timeoutMs, isFatal }, limit),
     };
     try {
       await virt.spawn(spawnSpec(instance, image, this.#services, devices), hooks, signal);

@@ -1,7 +1,7 @@
 // From cached VIFs to interfaces on this host, and the wait for Neutron to have wired them (section 5.2 step 12).
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
-import { limited } from '#src/lib/wait.ts';
+import { limited, sleep } from '#src/lib/wait.ts';
 import { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import type { Vif } from '#src/nova/network-model.ts';
@@ -15,6 +15,8 @@ import type { ComputeServices } from '../types.ts';
 import { vifRates } from './vif-rates.ts';
 
 const UNPLUG_LIMIT_MS = 60_000;
+/** Of a wait without an answer; an agent that has much to do takes less. */
+const RENEW_AFTER_MS = 60_000;
 
 export interface PlugWait {
   readonly watch: EventWatch;
@@ -22,6 +24,12 @@ export interface PlugWait {
   readonly timeoutMs: number;
   /** vif_plugging_is_fatal: what a missing event means. */
   readonly isFatal: boolean;
+}
+
+interface Waiting {
+  readonly instance: Instance;
+  readonly vif: Vif;
+  readonly watch: EventWatch;
 }
 
 export class Plugger {
@@ -58,17 +66,22 @@ export class Plugger {
     signal: AbortSignal,
   ): Promise<readonly SpawnNic[]> {
     const nics = await this.plug(instance, vifs, signal);
-    await this.waitUntilWired(vifs, wait, signal);
+    await this.waitUntilWired(instance, vifs, wait, signal);
     return nics;
   }
 
-  /** Waits for network-vif-plugged of each VIF that Neutron calls inactive. All are unplugged when that is fatal. */
-  async waitUntilWired(vifs: readonly Vif[], wait: PlugWait, signal: AbortSignal): Promise<void> {
+  /**
+   * Waits for network-vif-plugged of each VIF that Neutron calls inactive. All are unplugged when that is fatal. Nothing may use
+   * their interfaces yet: one that takes long is made anew.
+   */
+  async waitUntilWired(instance: Instance, vifs: readonly Vif[], wait: PlugWait, signal: AbortSignal): Promise<void> {
     const pending =
       wait.timeoutMs > 0 ? vifs.filter(({ active, vnicType }) => !active && vnicType !== 'remote-managed') : [];
     const deadline = limited(wait.timeoutMs, signal);
     const since = performance.now();
-    const results = await Promise.allSettled(pending.map(({ id }) => waitForPlugged(wait.watch, id, deadline)));
+    const results = await Promise.allSettled(
+      pending.map((vif) => this.#waitForOne({ instance, vif, watch: wait.watch }, deadline)),
+    );
     const failure = results.find((result) => result.status === 'rejected');
     if (pending.length > 0) {
       const ports = pending.map(({ id }) => id);
@@ -84,6 +97,32 @@ export class Plugger {
     if (!wait.isFatal) return;
     await this.unplug(vifs);
     throw novaException('VirtualInterfaceCreateException', {}, { cause: failure.reason });
+  }
+
+  async #waitForOne(waiting: Waiting, signal: AbortSignal): Promise<void> {
+    const over = new AbortController();
+    const either = AbortSignal.any([signal, over.signal]);
+    const plugged = waitForPlugged(waiting.watch, waiting.vif.id, either);
+    const renewed = sleep(RENEW_AFTER_MS, either).then(
+      () => this.#renew(waiting, signal),
+      () => undefined, // the wait is over
+    );
+    try {
+      await Promise.race([plugged, renewed.then(() => plugged)]);
+    } finally {
+      over.abort();
+      await Promise.allSettled([plugged, renewed]);
+    }
+  }
+
+  /**
+   * Neutron can lose the last word on a port: when its two agents are ready at once, each transaction still sees the other's part
+   * missing, and the port stays DOWN until an agent reports it again. Neutron's agents do that for an interface that is new.
+   */
+  async #renew({ instance, vif }: Waiting, signal: AbortSignal): Promise<void> {
+    this.#log.warn('Neutron has not reported an interface as plugged; it is made anew', { port: vif.id });
+    await this.#driverOf(vif).unplug(knownVif(vif), limited(UNPLUG_LIMIT_MS, signal));
+    await this.plug(instance, [vif], signal);
   }
 
   /** Tries all; what cannot be unplugged is logged, not an error: the container is what must go. */

@@ -1,6 +1,6 @@
 // Building an instance: the way up, and every way down.
 import { randomUUID } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { DiskTooSmallError } from '#drivers/virt/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import {
@@ -22,6 +22,8 @@ function flavored(fields: Json): Json {
   const { flavor } = instanceOf()['nova_object.data'];
   return instanceOf({ flavor: object('Flavor', '1.2', { ...flavor['nova_object.data'], ...fields }) });
 }
+
+afterEach(() => vi.useRealTimers());
 
 const uuidOf = (instance: Json): string => instance['nova_object.data'].uuid;
 
@@ -457,6 +459,29 @@ describe('a build that no host could do', () => {
     await harness.build(instance, { requested_networks: networkRequests({ network_id: network.id }) });
 
     expectAborted(harness, instance, /Failed to allocate the network\(s\), not rescheduling\.$/);
+  });
+
+  it('has its interface made anew, once, when Neutron does not report it for a minute', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    await using harness = new ComputeHarness({ config: 'vif_plugging_timeout = 300' });
+    const network = harness.neutron.addNetwork();
+    harness.neutron.statusWhenBound = 'DOWN';
+    const instance = instanceOf();
+    const state = { isBuilt: false };
+    harness.vif.onPlug = ({ id }) => {
+      if (harness.vif.calls.length > 1) {
+        void harness.send('external_instance_event', eventArgs(instance, 'network-vif-plugged', id));
+      }
+    };
+
+    const building = harness
+      .build(instance, { requested_networks: networkRequests({ network_id: network.id }) })
+      .finally(() => (state.isBuilt = true));
+    while (!state.isBuilt) await vi.advanceTimersByTimeAsync(5000);
+    await building;
+
+    expect(harness.vif.calls.map((call) => call.split(' ')[0])).toEqual(['plug', 'unplug', 'plug']);
+    expect(harness.row(instance)['vm_state']).toBe('active');
   });
 
   it.each(['vif_plugging_is_fatal = false\nvif_plugging_timeout = 1', 'vif_plugging_timeout = 0'])(
