@@ -4,6 +4,7 @@ import type { VolumeRef } from '#drivers/storage/driver.ts';
 import { AppError } from '#src/lib/errors.ts';
 import type { EngineContext } from '../context.ts';
 import type { ImageRecord, InstanceRecord } from '../db/records.ts';
+import { recordNewContent } from '../recovery/instance-records.ts';
 import type { ConfigMap, OperationHandle } from '../types.ts';
 import { refuseOnBlock } from './block-rules.ts';
 import { rootDisk } from './disks.ts';
@@ -126,6 +127,7 @@ async function finish(context: EngineContext, record: InstanceRecord, done: Done
   await rm(paths.templates, { recursive: true, force: true });
   await rm(paths.metadata, { force: true });
   if (done.image !== undefined) await writeImageFiles(context, { fingerprint: done.image, paths }, signal);
+  await recordNewContent(context, record, signal);
 }
 
 /** What a daemon does that finds a rebuild half-done. */

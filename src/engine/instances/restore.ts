@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { AppError } from '#src/lib/errors.ts';
 import type { InstanceRecord } from '../db/records.ts';
 import type { EngineContext } from '../context.ts';
+import { recordNewContent } from '../recovery/instance-records.ts';
 import type { ConfigMap, DeviceMap } from '../types.ts';
 import { refuseOnBlock } from './block-rules.ts';
 import { rootDisk } from './disks.ts';
@@ -126,7 +127,7 @@ export class InstanceRestore {
       await endTransition(paths);
       throw error;
     }
-    await restoreRecord(context, { record: current, snapshot }, { stateful });
+    await restoreRecord(context, { record: current, snapshot, stateful }, signal);
     await endTransition(paths);
   }
 }
@@ -138,8 +139,8 @@ interface RestoreTarget extends SnapshotOf {
 /** Everything but the root. Idempotent: a later daemon may have to go on. */
 export async function restoreRecord(
   context: EngineContext,
-  { record, snapshot }: SnapshotOf,
-  { stateful = false }: { readonly stateful?: boolean },
+  { record, snapshot, stateful = false }: SnapshotOf & { readonly stateful?: boolean | undefined },
+  signal: AbortSignal,
 ): Promise<void> {
   const { database, host } = context;
   const paths = instancePaths(context.paths, record);
@@ -159,6 +160,7 @@ export async function restoreRecord(
   });
   database.rootVolumes.set('instance', record.id, database.rootVolumes.get('snapshot', snapshot.id));
   await publishNics(context, database.instances.get(record.project, record.name));
+  await recordNewContent(context, record, signal);
 }
 
 /** The ids and the power state are those of now: they go with the instance, not with its contents. */

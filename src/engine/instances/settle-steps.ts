@@ -53,7 +53,7 @@ async function settleSnapshot(
     case 'restore':
       if (!row) return;
       await context.pools.driver(step.pool).restoreSnapshot(rootVolume(record), step.snapshot, signal);
-      return restoreRecord(context, { record, snapshot: row }, step);
+      return restoreRecord(context, { record, snapshot: row, stateful: step.stateful }, signal);
   }
 }
 

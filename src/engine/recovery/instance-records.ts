@@ -1,5 +1,5 @@
-// Keeps the records of instances in their volumes up to date (see folder-files.ts): a moment after each change, in the background. What a
-// daemon that was killed did not write any more is written at the next start.
+// Keeps the records of instances in their volumes up to date (see folder-files.ts): a moment after each change, in the background, and at
+// once where the content of a volume becomes another one. What a daemon that was killed did not write any more is written at the next start.
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Service } from '#src/lib/service.ts';
 import { limited } from '#src/lib/wait.ts';
@@ -12,6 +12,7 @@ import { folderFiles, noteOf, writeFolder } from './folder-files.ts';
 /** Several changes at a time are written once, and not while everybody waits for the instance. */
 const PAUSE_MS = 1000;
 const ONE_LIMIT_MS = 10 * 60_000;
+const NOT_WRITTEN = 'the record of an instance was not written to its volume';
 /** The content of the volume is another one: what was noted does not count. */
 const REPLACED = new Set(['instance-restored', 'instance-rebuilt', 'instance-created', 'instance-updated']);
 /** Nothing of the instance itself changes. */
@@ -102,10 +103,7 @@ export class InstanceRecords implements Service {
       await locks.run(lockKey(key), work, signal);
     } catch (error) {
       if (this.#stopping.signal.aborted) return;
-      log.warn('the record of an instance was not written to its volume', {
-        instance: key.name,
-        error: messageOf(error),
-      });
+      log.warn(NOT_WRITTEN, { instance: key.name, error: messageOf(error) });
     }
   }
 }
@@ -126,4 +124,23 @@ export async function recordInstance(
   if (noted === files.digest) return;
   await storage.withFolder(hostName(record), (directory) => writeFolder(host, directory, files), signal);
   await host.writeFile(note, files.digest, { mode: 0o600 });
+}
+
+/**
+ * After a step that gave the volume another content, which has an old record or none: at once, or whoever loses the database now loses the
+ * instance. The step counts all the same when this fails, and the next change or start writes it. The caller holds the lock of the instance.
+ */
+export async function recordNewContent(
+  context: EngineContext,
+  key: Pick<InstanceRecord, 'project' | 'name'>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { database, host, log, paths } = context;
+  const record = database.instances.get(key.project, key.name);
+  await host.removeTree(noteOf(instancePaths(paths, record)));
+  try {
+    await recordInstance(context, record, {}, signal);
+  } catch (error) {
+    log.warn(NOT_WRITTEN, { instance: record.name, error: messageOf(error) });
+  }
 }

@@ -18,7 +18,7 @@ import { MemoryStorage } from '#test/fakes/memory-storage.ts';
 const owners = { uidBase: process.getuid?.() ?? 0, gidBase: process.getgid?.() ?? 0, size: 65_536 };
 
 /** Storage in memory whose mounted roots are directories that can be written to; remembers what is mounted. */
-class MountableStorage extends MemoryStorage {
+export class MountableStorage extends MemoryStorage {
   readonly mounted = new Set<string>();
 
   override create(context: StorageContext): StorageDriver {
