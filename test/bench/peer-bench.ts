@@ -87,8 +87,13 @@ class Scenario {
     const names = Array.from({ length: MANY }, (_, index) => `m${index}`);
     const time = async (what: string, work: (name: string) => Promise<unknown>): Promise<void> => {
       const all = (): Promise<void> => atATime(AT_ONCE, names, async (name) => void (await work(name)));
-      this.seconds[`${MANY} by ${AT_ONCE}: ${what}`] = await secondsOf(all);
+      const title = `${MANY} by ${AT_ONCE}: ${what}`;
+      const before = this.#peer.processorSeconds();
+      this.seconds[title] = await secondsOf(all);
+      this.seconds[`${title}, processor time of the engine`] = this.#peer.processorSeconds() - before;
     };
+    // the floor of what follows, with any engine
+    await time('a question', () => this.#peer.lxc('query', '/1.0'));
     await time('init', (name) => this.#peer.lxc('init', 'bench', name, '-s', this.#pool));
     await time('start', (name) => this.#peer.lxc('start', name));
     const list = await secondsOf(() => this.#peer.lxc('list'));

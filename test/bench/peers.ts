@@ -1,6 +1,6 @@
 // Engines to be measured against one another: ours, LXD, Incus; each a plain process with a directory of its own.
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -9,6 +9,8 @@ import { engineAnswers } from '../openstack/lab/node.ts';
 
 const execute = promisify(execFile);
 const START_LIMIT_MS = 60_000;
+/** USER_HZ, the same on every Linux that this runs on. */
+const TICKS_A_SECOND = 100;
 const CLIENT_LIMIT_MS = 300_000;
 
 export type PeerName = 'lighterd' | 'lxd' | 'incus';
@@ -75,6 +77,15 @@ export class Peer implements AsyncDisposable {
 
   get socketPath(): string {
     return join(this.directory, 'unix.socket');
+  }
+
+  /** Of the daemon and of the programs that it waited for, in seconds. */
+  processorSeconds(): number {
+    const stat = readFileSync(`/proc/${this.#process.pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // utime, stime, cutime, cstime of proc(5)
+    const ticks = fields.slice(11, 15).map(Number);
+    return ticks.reduce((sum, each) => sum + each, 0) / TICKS_A_SECOND;
   }
 
   /** The stock client, as a user calls it. */
