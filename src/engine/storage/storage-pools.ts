@@ -15,6 +15,7 @@ import { projectSuffix } from '../projects/project-url.ts';
 import type { RsyncSettings } from '../migration/rsync.ts';
 import type { ConfigMap } from '../types.ts';
 import { checkVolumeDefaults } from '../volumes/volume-config.ts';
+import { adoptedConfig } from './adopted-config.ts';
 import { AvailablePools, type ReturnListener } from './available-pools.ts';
 import { checkRsyncSettings, rsyncSettings } from './rsync-settings.ts';
 
@@ -209,8 +210,8 @@ export class StoragePools implements PoolAccess, Service {
     signal: AbortSignal,
   ): Promise<void> {
     const { database, events } = this.#context;
-    const recorded = await storage.recordedConfig?.(signal);
-    const config = { ...noted?.config, ...this.#withSource(pool), ...recorded };
+    const seen = (await storage.recordedConfig?.(signal)) ?? {};
+    const config = adoptedConfig({ noted: noted?.config, said: this.#withSource(pool), seen });
     this.#validate(pool.driver, config);
     const description = pool.description === '' ? (noted?.description ?? '') : pool.description;
     database.pools.create({ ...pool, description, config });

@@ -133,6 +133,7 @@ for (const { driver, commands, options, source, more } of ALL) {
         AbortSignal.timeout(20_000),
       );
       await lxc('stop', '-f', 'r1');
+      const { config } = (await daemon.call('GET', '/1.0/storage-pools/p')).metadata;
       await daemon.kill('SIGTERM');
       for (const gone of ['database', 'containers', 'instances', 'snapshots', 'images']) {
         await rm(join(daemon.root, gone), { recursive: true });
@@ -156,7 +157,8 @@ for (const { driver, commands, options, source, more } of ALL) {
       expect(`${stderr}${code}`, stdout.toString()).toBe('0');
 
       expect(await lxc('config', 'get', 'r1', 'user.note')).toBe('second\n');
-      expect(await lxc('storage', 'get', 'p', 'user.owner')).toBe('me\n');
+      expect(config['user.owner']).toBe('me');
+      expect((await daemon.call('GET', '/1.0/storage-pools/p')).metadata.config).toEqual(config);
       expect(await lxc('config', 'show', 'r1/s0')).toContain('user.a: b');
       expect(await lxc('storage', 'volume', 'list', 'p', '-f', 'csv')).toContain('custom (snapshot),data/v0');
       await lxc('start', 'r1');
