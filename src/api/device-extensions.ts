@@ -23,6 +23,8 @@ export const DEVICE_EXTENSIONS: readonly string[] = [
   'lighter_disk_instance_root',
   // `lighter.sysfs.block`: unless it is false, an instance's /sys/block lists the block devices that it was given.
   'lighter_sysfs_block',
+  // `lighter.pause.silent`: a paused instance answers nobody on the network.
+  'lighter_pause_silent',
   // A root disk with `lighter.block`, the path of a device or file of the host that it lies on (docs/decisions/0013).
   'lighter_root_block',
   // A disk with `lighter.served`: the ext file system of a device or file of the host, served by a process without rights.

@@ -12,6 +12,8 @@ export interface BodyOptions {
   readonly rootQuota: boolean;
   readonly policy: FlavorPolicy;
   readonly metadataService: boolean;
+  /** The engine can keep a paused instance from answering, as a stock hypervisor's is. */
+  readonly silentPauses: boolean;
 }
 
 export function instanceBody(spec: GuestSpec, nics: readonly SpawnNic[], options: BodyOptions): InstancesPost {
@@ -26,6 +28,7 @@ export function instanceBody(spec: GuestSpec, nics: readonly SpawnNic[], options
       ...flavorConfig(spec.flavor, options.policy),
       // What cloud-init looks for in the environment of init to find OpenStack's metadata service from a container.
       ...(options.metadataService && { 'environment.product_name': 'OpenStack Nova' }),
+      ...(options.silentPauses && { 'lighter.pause.silent': 'true' }),
       ...marksOf(spec),
     },
     devices: { root: rootDisk(spec.flavor, options), ...nicDevices(nics) },

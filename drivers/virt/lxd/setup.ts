@@ -20,6 +20,7 @@ export interface EngineSetup {
   readonly rootsOnDevices: boolean;
   /** File systems of disks can be served to instances. */
   readonly servesDisks: boolean;
+  readonly silentPauses: boolean;
   /** Why flavors with swap are refused; null: they are not. */
   readonly swapComplaint: string | null;
   readonly policy: FlavorPolicy;
@@ -56,6 +57,7 @@ export async function findSetup(
     mapsIds: extensions.has('lighter_disk_shift') && environment.kernel_features?.idmapped_mounts === 'true',
     lendsRoots: extensions.has('lighter_disk_instance_root'),
     rootsOnDevices: extensions.has('lighter_root_block') && options.endpoint.kind === 'unix',
+    silentPauses: extensions.has('lighter_pause_silent'),
     servesDisks: extensions.has('lighter_disk_served') && options.endpoint.kind === 'unix',
     swapComplaint: await swapComplaint(host, options, extensions),
     policy: options.policy,

@@ -122,6 +122,8 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'cloud-init.user-data': any,
   'cloud-init.vendor-data': any,
   'cluster.evacuate': oneOf('auto', 'migrate', 'live-migrate', 'stop'),
+  // ours: whether a paused instance answers nobody on the network
+  'lighter.pause.silent': boolean,
   // ours: whether an instance has a view of /sys/block of its own
   'lighter.sysfs.block': boolean,
   'limits.cpu': cpu,

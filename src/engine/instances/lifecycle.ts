@@ -27,6 +27,7 @@ import { hasTraces, withoutLife, type InstanceNics } from './nics.ts';
 import type { InstanceSnapshots } from './snapshots.ts';
 import type { SavedStates, StartOptions } from './saved-states.ts';
 import { runProcesses } from './run-processes.ts';
+import { thaw } from './silence.ts';
 import { runtimeSpec } from './spec.ts';
 import { startDigest } from './start-digest.ts';
 import { recordStart } from './start-record.ts';
@@ -262,14 +263,13 @@ export class InstanceLifecycle {
   }
 
   /** Asks init, and waits as long as `timeoutMs` (undefined: for ever). AppError with LXD's text when it did not obey. */
-  async shutDown(record: InstanceRecord, life: Life, options: ShutDownOptions): Promise<void> {
+  async shutDown(record: InstanceRecord, life: Life, { timeoutMs, signal }: ShutDownOptions): Promise<void> {
     const { runtime } = this.#parts;
-    const { timeoutMs, signal } = options;
     life.awaited = true;
     life.shuttingDown = true;
     const limit = timeoutMs === undefined ? signal : limited(timeoutMs, signal);
     try {
-      if (life.status === 'Frozen') await runtime.unfreeze(life.container, limit);
+      if (life.status === 'Frozen') await thaw(this.#parts, record, life, limit);
       await runtime.requestShutdown(life.container, limit);
       await Promise.race([life.ended, aborted(limit)]);
       if (!life.gone) {

@@ -14,7 +14,7 @@ import { nicDriverOf } from './config-rules.ts';
 
 const UNDO_LIMIT_MS = 30_000;
 /** Keys of volatile.DEVICE.* that live as long as the container. */
-const OF_ONE_LIFE = ['host_name', 'last_state.created', 'last_state.hwaddr', 'last_state.mtu'];
+const OF_ONE_LIFE = ['host_name', 'last_state.created', 'last_state.hwaddr', 'last_state.mtu', 'lighter.silent'];
 
 /** An instance as its nics see it. */
 export interface NicOwner extends NicInstance {

@@ -8,6 +8,7 @@ import { lockKey } from './instance-paths.ts';
 import type { InstanceLifecycle, ShutDownOptions } from './lifecycle.ts';
 import type { StateChange } from './requests.ts';
 import type { SavedStates, StartOptions } from './saved-states.ts';
+import { silence, thaw } from './silence.ts';
 import type { Life, LifeHandlers, Supervisor } from './supervisor.ts';
 import { forgetStartAgain, startsAgain, whileStopped } from './while-stopped.ts';
 
@@ -118,6 +119,7 @@ export class InstancePower implements LifeHandlers {
     const life = this.#life(record, "The container isn't running");
     if (life.status === 'Frozen') throw new AppError('invalid', 'The container is already frozen');
     await this.#parts.runtime.freeze(life.container, signal);
+    await silence(this.#parts, record, life);
     life.status = 'Frozen';
     this.#publish('instance-paused', record);
   }
@@ -125,7 +127,7 @@ export class InstancePower implements LifeHandlers {
   async #unfreeze(record: InstanceRecord, signal: AbortSignal): Promise<void> {
     const life = this.#life(record, "The container isn't running");
     if (life.status !== 'Frozen') throw new AppError('invalid', 'The container is already running');
-    await this.#parts.runtime.unfreeze(life.container, signal);
+    await thaw(this.#parts, record, life, signal);
     life.status = 'Running';
     this.#publish('instance-resumed', record);
   }

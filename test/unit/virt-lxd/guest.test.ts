@@ -110,6 +110,13 @@ describe('cloud-init', () => {
     });
   });
 
+  it('answers nobody while it is paused, where the engine can see to that', async () => {
+    expect(instanceOf(await spawn({})).config).not.toHaveProperty('lighter.pause.silent');
+    await begin({ extensions: ['instances', 'lighter_pause_silent'] });
+
+    expect(instanceOf(await spawn({})).config['lighter.pause.silent']).toBe('true');
+  });
+
   it('is sent to the metadata service, unless there is none', async () => {
     expect(instanceOf(await spawn({})).config['environment.product_name']).toBe('OpenStack Nova');
     await begin({}, { metadataService: false });
