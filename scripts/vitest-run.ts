@@ -10,17 +10,17 @@ export interface Counts {
   readonly failed: number;
   readonly skipped: number;
   /** What failed, and why: a few lines each. */
-  readonly failures?: readonly string[];
+  readonly failures: readonly string[];
 }
 
-export const NONE: Counts = { passed: 0, failed: 0, skipped: 0 };
+export const NONE: Counts = { passed: 0, failed: 0, skipped: 0, failures: [] };
 
 export function sum(a: Counts, b: Counts): Counts {
   return {
     passed: a.passed + b.passed,
     failed: a.failed + b.failed,
     skipped: a.skipped + b.skipped,
-    failures: [...(a.failures ?? []), ...(b.failures ?? [])],
+    failures: [...a.failures, ...b.failures],
   };
 }
 
@@ -111,7 +111,7 @@ export async function runIntegration(env: Readonly<Record<string, string>>): Pro
 }
 
 /** The line that counts; what failed stands before it, since the output of the tests themselves is long. */
-export function closingLine({ passed, failed, skipped, failures = [] }: Counts): string {
+export function closingLine({ passed, failed, skipped, failures }: Counts): string {
   return [
     ...failures.map((failure) => `FAILED ${failure}`),
     `${passed} passed, ${failed} failed, ${skipped} skipped`,

@@ -20,6 +20,7 @@ export interface EngineSetup {
   readonly rootsOnDevices: boolean;
   /** File systems of disks can be served to instances. */
   readonly servesDisks: boolean;
+  /** A paused instance can be kept from answering. */
   readonly silentPauses: boolean;
   /** Why flavors with swap are refused; null: they are not. */
   readonly swapComplaint: string | null;

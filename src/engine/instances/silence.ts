@@ -35,16 +35,16 @@ export async function silence(parts: SilenceParts, record: InstanceRecord, life:
   const { database, log } = parts.context;
   const { config } = expander(database)(record);
   if (!parseBoolean(config[WANTED], false)) return;
+  const limit = AbortSignal.timeout(LIMIT_MS);
   try {
     if (SHARES_NETWORK.test(config['raw.lxc'] ?? ''))
       throw new AppError('unsupported', 'raw.lxc has a network of its own');
     database.instances.update(record.id, { config: { ...record.config, [NOTE]: 'true' } });
-    await inNetworkOf(parts, life, SET);
+    await inNetworkOf(parts, life, SET, limit);
   } catch (error) {
     log.warn('a paused instance goes on answering the network', { instance: record.name, error });
-    // nothing may stay that the thaw does not know of
-    await inNetworkOf(parts, life, LIFT).catch(() => undefined);
-    database.instances.update(record.id, { config: record.config });
+    // nft sets all or nothing; one that was cut off may have set it, and the thaw is to know
+    if (!limit.aborted) database.instances.update(record.id, { config: record.config });
   }
 }
 
@@ -64,7 +64,7 @@ async function endSilence(parts: SilenceParts, { id, project, name }: InstanceRe
   const { [NOTE]: note, ...config } = instances.get(project, name).config;
   if (note === undefined) return;
   try {
-    await inNetworkOf(parts, life, LIFT);
+    await inNetworkOf(parts, life, LIFT, AbortSignal.timeout(LIMIT_MS));
   } catch (cause) {
     const text =
       'The network of the paused instance cannot be given back (is nftables installed?); a forced stop still works';
@@ -73,8 +73,12 @@ async function endSilence(parts: SilenceParts, { id, project, name }: InstanceRe
   instances.update(id, { config });
 }
 
-async function inNetworkOf({ context, runtime }: SilenceParts, life: Life, script: string): Promise<void> {
-  const signal = AbortSignal.timeout(LIMIT_MS);
+async function inNetworkOf(
+  { context, runtime }: SilenceParts,
+  life: Life,
+  script: string,
+  signal: AbortSignal,
+): Promise<void> {
   const pid = await runtime.initPid(life.container, signal);
   if (pid === undefined) throw new AppError('unavailable', 'The instance has ended');
   const namespace = `/proc/${pid}/ns/net`;

@@ -137,8 +137,8 @@ export async function recordNewContent(
 ): Promise<void> {
   const { database, host, log, paths } = context;
   const record = database.instances.get(key.project, key.name);
-  await host.removeTree(noteOf(instancePaths(paths, record)));
   try {
+    await host.removeTree(noteOf(instancePaths(paths, record)));
     await recordInstance(context, record, {}, signal);
   } catch (error) {
     log.warn(NOT_WRITTEN, { instance: record.name, error: messageOf(error) });
