@@ -4,9 +4,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { services } from '../openstack/lab/first-server.ts';
+import { IDLE_INIT, makeBusyboxRootTarball } from '../integration/images.ts';
 import { sql } from '../openstack/lab/infrastructure.ts';
 import { bin, overrideFile } from '../openstack/lab/node.ts';
 import { say } from '../openstack/lab/progress.ts';
+import { ensureImage } from '../openstack/lab/resources.ts';
 import { COMPUTE_HOST } from '../openstack/lab/settings.ts';
 import { cloud, lab, newServer, paths, processes } from '../openstack/lab/suite.ts';
 import { atMost, residentMib, type Row, secondsOf } from './stats.ts';
@@ -76,12 +78,20 @@ async function unplaced(name: string): Promise<number> {
   return await number(`SELECT COUNT(*) FROM ${servers}`);
 }
 
+/** Guests that do nothing: two hundred that print a line a second are a load of their own. */
+async function idleImage(): Promise<string> {
+  const tarball = join(paths.data, 'busybox-idle.tar.gz');
+  await makeBusyboxRootTarball(tarball, IDLE_INIT);
+  return await ensureImage(cloud, 'busybox-idle', tarball);
+}
+
 /** Servers until they are ACTIVE; `watch` is called all the while. */
 async function build(name: string, count: number, watch: () => Promise<void> = async () => {}): Promise<number> {
+  const image = await idleImage();
   const before = await inState(name, "vm_state = 'active'");
   return await secondsOf(async () => {
     for (let made = 0; made < count; made += PER_REQUEST) {
-      await newServer({ name, network: 'none', count: Math.min(PER_REQUEST, count - made) });
+      await newServer({ name, image, network: 'none', count: Math.min(PER_REQUEST, count - made) });
       await watch();
     }
     for (const deadline = Date.now() + LIMIT_MS; ; await sleep(500)) {
@@ -124,9 +134,9 @@ async function heartbeatAge(): Promise<number> {
   );
 }
 
-/** Two hundred servers that idle are more than the lab's few processors are to hold otherwise. */
+/** Two hundred servers that idle are more than the lab's few processors and its memory are to hold otherwise. */
 function roomyFiles(): readonly string[] {
-  const roomy = overrideFile(paths, 'roomy', '[DEFAULT]\ncpu_allocation_ratio = 200\n');
+  const roomy = overrideFile(paths, 'roomy', '[DEFAULT]\ncpu_allocation_ratio = 200\nram_allocation_ratio = 20\ndisk_allocation_ratio = 20\n');
   return ['--config-file', paths.computeConf, '--config-file', roomy];
 }
 

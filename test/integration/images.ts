@@ -16,6 +16,17 @@ const APPLETS = [
   'udhcpc umount uname uptime vi wc wget who xargs',
 ].flatMap((line) => line.split(' '));
 
+/** Pid 1 that does nothing until it is shut down, for hosts that hold hundreds. */
+export const IDLE_INIT = `#!/bin/sh
+export PATH=/sbin:/bin
+trap 'poweroff -f' PWR INT TERM
+ip link set lo up
+while :; do
+  sleep 86400 &
+  wait $!
+done
+`;
+
 /** Pid 1: answers SIGPWR (shut down) and SIGINT (reboot) as a container's init has to, asks for a lease on eth0, prints a line a second. */
 const INIT = `#!/bin/sh
 export PATH=/sbin:/bin HOME=/root
@@ -54,7 +65,6 @@ esac
 
 /** name → content, mode. */
 const FILES: Readonly<Record<string, readonly [string, number]>> = {
-  'sbin/init': [INIT, 0o755],
   'usr/share/udhcpc/default.script': [UDHCPC_SCRIPT, 0o755],
   'etc/passwd': ['root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n', 0o644],
   'etc/shadow': ['root:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\n', 0o600],
@@ -79,13 +89,13 @@ const DIRECTORIES = [
   'usr/share/udhcpc',
 ];
 
-/** Fills `directory` (made when absent) with a root of about 2 MB that boots as a container. */
-export async function makeBusyboxRoot(directory: string): Promise<void> {
+/** Fills `directory` (made when absent) with a root of about 2 MB that boots as a container; `init` is the text of its pid 1. */
+export async function makeBusyboxRoot(directory: string, init = INIT): Promise<void> {
   for (const name of DIRECTORIES) await mkdir(join(directory, name), { recursive: true });
   await copyFile('/bin/busybox', join(directory, 'bin/busybox'));
   await chmod(join(directory, 'bin/busybox'), 0o755);
   for (const applet of APPLETS) await symlink('busybox', join(directory, 'bin', applet));
-  for (const [name, [content, mode]] of Object.entries(FILES)) {
+  for (const [name, [content, mode]] of Object.entries({ ...FILES, 'sbin/init': [init, 0o755] as const })) {
     await writeFile(join(directory, name), content);
     await chmod(join(directory, name), mode);
   }
@@ -122,9 +132,9 @@ export async function makeBusyboxImage(file: string, { label = 'busybox' }: Busy
 }
 
 /** The root alone, as Glance keeps a root-tar image. */
-export async function makeBusyboxRootTarball(file: string): Promise<void> {
+export async function makeBusyboxRootTarball(file: string, init = INIT): Promise<void> {
   await inScratch(async (scratch) => {
-    await makeBusyboxRoot(scratch);
+    await makeBusyboxRoot(scratch, init);
     await chmod(scratch, 0o755);
     await pack(scratch, file, ['.']);
   });
