@@ -73,7 +73,8 @@ export async function resumeMoves(
   const work = async (): Promise<void> => {
     await recoverMoves(parts, instances, signal);
     const recover = (move: MoveRecords, limit: AbortSignal): Promise<void> => recoverMove(parts, move, limit);
-    await removeStrays({ ...parts, virt, locks, recover }, signal);
+    const own = new Set(instances.map((instance) => instance.get('uuid')));
+    await removeStrays({ ...parts, virt, locks, recover, own }, signal);
   };
   await attempted(services, { what: 'interrupted moves', work, signal });
 }

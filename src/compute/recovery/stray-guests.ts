@@ -2,7 +2,7 @@
 import type { KeyedLock } from '#src/lib/keyed-lock.ts';
 import { MIGRATION_STATUSES as STATUS, TASK_STATES } from '#src/nova/states.ts';
 import type { VirtDriver, VirtInstance } from '#drivers/virt/driver.ts';
-import { findInstance } from '../records.ts';
+import { findInstance, instancesOfHost } from '../records.ts';
 import type { MoveRecords } from '../types.ts';
 import { type MoveRecoveryParts, newestMove } from './interrupted-moves.ts';
 
@@ -11,6 +11,11 @@ export interface StrayParts extends Omit<MoveRecoveryParts, 'operations'> {
   readonly locks: KeyedLock;
   /** At start no step of a move can be under way: what was interrupted is gone on with. */
   readonly recover?: (move: MoveRecords, signal: AbortSignal) => Promise<void>;
+}
+
+interface AllParts extends StrayParts {
+  /** Uuids of the instances that Nova has on this host, for who has just read them. */
+  readonly own?: ReadonlySet<string>;
 }
 
 const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
@@ -30,8 +35,16 @@ const OVER: ReadonlySet<string | null> = new Set([
  * started since it arrived, or the move that left it here was confirmed, or reverted. The guest of a move that failed half-way
  * stays until its instance is deleted: it may be the better one of two.
  */
-export async function removeStrays(parts: StrayParts, signal: AbortSignal): Promise<void> {
-  for (const guest of await parts.virt.listInstances(signal)) await removeStray(parts, guest, signal);
+export async function removeStrays(parts: AllParts, signal: AbortSignal): Promise<void> {
+  const guests = await parts.virt.listInstances(signal);
+  if (guests.length === 0) return;
+  // nearly all of them: a question for each would take seconds of the conductor's time where there are hundreds
+  const own = parts.own ?? (await ownUuids(parts));
+  for (const guest of guests) if (!own.has(guest.uuid)) await removeStray(parts, guest, signal);
+}
+
+async function ownUuids({ asking, host }: StrayParts): Promise<ReadonlySet<string>> {
+  return new Set((await instancesOfHost(asking, host, [])).map((instance) => instance.get('uuid')));
 }
 
 /** One of them, if it is one. What fails is logged: the next run tries again. */

@@ -1,5 +1,5 @@
 // What a start does about moves that a killed process left half done.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { SOURCE, TARGET, TwoComputes } from '#test/fakes/moving.ts';
 import type { ComputeHarness } from '#test/fakes/compute-harness.ts';
 import { recoverMove, recoverMoves } from '#src/compute/recovery/interrupted-moves.ts';
@@ -202,6 +202,23 @@ describe('a guest that Nova has elsewhere', () => {
     await removeStrays({ asking, log, virt, locks, host: SOURCE }, signal());
 
     expect(computes.guests(instance)[0] !== undefined).toBe(stays);
+  });
+
+  it('is not looked for among the instances of this host, which are not asked for one by one', async () => {
+    await using computes = new TwoComputes();
+    for (let made = 0; made < 3; made += 1) await computes.server({ host: SOURCE });
+    const { conductor, log, virt, locks } = computes.source.services;
+    const parts = { asking: { conductor, context: RequestContext.admin() }, log, virt, locks, host: SOURCE };
+    const calls = vi.spyOn(conductor, 'classMethod');
+
+    await removeStrays(parts, signal());
+    const first = calls.mock.calls.map(([, { object, method }]) => `${object}.${method}`);
+    const own = new Set((await virt.listInstances(signal())).map(({ uuid }) => uuid));
+    await removeStrays({ ...parts, own }, signal());
+
+    expect(own.size).toBe(3);
+    expect(first).toEqual(['InstanceList.get_by_host']);
+    expect(calls).toHaveBeenCalledTimes(1);
   });
 
   it("without any move is nobody's to remove", async () => {
