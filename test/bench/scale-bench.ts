@@ -136,7 +136,11 @@ async function heartbeatAge(): Promise<number> {
 
 /** Two hundred servers that idle are more than the lab's few processors and its memory are to hold otherwise. */
 function roomyFiles(): readonly string[] {
-  const roomy = overrideFile(paths, 'roomy', '[DEFAULT]\ncpu_allocation_ratio = 200\nram_allocation_ratio = 20\ndisk_allocation_ratio = 20\n');
+  const roomy = overrideFile(
+    paths,
+    'roomy',
+    '[DEFAULT]\ncpu_allocation_ratio = 200\nram_allocation_ratio = 20\ndisk_allocation_ratio = 20\n',
+  );
   return ['--config-file', paths.computeConf, '--config-file', roomy];
 }
 
