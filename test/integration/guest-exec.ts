@@ -2,6 +2,7 @@
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { EngineClient } from '#src/client/client.ts';
+import { timeFactor } from '#test/time-factor.ts';
 
 export interface GuestCommand {
   readonly code: number;
@@ -12,7 +13,7 @@ export async function execIn(
   client: EngineClient,
   instance: string,
   command: readonly string[],
-  signal = AbortSignal.timeout(60_000),
+  signal = AbortSignal.timeout(60_000 * timeFactor()),
 ): Promise<GuestCommand> {
   const stdout = new PassThrough();
   const printed = text(stdout);

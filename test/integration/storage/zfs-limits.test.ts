@@ -1,11 +1,11 @@
-// Sizes of volumes on zfs, by what they do to whoever writes.
-import { open } from 'node:fs/promises';
+// Sizes of volumes on zfs by what they do to whoever writes, and datasets that somebody keeps busy.
+import { open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { StorageDriver, VolumeConfig, VolumeRef } from '#drivers/storage/driver.ts';
 import { signal } from '#test/contract/storage-contract.ts';
-import { describeWith, hasKernelZfs } from '#test/integration/support.ts';
+import { describeWith, hasKernelZfs, onKernelsWith } from '#test/integration/support.ts';
 import { type Machine, zfsMachine } from './real-pools.ts';
 import type { RealPool } from './storage-files-contract.ts';
 
@@ -86,5 +86,36 @@ describeWith({ root: true, commands: ['zpool', 'zfs', ...daemon] }, 'volumes on 
     expect(before - (await free(pool.driver))).toBeGreaterThan(90 * MIB);
     await pool.driver.configureVolume?.(V, { config: {}, sizeBytes: 100 * MIB }, signal());
     expect(before - (await free(pool.driver))).toBeLessThan(10 * MIB);
+  });
+
+  // zfs-fuse refuses to rename them.
+  const test = it.runIf(onKernelsWith(hasKernelZfs));
+  test('are restored, renamed and deleted with their snapshots while somebody is still in them', async () => {
+    await using pool = await withVolume({});
+    const { driver, host } = pool;
+    const root = await driver.mountVolume(V, null, signal());
+    await writeFile(join(root.rootfsPath, 'f'), 'one');
+    await driver.createSnapshot(V, 's', signal());
+    const seen = await driver.mountSnapshot({ volume: V, snapshot: 's', idMap: null }, signal());
+    const stop = new AbortController();
+    const watchers = [root, seen].map(({ rootfsPath }) =>
+      host.start(['sleep', '600'], { cwd: rootfsPath, signal: stop.signal }).done.catch(() => undefined),
+    );
+
+    await driver.unmountSnapshot(V, 's', signal());
+    await driver.unmountVolume(V, signal());
+    await driver.restoreSnapshot(V, 's', signal());
+    await driver.renameVolume(V, 'w', signal());
+    const w: VolumeRef = { kind: 'custom', name: 'w' };
+    await driver.deleteSnapshot(w, 's', signal());
+    expect(await driver.listSnapshots(w, signal())).toEqual([]);
+    await driver.deleteVolume(w, signal());
+
+    expect(await driver.listVolumes('custom', signal())).toEqual([]);
+    stop.abort();
+    await Promise.all(watchers);
+    await pool.restarted().openPool(signal());
+    await pool.driver.deletePool(signal());
+    expect(await pool.remains()).toEqual([]);
   });
 });
