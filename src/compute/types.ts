@@ -9,6 +9,7 @@ import type { RpcClient } from '#src/messaging/types.ts';
 import type { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { ComputeConfig } from './config/config.ts';
+import type { UnderWay } from './rpc/under-way.ts';
 import type { HostVolumes } from './volumes/host-volumes.ts';
 
 /** A reservation of this host's resources for one instance; ends with commit (nothing to do) or abort. */
@@ -216,4 +217,6 @@ export interface ComputeServices {
   readonly notifications: InstanceNotifications;
   /** One lock per instance uuid for every operation on it. */
   readonly locks: KeyedLock;
+  /** Requests about instances. */
+  readonly underWay: UnderWay;
 }

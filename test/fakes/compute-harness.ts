@@ -5,6 +5,7 @@ import { composeConfig } from '#src/compute/config/compose.ts';
 import { parseIni } from '#src/compute/config/ini.ts';
 import { Options } from '#src/compute/config/options.ts';
 import { computeEndpoints, createInstanceOperations } from '#src/compute/rpc/endpoints.ts';
+import { UnderWay } from '#src/compute/rpc/under-way.ts';
 import type { ComputeServices, InstanceNotifications } from '#src/compute/types.ts';
 import { KeyedLock } from '#src/lib/keyed-lock.ts';
 import type { Log, LogFields } from '#src/lib/log.ts';
@@ -115,6 +116,7 @@ export class ComputeHarness {
       vifs: [this.vif],
       notifications,
       locks: new KeyedLock(),
+      underWay: new UnderWay(),
     };
     this.operations = createInstanceOperations(this.services);
     this.endpoints = computeEndpoints(this.services, this.operations);

@@ -207,6 +207,10 @@ export class FakeControlPlane implements RpcClient {
       const rows = [...this.instances.values()].filter((row) => row['host'] === host);
       return listObject('Instance', '2.7', structuredClone(rows), '2.6');
     },
+    'InstanceList.get_by_filters': ({ args: [filters] }) => {
+      const rows = [...this.instances.values()].filter((row) => matches(row, filters as Json));
+      return listObject('Instance', '2.7', structuredClone(rows), '2.6');
+    },
     'InstanceList.get_uuids_by_host': ({ args: [host] }) =>
       [...this.instances.values()].filter((row) => row['host'] === host).map((row) => row['uuid']),
     'MigrationList.get_in_progress_by_host_and_node': () => listObject('Migration', '1.7', []),

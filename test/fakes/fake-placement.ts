@@ -35,6 +35,11 @@ export class FakePlacement {
     this.#request(`PUT ${consumer} without ${providerUuid}`);
   }
 
+  /** As if all were on one provider. */
+  async getProviderAllocations(): Promise<Readonly<Record<string, { readonly resources: object }>>> {
+    return Object.fromEntries([...this.consumers].map((consumer) => [consumer, { resources: {} }]));
+  }
+
   /** The rest of Placement belongs to the resource tracker; using it here is a mistake. */
   asPlacement(): Placement {
     return this as unknown as Placement;

@@ -11,7 +11,8 @@ import { recoverInstances } from './recover-instances.ts';
 import { recoverSwaps } from './interrupted-swaps.ts';
 import { removeStrays } from './stray-guests.ts';
 
-const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
+/** Operations need these of an instance. */
+export const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
 
 export interface FoundAtStart {
   /** Of this host. */

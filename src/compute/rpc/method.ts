@@ -36,7 +36,9 @@ export function rpcMethod<P extends Params>(definition: MethodDefinition<P>): Rp
       const args = decode(wireArgs);
       const invocation = { method: name, context, ...subjects(args) };
       const work = (): Promise<unknown> => definition.handle({ context, signal }, args);
-      return toWire(await wrapped(services, invocation, wrappers, work));
+      const all = async (): Promise<unknown> => toWire(await wrapped(services, invocation, wrappers, work));
+      const uuid = invocation.instance?.get('uuid');
+      return await (uuid === undefined ? all() : services.underWay.during(uuid, all));
     },
   };
 }

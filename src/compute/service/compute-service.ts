@@ -18,12 +18,14 @@ import { PowerSync } from '../periodic/power-sync.ts';
 import { PeriodicRunner } from '../periodic/runner.ts';
 import { periodicTasks } from '../periodic/tasks.ts';
 import { type Asking, findService } from '../records.ts';
+import { OutageRecovery } from '../recovery/after-outage.ts';
 import { initHost, resumeMoves } from '../recovery/init-host.ts';
 import { InterruptedBuilds } from '../recovery/interrupted-builds.ts';
 import { readProviderAdditions } from '../resources/provider-config.ts';
 import { HostResourceTracker } from '../resources/tracker.ts';
 import type { ComputeOperations } from '../operations.ts';
 import { computeEndpoints, createInstanceOperations } from '../rpc/endpoints.ts';
+import { UnderWay } from '../rpc/under-way.ts';
 import type { ComputeServices, InstanceNotifications, InstanceOperations } from '../types.ts';
 import type { HostVolumes } from '../volumes/host-volumes.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -168,7 +170,8 @@ class ComputeService implements Service {
   #services(tracker: HostResourceTracker): ComputeServices {
     const { transport, flushNotifications: _flush, ...parts } = this.#parts;
     const { conductor } = this.#asking;
-    return { ...parts, config: this.#config, conductor, rpc: transport.client(), tracker, locks: this.#locks };
+    const own = { config: this.#config, locks: this.#locks, underWay: new UnderWay() };
+    return { ...parts, ...own, conductor, rpc: transport.client(), tracker };
   }
 
   #register(present: ServiceRecord | undefined): Promise<ServiceRecord> {
@@ -227,15 +230,20 @@ class ComputeService implements Service {
     const { log, transport, virt } = this.#parts;
     const { host, service, power } = this.#config;
     const conductor = createConductor(transport.client({ timeoutMs: Math.max(service.reportIntervalMs, 10_000) }));
-    const heartbeat = new Heartbeat(record, { conductor, intervalMs: service.reportIntervalMs, log });
+    const recovery = new OutageRecovery(services, operations, this.#config.messaging.responseTimeoutMs);
+    const lookAfterTasks = (): void => void recovery.begin();
+    services.underWay.whenTaskIsLeft(lookAfterTasks);
+    const beats = { conductor, intervalMs: service.reportIntervalMs, log };
+    const heartbeat = new Heartbeat(record, { ...beats, onAnsweredAgain: lookAfterTasks });
     const sync = { host, poolSize: power.syncPoolSize, conductor: services.conductor, virt, operations };
     const powerSync = new PowerSync({ ...sync, locks: this.#locks, log });
     if (power.handleVirtLifecycleEvents) powerSync.follow(this.#following.signal);
     const interrupted = new InterruptedBuilds({ asking: this.#asking, operations, log }, unclaimed);
-    if (!service.periodicEnable) return [heartbeat, interrupted];
+    const always = [heartbeat, recovery, interrupted];
+    if (!service.periodicEnable) return always;
     const updateResources = tracker.update.bind(tracker);
     const tasks = periodicTasks({ services, operations, powerSync, updateResources });
-    return [heartbeat, interrupted, new PeriodicRunner(tasks, { log, fuzzyDelayMs: service.periodicFuzzyDelayMs })];
+    return [...always, new PeriodicRunner(tasks, { log, fuzzyDelayMs: service.periodicFuzzyDelayMs })];
   }
 }
 

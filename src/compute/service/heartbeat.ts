@@ -13,6 +13,8 @@ export interface HeartbeatOptions {
   readonly intervalMs: number;
   readonly log: Log;
   readonly firstAfterMs?: number;
+  /** The conductor is back after it did not answer. */
+  readonly onAnsweredAgain?: () => void;
 }
 
 export class Heartbeat implements Service {
@@ -53,12 +55,14 @@ export class Heartbeat implements Service {
   }
 
   async #beat(): Promise<void> {
-    const { conductor, log } = this.#options;
+    const { conductor, log, onAnsweredAgain } = this.#options;
     try {
       this.#record.set('report_count', this.#record.get('report_count') + 1);
       await conductor.save(this.#context, this.#record);
-      if (this.#isFailing) log.info('heartbeat is answered again');
+      if (!this.#isFailing) return;
       this.#isFailing = false;
+      log.info('heartbeat is answered again');
+      onAnsweredAgain?.();
     } catch (error) {
       if (!this.#isFailing) log.error(reasonOf(error), { error });
       this.#isFailing = true;

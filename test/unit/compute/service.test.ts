@@ -223,9 +223,10 @@ describe('the heartbeat', () => {
   async function beat(conductor: FakeConductor, log = new RecordingLog()) {
     vi.useFakeTimers();
     const record = service({ report_count: 41 });
-    const heartbeat = new Heartbeat(record, { conductor, intervalMs: 10_000, log });
+    const onAnsweredAgain = vi.fn<() => void>();
+    const heartbeat = new Heartbeat(record, { conductor, intervalMs: 10_000, log, onAnsweredAgain });
     await heartbeat.start();
-    return { heartbeat, record, log };
+    return { heartbeat, record, log, onAnsweredAgain };
   }
 
   it('comes after 5 s and then every interval, with a count that grows from the stored one', async () => {
@@ -251,14 +252,16 @@ describe('the heartbeat', () => {
     const conductor = new FakeConductor().on('Service.save', () => {
       if (isAway) throw new Error('no answer');
     });
-    const { heartbeat, log } = await beat(conductor);
+    const { heartbeat, log, onAnsweredAgain } = await beat(conductor);
 
     await vi.advanceTimersByTimeAsync(45_000);
+    expect(onAnsweredAgain).not.toHaveBeenCalled();
     isAway = false;
-    await vi.advanceTimersByTimeAsync(10_000);
+    await vi.advanceTimersByTimeAsync(20_000);
     await heartbeat.stop(AbortSignal.timeout(1000));
 
-    expect(conductor.named('Service.save').at(-1)?.changes).toEqual({ report_count: 47 });
+    expect(onAnsweredAgain).toHaveBeenCalledTimes(1);
+    expect(conductor.named('Service.save').at(-1)?.changes).toEqual({ report_count: 48 });
     expect(log.lines.map(({ level, message }) => `${level} ${message}`)).toEqual([
       'error heartbeat failed, this host may be seen as down',
       'info heartbeat is answered again',
