@@ -46,6 +46,10 @@ export class InstanceBuilder {
       await wrapped(this.#services, invocation, XTEF, async () => {
         result = await this.#build(context, request, signal);
       });
+    } catch (error) {
+      // Nova may take it for being built as ever
+      this.#services.underWay.leaveTask(instance.get('uuid'));
+      throw error;
     } finally {
       await this.#settle(instance, result);
     }

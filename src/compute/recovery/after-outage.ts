@@ -53,11 +53,11 @@ export class OutageRecovery implements Service {
     const { signal } = this.#ending;
     let before: ReadonlyMap<string, string> = new Map();
     try {
-      const placed = await this.#placedHere();
+      const builds = await this.#perhapsBuilds();
       for (let look = 0; look < LOOKS; look += 1) {
         before = await this.#look(before);
-        if (look === 1) await this.#failBuilds(placed);
-        if (before.size === 0 && (look > 0 || placed.length === 0)) return;
+        if (look === 1) await this.#failBuilds(builds);
+        if (before.size === 0 && (look > 0 || builds.length === 0)) return;
         await sleep(this.#spacingMs, signal);
       }
     } catch (error) {
@@ -65,21 +65,23 @@ export class OutageRecovery implements Service {
     }
   }
 
-  /** Uuids of all that has resources of this host; a build that was not claimed shows by nothing else. */
-  async #placedHere(): Promise<readonly string[]> {
-    const { placement, tracker, log } = this.#services;
+  /** What may be builds that were not claimed: uuids of all that has resources of this host, or whose request knows no better. */
+  async #perhapsBuilds(): Promise<readonly string[]> {
+    const { placement, tracker, log, underWay } = this.#services;
     const { signal } = this.#ending;
     const question = { placement, providerUuid: tracker.computeNodeUuid };
-    return await unclaimedConsumers(question, new Set(), signal).catch((error: unknown) => {
+    const consumers = await unclaimedConsumers(question, new Set(), signal).catch((error: unknown) => {
       signal.throwIfAborted();
-      log.warn('builds that an outage interrupted are not looked after', { error });
+      log.warn('not all builds that an outage interrupted are looked after', { error });
       return [];
     });
+    return [...consumers, ...underWay.left];
   }
 
   async #failBuilds(uuids: readonly string[]): Promise<void> {
     const parts = { asking: this.#asking, operations: this.#operations, log: this.#services.log };
     await failInterruptedBuilds(parts, uuids);
+    for (const uuid of uuids) this.#services.underWay.left.delete(uuid);
   }
 
   /** Puts right what nobody has touched since the look before. Returns what else is in a task, each as it was found. */

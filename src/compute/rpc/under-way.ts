@@ -2,6 +2,8 @@
 
 export class UnderWay {
   readonly #counts = new Map<string, number>();
+  /** Instances whose request could not write how it ended. */
+  readonly left = new Set<string>();
   #onLeft: () => void = () => {};
 
   has(uuid: string): boolean {
@@ -20,7 +22,8 @@ export class UnderWay {
   }
 
   /** To be called by a request that ends and could not end its instance's task. */
-  leaveTask(): void {
+  leaveTask(uuid: string): void {
+    this.left.add(uuid);
     this.#onLeft();
   }
 

@@ -49,7 +49,7 @@ export const revertTaskState: Wrapper = async (services, { method, context, inst
       await clearTask(services, context, instance).catch((cause: unknown) => {
         if (isNova(cause, 'InstanceNotFound')) return;
         services.log.warn('cannot clear the task of an instance', { method, instance, error: cause });
-        services.underWay.leaveTask();
+        services.underWay.leaveTask(instance.get('uuid'));
       });
     }
     throw error;

@@ -66,14 +66,17 @@ describe('after an outage of the conductor', () => {
     expect(left).toHaveBeenCalledTimes(1);
   });
 
-  it.each(['resize_prep', 'resize_migrating', 'migrating'])('the move of %s is left to those who make it', async (task) => {
-    await using harness = new ComputeHarness();
-    const uuid = await stuck(harness, { task_state: task });
+  it.each(['resize_prep', 'resize_migrating', 'migrating'])(
+    'the move of %s is left to those who make it',
+    async (task) => {
+      await using harness = new ComputeHarness();
+      const uuid = await stuck(harness, { task_state: task });
 
-    await look(harness);
+      await look(harness);
 
-    expect(harness.plane.instances.get(uuid)).toMatchObject({ vm_state: 'active', task_state: task });
-  });
+      expect(harness.plane.instances.get(uuid)).toMatchObject({ vm_state: 'active', task_state: task });
+    },
+  );
 
   it('a rebuild is given up, unless it is the evacuation of another host', async () => {
     await using harness = new ComputeHarness();
