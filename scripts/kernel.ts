@@ -7,7 +7,7 @@ import { join, sep } from 'node:path';
 import { ROOT, runTools } from './tool.ts';
 import { closingLine, type Counts, countsOf, NONE } from './vitest-run.ts';
 
-const ZFS = ['zfs', 'zfs-pools', 'zfs-crash', 'zfs-limits'].map((name) => `storage/${name}`);
+const ZFS = ['zfs', 'zfs-pools', 'zfs-crash', 'zfs-limits', 'zfs-attributes'].map((name) => `storage/${name}`);
 const LVM = ['lvm', 'lvm-pools', 'lvm-crash'].map((name) => `storage/${name}`);
 /** What another kernel shows; what any kernel shows is not among them, since everything takes ten times as long there. */
 const SETS: Readonly<Record<string, readonly string[]>> = {
