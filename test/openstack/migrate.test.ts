@@ -95,6 +95,31 @@ afterAll(async () => {
   engine[Symbol.dispose]();
 });
 
+describe('a server that runs', () => {
+  it.each([
+    ['the scheduler takes', null],
+    ['is named', SECOND],
+  ])('is not moved so to a host that %s, and is as it was', async (_which, host) => {
+    const server = await newServer('live', FIRST, 'none');
+    const memory = await memoryOf(server.id);
+
+    await cloud.action(server.id, { 'os-migrateLive': { host, block_migration: 'auto' } });
+
+    const newest = async () => (await actionsOf(server.id))[0];
+    await expect.poll(newest, { timeout: 60_000 }).toMatchObject({ action: 'live-migration', message: 'Error' });
+    const after = await expectStatus(server.id, 'ACTIVE');
+    expect(hostOf(after)).toBe(FIRST);
+    expect(await memoryOf(server.id)).toEqual(memory);
+    const { migrations } = await cloud.get<{ migrations: readonly object[] }>(
+      cloud.compute,
+      `/os-migrations?instance_uuid=${server.id}`,
+    );
+    expect(migrations).toMatchObject([{ migration_type: 'live-migration', status: 'error' }]);
+    expect((await engine.instances.get(nameOf(server))).status).toBe('Running');
+    expect(await second.engine.instances.find(nameOf(server))).toBeUndefined();
+  });
+});
+
 describe('a server that is migrated', () => {
   it('runs on the other host with its disk and its address, and is gone here when that is confirmed', async () => {
     const server = await newServer('migrated', FIRST, 'port');
