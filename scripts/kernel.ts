@@ -15,6 +15,7 @@ const SETS: Readonly<Record<string, readonly string[]>> = {
   lvm: LVM,
   storage: [...ZFS, 'instances/zfs', ...LVM, 'storage/runtime'],
   streams: ['backups/optimized', 'migration/streams'],
+  iscsi: ['host/iscsi'],
   limits: ['limits/limits', 'limits/kernel-limits', 'nics/rates'],
   containers: [
     'runtime/lxc',

@@ -1,6 +1,7 @@
 // The one list of volume drivers.
 import type { VolumeModule } from './driver.ts';
+import { iscsi } from './iscsi/iscsi.ts';
 import { local } from './local/local.ts';
 import { nfs } from './nfs/nfs.ts';
 
-export const volumeDrivers = { local, nfs } as const satisfies Record<string, VolumeModule>;
+export const volumeDrivers = { iscsi, local, nfs } as const satisfies Record<string, VolumeModule>;

@@ -1,4 +1,5 @@
 // The real machine: commands in process groups of their own, atomic files, trees removed without following anything.
+import { constants } from 'node:fs';
 import {
   access,
   chmod,
@@ -134,7 +135,10 @@ export class LinuxHost implements Host {
 
   writeFile(path: string, data: string | Uint8Array, options: { readonly mode?: number } = {}): Promise<void> {
     const inPlace = IN_PLACE.some((prefix) => path.startsWith(prefix));
-    const work = inPlace ? writeFile(path, data, { flag: 'r+' }) : replaceFile(path, data, options.mode ?? 0o644);
+    // files of the kernel may be for writing alone
+    const work = inPlace
+      ? writeFile(path, data, { flag: constants.O_WRONLY })
+      : replaceFile(path, data, options.mode ?? 0o644);
     return translated('write', path, work);
   }
 

@@ -15,7 +15,7 @@ export interface VolumeBench extends AsyncDisposable {
   remove(): Promise<void>;
 }
 
-const signal = (): AbortSignal => AbortSignal.timeout(10_000);
+const signal = (): AbortSignal => AbortSignal.timeout(60_000);
 const MIB = 2 ** 20;
 
 export function volumeContract(makeBench: () => Promise<VolumeBench>): void {
