@@ -49,19 +49,23 @@ export function portalOf({ address, port }: Path): string {
 }
 
 function path(portal: unknown, iqn: unknown, lun: unknown): Path {
-  const parts = typeof portal === 'string' ? PORTAL.exec(portal)?.groups : undefined;
-  const port = Number(parts?.['port']);
-  const address = parts?.['v6'] ?? parts?.['v4'] ?? '';
-  if (!parts || address.startsWith('-') || port < 1 || port > 65_535) {
-    throw new AppError('invalid', 'the target_portal of a volume is not ADDRESS:PORT');
-  }
   if (typeof iqn !== 'string' || !IQN.test(iqn)) {
     throw new AppError('invalid', 'the target_iqn of a volume is no name of a target');
   }
   if (typeof lun !== 'number' || !Number.isInteger(lun) || lun < 0 || lun > LAST_LUN) {
     throw new AppError('invalid', `the target_lun of a volume is not a number from 0 to ${LAST_LUN}`);
   }
-  return { iqn, address, port, lun };
+  return { iqn, lun, ...placeOf(portal) };
+}
+
+function placeOf(portal: unknown): Pick<Path, 'address' | 'port'> {
+  const { v4, v6, port } = PORTAL.exec(typeof portal === 'string' ? portal : '')?.groups ?? {};
+  const address = v6 ?? v4;
+  const number = Number(port);
+  if (address === undefined || address.startsWith('-') || number < 1 || number > 65_535) {
+    throw new AppError('invalid', 'the target_portal of a volume is not ADDRESS:PORT');
+  }
+  return { address, port: number };
 }
 
 function isSame(one: Path, other: Path): boolean {
