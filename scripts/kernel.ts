@@ -16,6 +16,7 @@ const SETS: Readonly<Record<string, readonly string[]>> = {
   storage: [...ZFS, 'instances/zfs', ...LVM, 'storage/runtime'],
   streams: ['backups/optimized', 'migration/streams'],
   iscsi: ['host/iscsi'],
+  tpm: ['devices/tpm'],
   limits: ['limits/limits', 'limits/kernel-limits', 'nics/rates'],
   containers: [
     'runtime/lxc',

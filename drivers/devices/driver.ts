@@ -119,6 +119,8 @@ export interface DeviceContext {
   readonly log: Log;
   /** $LIGHTER_DIR/devices: a directory per instance, for mounts and nodes on their way into a container. */
   readonly devicesPath: string;
+  /** $LIGHTER_DIR/instances: a directory per instance, for what is to be there when it is started again. */
+  readonly homesPath: string;
   /** $LIGHTER_DIR/served-disks: the same for file systems that processes serve. */
   readonly servedPath: string;
 }

@@ -4,6 +4,7 @@ import type { DeviceModule } from './driver.ts';
 import { gpu } from './gpu/gpu.ts';
 import { none } from './none/none.ts';
 import { proxy } from './proxy/proxy.ts';
+import { tpm } from './tpm/tpm.ts';
 import { unixBlock, unixChar } from './unix/unix.ts';
 import { unixHotplug } from './unix-hotplug/unix-hotplug.ts';
 import { usb } from './usb/usb.ts';
@@ -13,6 +14,7 @@ export const deviceDrivers = {
   gpu,
   none,
   proxy,
+  tpm,
   'unix-block': unixBlock,
   'unix-char': unixChar,
   'unix-hotplug': unixHotplug,

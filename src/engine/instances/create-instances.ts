@@ -95,6 +95,7 @@ export function createInstances(context: EngineContext, drivers: InstanceDrivers
           log,
           forwards,
           devicesPath: paths.devices,
+          homesPath: paths.instances,
           servedPath: paths.servedDisks,
           volumes,
           sourceParent,

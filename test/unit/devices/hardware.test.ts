@@ -31,7 +31,15 @@ function driver(module: DeviceModule) {
   const host = new FakeHost();
   return {
     host,
-    driver: module.create({ host, log: silentLog, forwards, devicesPath: '/devices', servedPath: '/served', sysfs }),
+    driver: module.create({
+      host,
+      log: silentLog,
+      forwards,
+      devicesPath: '/devices',
+      homesPath: '/homes',
+      servedPath: '/served',
+      sysfs,
+    }),
   };
 }
 

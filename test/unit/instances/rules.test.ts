@@ -13,7 +13,7 @@ import { noNetworks } from '#test/fakes/no-networks.ts';
 const context = { host: new FakeHost(), log: silentLog };
 const nics = Object.fromEntries(Object.entries(nicDrivers).map(([name, module]) => [name, module.create(context)]));
 const forwards = { add: async () => undefined, remove: async () => undefined };
-const deviceContext = { ...context, forwards, devicesPath: '/nowhere', servedPath: '/nowhere' };
+const deviceContext = { ...context, forwards, devicesPath: '/nowhere', homesPath: '/nowhere', servedPath: '/nowhere' };
 const drivers = Object.fromEntries(
   Object.entries(deviceDrivers).map(([name, module]) => [name, module.create(deviceContext)]),
 );
