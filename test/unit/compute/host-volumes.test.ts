@@ -86,7 +86,7 @@ describe('volumes of this host', () => {
   it('of an unknown type, or with ids that are none, are refused', async () => {
     const { host, volumes } = world();
 
-    const strange = { type: 'iscsi', data: {} };
+    const strange = { type: 'rbd', data: {} };
     await expect(volumes.connect(use(ONE), strange, signal())).rejects.toMatchObject({ kind: 'unsupported' });
     await expect(volumes.connect(use('../../x'), connection, signal())).rejects.toMatchObject({ kind: 'invalid' });
 
