@@ -53,11 +53,14 @@ export class OutageRecovery implements Service {
     const { signal } = this.#ending;
     let before: ReadonlyMap<string, string> = new Map();
     try {
-      const builds = await this.#perhapsBuilds();
+      let builds = await this.#perhapsBuilds();
       for (let look = 0; look < LOOKS; look += 1) {
         before = await this.#look(before);
-        if (look === 1) await this.#failBuilds(builds);
-        if (before.size === 0 && (look > 0 || builds.length === 0)) return;
+        if (look > 0) {
+          await this.#failBuilds(builds);
+          builds = [...this.#services.underWay.left]; // since the look before
+        }
+        if (before.size === 0 && builds.length === 0) return;
         await sleep(this.#spacingMs, signal);
       }
     } catch (error) {

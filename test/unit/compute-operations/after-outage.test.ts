@@ -102,6 +102,18 @@ describe('after an outage of the conductor', () => {
     expect(row).toMatchObject({ vm_state: 'active', task_state: null });
   });
 
+  it('a build that is lost while others are looked after is in error as well', async () => {
+    await using harness = new ComputeHarness();
+    const uuid = await stuck(harness, { vm_state: 'building', task_state: null, host: null, node: null });
+    harness.placement.consumers.delete(uuid);
+    await stuck(harness, { task_state: 'powering-off' });
+    let looks = 0;
+
+    await look(atEachLook(harness, () => (looks++ === 1 ? harness.services.underWay.leaveTask(uuid) : undefined)));
+
+    expect(harness.plane.instances.get(uuid)).toMatchObject({ vm_state: 'error', task_state: null });
+  });
+
   it('a conductor that goes away again is said, and waited for once more', async () => {
     await using harness = new ComputeHarness();
     const away = (): never => {
