@@ -77,6 +77,11 @@ export interface DeviceDriver {
   isStale?(device: Device): Promise<boolean>;
   /** Undoes start(), after the container is gone or never came, or after the mounts were taken out of it. Idempotent. */
   stop(device: Device): Promise<void>;
+  /**
+   * For what start() leaves outside the instance's directory of places: ends all of it that an instance that does not run has, whatever its
+   * devices are now. A daemon may have been killed before it noted that it was starting one. Asked at every stop, so it must cost next to nothing.
+   */
+  sweep?(hostName: string): Promise<void>;
 }
 
 /** A custom volume, or the root of an instance, as a disk device names it. */

@@ -1,8 +1,8 @@
 // type=tpm: a TPM 2.0 of the instance's own. swtpm is it, and the kernel shows it as a TPM of the host (tpm_vtpm_proxy).
 import { join } from 'node:path';
-import { kill } from 'node:process';
 import { readKernelFile } from '#src/host/kernel-files.ts';
 import { isStillThere, processLife, type ProcessLife } from '#src/host/process-life.ts';
+import { sendSignal } from '#src/host/signal.ts';
 import { AppError, kindOf } from '#src/lib/errors.ts';
 import { limited, sleep } from '#src/lib/wait.ts';
 import { attribute, numbersOf } from '../common/hardware.ts';
@@ -18,9 +18,11 @@ const CONTROL = '/dev/vtpmx';
 const PRIVATE = 0o700;
 /** The kernel asks a new TPM some questions before it shows it. */
 const APPEAR_MS = 20_000;
+const BEGIN_MS = 20_000;
 const END_MS = 5000;
 const POLL_MS = 20;
 const CHECKS = { path: insidePath, pathrm: insidePath };
+const STATE = 'tpm.';
 
 class TpmDevice implements DeviceDriver {
   readonly info = { type: 'tpm', liveOptions: [] };
@@ -40,10 +42,12 @@ class TpmDevice implements DeviceDriver {
 
   async start(device: Device, signal: AbortSignal): Promise<StartedDevice> {
     const { host } = this.#context;
+    const state = this.#state(device);
     // one that a killed daemon has just started
-    await this.#end(device);
+    await this.#end(state);
     await this.#loadModule(signal);
-    const number = await this.#begin(device, signal);
+    const number = await this.#begin(state);
+    signal.throwIfAborted();
     const names = { path: `tpm/tpm${number}`, pathrm: `tpmrm/tpmrm${number}` };
     const nodes: Node[] = [];
     for (const [option, name] of Object.entries(names)) {
@@ -58,16 +62,23 @@ class TpmDevice implements DeviceDriver {
   }
 
   watched(device: Device): Watched {
-    return { directories: [], hardware: false, hasEnded: async () => this.#server(device) === undefined };
+    return { directories: [], hardware: false, hasEnded: () => this.isStale(device) };
   }
 
   async isStale(device: Device): Promise<boolean> {
-    return this.#server(device) === undefined;
+    return serverOf(this.#state(device)) === undefined;
   }
 
   async stop(device: Device): Promise<void> {
     await removeNodes(this.#places, device);
-    await this.#end(device);
+    await this.#end(this.#state(device));
+  }
+
+  async sweep(hostName: string): Promise<void> {
+    const home = join(this.#context.homesPath, hostName);
+    for (const name of await this.#context.host.list(home)) {
+      if (name.startsWith(STATE)) await this.#end(join(home, name));
+    }
   }
 
   async #loadModule(signal: AbortSignal): Promise<void> {
@@ -78,15 +89,14 @@ class TpmDevice implements DeviceDriver {
     });
   }
 
-  /** Resolves with the N of tpmN. */
-  async #begin(device: Device, signal: AbortSignal): Promise<number> {
+  /** Resolves with the N of tpmN. Not to be cut off: what it leaves in the background could not be found then. */
+  async #begin(state: string): Promise<number> {
     const { host } = this.#context;
-    const state = this.#state(device);
     await host.makeDirectory(state, { mode: PRIVATE });
-    const files = ['--tpmstate', `dir=${state}`, '--pid', `file=${this.#pidFile(device)}`];
+    const files = ['--tpmstate', `dir=${state}`, '--pid', `file=${pidFile(state)}`];
     const argv = ['swtpm', 'chardev', '--tpm2', '--vtpm-proxy', ...files, '--daemon'] as const;
     // it goes on when the daemon does not, as the container does
-    const { stdout } = await host.run(argv, { signal, lasting: true }).catch((cause: unknown) => {
+    const { stdout } = await host.run(argv, { timeoutMs: BEGIN_MS, lasting: true }).catch((cause: unknown) => {
       if (kindOf(cause) !== 'unavailable') throw cause;
       throw new AppError('unsupported', 'A tpm device needs swtpm, which this server has not', { cause });
     });
@@ -104,33 +114,39 @@ class TpmDevice implements DeviceDriver {
   }
 
   /** What it knows is on its disk when this resolves. */
-  async #end(device: Device): Promise<void> {
-    const server = this.#server(device);
-    if (server) {
-      for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-        if (isStillThere(server)) kill(server.pid, signal);
-        for (let waited = 0; isStillThere(server) && waited < END_MS; waited += POLL_MS) await sleep(POLL_MS);
-      }
-    }
-    await this.#context.host.removeTree(this.#pidFile(device));
-  }
-
-  #server(device: Device): ProcessLife | undefined {
-    const pid = Number(readKernelFile(this.#pidFile(device)) ?? '');
-    const life = pid > 0 ? processLife(pid) : undefined;
-    // the number may have become another's since
-    const argv = life && readKernelFile(`/proc/${pid}/cmdline`)?.split('\0');
-    return argv?.includes(`file=${this.#pidFile(device)}`) === true ? life : undefined;
+  async #end(state: string): Promise<void> {
+    const server = serverOf(state);
+    if (server) await ended(server);
+    await this.#context.host.removeTree(pidFile(state));
   }
 
   /** With the instance, so that keys are there again when it is started again. */
   #state({ owner, device }: Device): string {
-    return join(this.#context.homesPath, owner.hostName, `tpm.${encodeURIComponent(device)}`);
+    return join(this.#context.homesPath, owner.hostName, `${STATE}${encodeURIComponent(device)}`);
   }
+}
 
-  #pidFile(device: Device): string {
-    return join(this.#state(device), 'swtpm.pid');
+async function ended(server: ProcessLife): Promise<void> {
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    sendSignal(server.pid, signal);
+    for (let waited = 0; waited < END_MS; waited += POLL_MS) {
+      if (!isStillThere(server)) return;
+      await sleep(POLL_MS);
+    }
   }
+  throw new AppError('unavailable', `swtpm (process ${server.pid}) does not end`);
+}
+
+function pidFile(state: string): string {
+  return join(state, 'swtpm.pid');
+}
+
+function serverOf(state: string): ProcessLife | undefined {
+  const pid = Number(readKernelFile(pidFile(state)) ?? '');
+  const life = pid > 0 ? processLife(pid) : undefined;
+  // the number may have become another's since
+  const argv = life && readKernelFile(`/proc/${pid}/cmdline`)?.split('\0');
+  return argv?.includes(`file=${pidFile(state)}`) === true ? life : undefined;
 }
 
 export const tpm: DeviceModule = { type: 'tpm', create: (context) => new TpmDevice(context) };

@@ -201,6 +201,7 @@ export class InstanceDevices {
 
   /** What is left on the host of a container that does not run. */
   async sweep(instance: string): Promise<void> {
+    for (const driver of Object.values(this.#parts.drivers)) await driver.sweep?.(instance);
     await this.#blocks.close(instance);
     await this.#places.sweep(instance);
   }

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
+import { run } from '../instances/daemon-support.ts';
 import { describeWith } from '../support.ts';
 import { deviceBench, type DeviceBench } from './devices-support.ts';
 
@@ -90,6 +91,32 @@ describeWith(
       await bench.daemon.ready(NAME);
 
       expect(await starts('/dev/tpm0')).toBeGreaterThan(first);
+    });
+
+    it('ends with an instance that ends while there is no daemon', async () => {
+      const init = await bench.pid(NAME);
+      await bench.daemon.kill();
+      process.kill(init, 'SIGKILL');
+      await bench.daemon.boot();
+
+      await poll(async () => (servers().length === 0 ? true : undefined), 200, AbortSignal.timeout(60_000));
+      await bench.lxc('start', NAME);
+      await bench.daemon.ready(NAME);
+    });
+
+    it('is swept away when a daemon was killed before it noted that it started it', async () => {
+      await bench.lxc('stop', '-f', NAME);
+      const state = join(bench.daemon.root, 'instances', NAME, 'tpm.t');
+      const files = ['--tpmstate', `dir=${state}`, '--pid', `file=${join(state, 'swtpm.pid')}`];
+      await run('swtpm', ['chardev', '--tpm2', '--vtpm-proxy', ...files, '--daemon']);
+      expect(servers()).toHaveLength(1);
+
+      await bench.daemon.kill();
+      await bench.daemon.boot();
+
+      await poll(async () => (servers().length === 0 ? true : undefined), 200, AbortSignal.timeout(60_000));
+      await bench.lxc('start', NAME);
+      await bench.daemon.ready(NAME);
     });
 
     it('is made anew when its process dies', async () => {
