@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { VolumeConnection } from '#drivers/volume/driver.ts';
 import { IscsiVolumes } from '#drivers/volume/iscsi/iscsi.ts';
+import { CommandError } from '#src/host/command-error.ts';
 import { silentLog } from '#src/lib/silent-log.ts';
 import { FakeIscsi, type FakeTarget } from '#test/fakes/fake-iscsi.ts';
 import { volumeContract } from './volume-contract.ts';
@@ -84,6 +85,18 @@ describe('driver iscsi', () => {
     expect(isClean(host)).toBe(true);
     host.fail(/auth\.password/, 'iscsiadm: cannot write');
     await expect(driver.connect(withPassword('very secret'), signal())).rejects.toThrow(/: cannot write$/);
+  });
+
+  it('says why when there is no open-iscsi', async () => {
+    const { host, driver } = world();
+    host.on(/^iscsiadm/, ({ argv }) => {
+      throw new CommandError(argv, { exitCode: null, stderr: '', cause: new Error('spawn iscsiadm ENOENT') });
+    });
+
+    await expect(driver.connect(of(), signal())).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: `iscsiadm with ${PORTAL}: spawn iscsiadm ENOENT`,
+    });
   });
 
   it('takes the next portal where the first one does not answer', async () => {

@@ -1,6 +1,7 @@
 // What every volume driver promises, on a machine of memory and on a real one.
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { VolumeConnection, VolumeDriver } from '#drivers/volume/driver.ts';
+import { timeFactor } from '#test/time-factor.ts';
 
 export interface VolumeBench extends AsyncDisposable {
   readonly driver: VolumeDriver;
@@ -15,7 +16,7 @@ export interface VolumeBench extends AsyncDisposable {
   remove(): Promise<void>;
 }
 
-const signal = (): AbortSignal => AbortSignal.timeout(60_000);
+const signal = (): AbortSignal => AbortSignal.timeout(10_000 * timeFactor());
 const MIB = 2 ** 20;
 
 export function volumeContract(makeBench: () => Promise<VolumeBench>): void {

@@ -163,7 +163,8 @@ export class IscsiVolumes implements VolumeDriver {
         .trim()
         .replaceAll(/^iscsiadm: /gm, '')
         .replaceAll('\n', '; ');
-      throw new AppError(kindOf(error), `iscsiadm with ${portalOf(path)}: ${said || `status ${error.exitCode}`}`);
+      const why = said || (error.exitCode === null ? messageOf(error.cause) : `status ${error.exitCode}`);
+      throw new AppError(kindOf(error), `iscsiadm with ${portalOf(path)}: ${why}`);
     }
   }
 }
