@@ -8,4 +8,5 @@ const CELLS: readonly Cell[] = [
   ['stop', 'conductor', 'errs', 'SHUTOFF'],
 ];
 
-describeOutages(CELLS);
+/** What the conductor refused is put right a minute after it answers again. */
+describeOutages(CELLS, 120_000);

@@ -21,6 +21,6 @@ const CELLS: readonly Cell[] = [
   ['start', 'keystone', 'is down', 'SHUTOFF, compute_start_instance Error'],
 ];
 
-describeOutages(CELLS);
+describeOutages(CELLS, 60_000);
 const wanted = process.env['OUTAGE_CELLS'];
 if (wanted !== undefined) measureOutages(wanted);
