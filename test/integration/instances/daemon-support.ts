@@ -17,6 +17,8 @@ export const HOSTILE_DRIVER = process.env['HOSTILE_DRIVER'] ?? 'overlay';
 const ENTRY = process.env['LIGHTERD_ENTRY'] ?? join(import.meta.dirname, '../../../bin/lighterd.ts');
 /** LIGHTERD_COMPILE_CACHE: filled by warm(), for machines on which a daemon's start takes minutes without. */
 const { LIGHTERD_COMPILE_CACHE: CACHE } = process.env;
+/** Who asks more often on a slow machine takes the time of what it waits for. */
+const STEP_MS = 10 * timeFactor();
 
 export interface Answer {
   readonly status: number;
@@ -83,7 +85,7 @@ export class TestDaemon implements AsyncDisposable {
         () => undefined,
       );
     };
-    await poll(answers, 10, AbortSignal.timeout(30_000 * timeFactor()));
+    await poll(answers, STEP_MS, AbortSignal.timeout(30_000 * timeFactor()));
     this.#socket = new WebSocket(`ws+unix://${this.socketPath}:/1.0/events?type=lifecycle`);
     this.#socket.on('message', (data: Buffer) => {
       const { metadata } = JSON.parse(data.toString()) as { metadata: { action: string; source: string } };
@@ -194,13 +196,13 @@ export class TestDaemon implements AsyncDisposable {
   /** Resolves when init has said that it is up, at least `times` times. */
   async ready(name: string, times = 1): Promise<void> {
     const up = async () => ((await this.consoleLog(name)).split('up as').length > times ? true : undefined);
-    await poll(up, 20, AbortSignal.timeout(15_000 * timeFactor()));
+    await poll(up, 2 * STEP_MS, AbortSignal.timeout(15_000 * timeFactor()));
   }
 
   /** The next event with this action, at or after `since` in the list. */
   async seen(action: string, since = 0): Promise<LifecycleSeen> {
     const find = () => this.events.slice(since).find((event) => event.action === action);
-    return poll(find, 10, AbortSignal.timeout(15_000 * timeFactor()));
+    return poll(find, STEP_MS, AbortSignal.timeout(15_000 * timeFactor()));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,8 +1,10 @@
 // Instances and custom volumes on a zfs pool, through the API: what the engine makes of clones, snapshots and their rules.
-import { readdir, readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { describeWith, hasKernelZfs } from '../support.ts';
+import { timeFactor } from '#test/time-factor.ts';
+import { describeWith, hasKernelZfs, onKernelsWith } from '../support.ts';
 import { run, TestDaemon } from './daemon-support.ts';
 
 const POOL = `lighter-e${process.pid}`;
@@ -129,7 +131,7 @@ describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'in
 
     const headers = { 'content-type': 'application/octet-stream', 'x-lxd-name': `${NAME}i`, 'x-lxd-pool': 'z' };
     const upload = await daemon.call('POST', '/1.0/instances', await readFile(file), headers);
-    const imported = await daemon.call('GET', `${upload.operation}/wait?timeout=60`);
+    const imported = await daemon.call('GET', `${upload.operation}/wait?timeout=${60 * timeFactor()}`);
 
     expect([upload.error, imported.metadata.err]).toEqual(['', '']);
     expect(await get(`${NAME}i`)).toBe('one');
@@ -184,7 +186,7 @@ describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'in
     await run('curl', ['-sS', '--fail', '--unix-socket', daemon.socketPath, '-o', file, url]);
     const headers = { 'content-type': 'application/octet-stream', 'x-lxd-name': 'again' };
     const upload = await daemon.call('POST', `${volumes}/custom`, await readFile(file), headers);
-    const imported = await daemon.call('GET', `${upload.operation}/wait?timeout=60`);
+    const imported = await daemon.call('GET', `${upload.operation}/wait?timeout=${60 * timeFactor()}`);
     expect([upload.error, imported.metadata.err]).toEqual(['', '']);
     expect(await readFile(join(daemon.root, 'storage-pools/z/custom/default_again/f'), 'utf8')).toBe('one');
     expect(await snapshots(`${volumes}/custom/again`)).toHaveLength(1);
@@ -209,5 +211,68 @@ describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'in
     expect(roots).toEqual([NAME, ...(there ? [`${NAME}h`] : [])].map((name) => `${POOL}/containers/${name}`));
     expect(await datasets('work')).toEqual([]);
     expect(await snapshots()).toEqual(['later', 'big']);
+  });
+
+  // zfs-fuse maps no ids, and serves no guests that need it.
+  const test = it.runIf(onKernelsWith(hasKernelZfs));
+  const disk = (name: string): string => join(daemon.root, 'storage-pools/z/containers', name, 'rootfs');
+
+  test('has the owners of an unprivileged guest by its mount, and on the disk those that the guest sees', async () => {
+    const owners = async (path: string): Promise<readonly number[]> => {
+      const { uid, gid } = await stat(path);
+      return [uid, gid];
+    };
+    const headers = { 'x-lxd-uid': '5', 'x-lxd-gid': '6', 'x-lxd-type': 'file' };
+
+    await inside(NAME, 'touch /root/own; chown 7:9 /root/own');
+    await daemon.call('POST', `${at}/files?path=/root/pushed`, Buffer.from('pushed'), headers);
+
+    const { pid } = await daemon.state(NAME);
+    const [base = 0] = await owners(`/proc/${pid}`);
+    expect(base).toBeGreaterThan(65_535);
+    expect(await owners(`/proc/${pid}/root/root/own`)).toEqual([base + 7, base + 9]);
+    expect(await owners(join(disk(NAME), 'root/own'))).toEqual([7, 9]);
+    expect(await owners(join(disk(NAME), 'root/pushed'))).toEqual([5, 6]);
+    expect(await get(NAME, '/root/pushed')).toBe('pushed');
+  });
+
+  test('holds a guest to the size of its root while it runs', async () => {
+    const size = (bytes: string) => patch({ devices: { root: { type: 'disk', path: '/', pool: 'z', size: bytes } } });
+    const fill = async (): Promise<number> => {
+      const script = 'dd if=/dev/urandom of=/root/fill bs=1M count=64 conv=fsync 2>/dev/null';
+      return (await inside(NAME, script)).metadata.metadata.return;
+    };
+
+    await size('80MiB');
+    expect(await fill()).not.toBe(0);
+    await size('300MiB');
+    expect(await fill()).toBe(0);
+    await inside(NAME, 'rm /root/fill');
+  });
+
+  test('deletes what somebody still looks into, gives its name to others, and is rid of it with the next start', async () => {
+    const name = `${NAME}w`;
+    await copy(`${NAME}/later`, name);
+    await daemon.operate('PUT', `/1.0/instances/${name}/state`, { action: 'start' });
+    const watcher = spawn('sleep', ['600'], { cwd: disk(name), stdio: 'ignore' });
+    try {
+      await daemon.operate('PUT', `/1.0/instances/${name}/state`, { action: 'stop', force: true });
+      await remove(name);
+      expect((await daemon.call('GET', `/1.0/instances/${name}`)).status).toBe(404);
+      await copy(`${NAME}/later`, name);
+      expect(await get(name)).toBe('one');
+      await remove(name);
+    } finally {
+      watcher.kill();
+    }
+
+    await daemon.kill('SIGTERM');
+    await daemon.boot();
+
+    expect(await datasets('deleted/containers')).toEqual([]);
+    expect(
+      (await datasets('containers')).filter((dataset) => dataset.startsWith(`${POOL}/containers/${name}`)),
+    ).toEqual([]);
+    expect(await datasets('work')).toEqual([]);
   });
 });

@@ -3,12 +3,15 @@ import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EngineClient } from '#src/client/client.ts';
+import { timeFactor } from '#test/time-factor.ts';
 import { execIn } from '../guest-exec.ts';
 import { TestDaemon } from '../instances/daemon-support.ts';
 import { describeWith } from '../support.ts';
 
 type Config = Readonly<Record<string, string>>;
 
+const SECOND_MS = 1000 * timeFactor();
+const SOON = { timeout: SECOND_MS, interval: SECOND_MS / 20 };
 const KILLED = 137;
 /** Reads and writes as much memory as `megabytes`, and ends with 137 when the kernel ends it. */
 const touch = (megabytes: number) => `dd if=/dev/zero of=/dev/null bs=${megabytes}M count=1 2>/dev/null`;
@@ -52,9 +55,9 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'limits', () =>
     const forked = async (name: string) => {
       const { stdout } = await sh(
         name,
-        'i=0; while [ $i -lt 40 ]; do sleep 1 & i=$((i + 1)); echo $i; done 2>/dev/null',
+        `i=0; while [ $i -lt 40 ]; do sleep ${SECOND_MS / 1000} & i=$((i + 1)); echo $i; done 2>/dev/null`,
       );
-      await sleep(1200);
+      await sleep(1.2 * SECOND_MS);
       return Number(stdout.trim().split('\n').at(-1));
     };
 
@@ -106,10 +109,10 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'limits', () =>
     /** Processors' worth of time that each of the guests takes while all of them burn. */
     async function shares(names: readonly string[], loops: number): Promise<number[]> {
       const burning = names.map((name) => sh(name, burn(loops)));
-      await sleep(500);
+      await sleep(SECOND_MS / 2);
       const before = await Promise.all(names.map(used));
       const since = performance.now();
-      await sleep(2000);
+      await sleep(2 * SECOND_MS);
       const after = await Promise.all(names.map(used));
       const nanoseconds = (performance.now() - since) * 1e6;
       await Promise.all(names.map((name) => sh(name, 'rm /tmp/burn')));
@@ -143,15 +146,15 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'limits', () =>
 
     it('move a guest where there is room, and find it there after the daemon', async () => {
       await set('left', { 'limits.cpu': '0-0' });
-      await expect.poll(() => seen('right')).toBe('1\n');
+      await expect.poll(() => seen('right'), SOON).toBe('1\n');
       await set('left', { 'limits.cpu': '1-1' });
-      await expect.poll(() => seen('right')).toBe('0\n');
+      await expect.poll(() => seen('right'), SOON).toBe('0\n');
       await daemon.kill();
       await daemon.boot();
 
       expect([await seen('left'), await seen('right')]).toEqual(['1\n', '0\n']);
       await set('left', { 'limits.cpu': '0-0' });
-      await expect.poll(() => seen('right')).toBe('1\n');
+      await expect.poll(() => seen('right'), SOON).toBe('1\n');
     });
 
     it('hold a guest to its time, also when nobody else wants it', async () => {
@@ -201,13 +204,15 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox'] }, 'limits', () =>
       await daemon.operate('PUT', '/1.0/instances/disk', { ...before, devices: root(limits) });
     }
 
-    /** Bytes per second past the page cache. */
+    /** Bytes per second past the page cache, by the guest’s own clock: commands may take a while to start. */
     async function rate(direction: 'read' | 'write', blockKib: number, count: number): Promise<number> {
       const ends = direction === 'read' ? 'if=/root/file of=/dev/null iflag' : 'if=/dev/zero of=/root/file oflag';
-      const since = performance.now();
-      const { code } = await sh('disk', `dd ${ends}=direct bs=${blockKib}k count=${count} conv=notrunc 2>/dev/null`);
+      const now = (name: string) => `read ${name} rest </proc/uptime`;
+      const copy = `dd ${ends}=direct bs=${blockKib}k count=${count} conv=notrunc 2>/dev/null`;
+      const { code, stdout } = await sh('disk', `${now('since')}; ${copy} && ${now('end')} && echo $since $end`);
       expect(code).toBe(0);
-      return (blockKib * 1024 * count * 1000) / (performance.now() - since);
+      const [since = 0, end = 0] = stdout.split(' ').map(Number);
+      return (blockKib * 1024 * count) / (end - since);
     }
 
     it('hold in bytes, each way its own', async () => {

@@ -56,7 +56,7 @@ export async function lxcUnderTest(): Promise<LxcUnderTest> {
     broken: (name) => write(name, { initCommand: '/sbin/absent' }),
     async ready(container) {
       const up = async () => ((await consoleLog(container)).includes(BUSYBOX_GREETING) ? true : undefined);
-      await poll(up, 10, AbortSignal.timeout(10_000 * timeFactor()));
+      await poll(up, 10 * timeFactor(), AbortSignal.timeout(10_000 * timeFactor()));
     },
     async [Symbol.asyncDispose]() {
       for (const container of made) await endIt(runtime, container);

@@ -9,6 +9,7 @@ import { silentLog } from '#src/lib/log.ts';
 import { storageDrivers } from '#drivers/storage/registry.ts';
 import { MAP, signal } from '#test/contract/storage-contract.ts';
 import { hasKernelZfs } from '#test/integration/support.ts';
+import { timeFactor } from '#test/time-factor.ts';
 import type { RealPool } from './storage-files-contract.ts';
 
 interface Place {
@@ -94,7 +95,7 @@ async function destroyPool(host: Host, pool: string): Promise<void> {
       return exitCode === 0 ? undefined : true;
     },
     200,
-    AbortSignal.timeout(30_000),
+    AbortSignal.timeout(30_000 * timeFactor()),
   );
 }
 
