@@ -1,9 +1,8 @@
 // A machine on which a daemon is killed between two commands.
 import type { Host } from '#src/host/host.ts';
-import type { LinuxHost } from '#src/host/linux-host.ts';
 
 /** Nothing happens any more from the first command on that matches, after `skipped` others that do. */
-export function dying(host: LinuxHost, at: RegExp, skipped = 0): { readonly host: Host; readonly died: Promise<void> } {
+export function dying(host: Host, at: RegExp, skipped = 0): { readonly host: Host; readonly died: Promise<void> } {
   let left = skipped;
   const { promise: died, resolve } = Promise.withResolvers<void>();
   const forever = Promise.withResolvers<never>().promise;
@@ -12,7 +11,7 @@ export function dying(host: LinuxHost, at: RegExp, skipped = 0): { readonly host
     resolve();
     return forever;
   };
-  const get = (target: LinuxHost, name: string | symbol): unknown => {
+  const get = (target: Host, name: string | symbol): unknown => {
     if (name === 'run') return run;
     const value: unknown = Reflect.get(target, name);
     return typeof value === 'function' ? (value.bind(target) as unknown) : value;
