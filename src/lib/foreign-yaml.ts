@@ -9,10 +9,13 @@ import { atNormalPriority } from './priority.ts';
 /** The worst of these takes some ten milliseconds. */
 const SMALL_CHARACTERS = 4096;
 const MEMORY_MIB = 512;
+/** Of the thread itself, which a busy machine may take long for; no document is read by then. */
+const START_LIMIT_MS = 300_000;
 
 export interface YamlLimits {
   /** How many aliases may lead to one anchor. */
   readonly maxAliasCount: number;
+  /** Of reading, without the start of the thread. */
   readonly limitMs: number;
 }
 
@@ -20,6 +23,9 @@ export interface YamlJob {
   readonly text: string;
   readonly maxAliasCount: number;
 }
+
+/** The thread has loaded the parser and begins to read. */
+export const READING = 'reading';
 
 export type YamlAnswer = { readonly data: unknown } | { readonly error: string };
 
@@ -31,10 +37,12 @@ export async function parseForeignYaml(text: string, { maxAliasCount, limitMs }:
   return answer.data;
 }
 
+/** Loaded when it is needed: it is slow to load. */
+export const loadParser = () => import('yaml');
+
 /** Never rejects: what is wrong with the document is an answer. */
 export async function readYaml({ text, maxAliasCount }: YamlJob): Promise<YamlAnswer> {
-  // Loaded when it is needed: it is slow to load.
-  const { parse } = await import('yaml');
+  const { parse } = await loadParser();
   try {
     return { data: parse(text, { maxAliasCount, logLevel: 'error', schema: 'core' }) };
   } catch (error) {
@@ -49,16 +57,19 @@ async function readOnThread(workerData: YamlJob, limitMs: number): Promise<YamlA
     () => new Worker(file, { workerData, resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB } }),
   );
   const { promise, resolve } = Promise.withResolvers<YamlAnswer>();
-  worker.once('message', resolve);
+  const after = (ms: number, error: string) => setTimeout(() => resolve({ error }), ms);
+  let limit = after(START_LIMIT_MS, 'the thread that reads documents does not start');
+  worker.on('message', (message: typeof READING | YamlAnswer) => {
+    if (message !== READING) return void resolve(message);
+    clearTimeout(limit);
+    limit = after(limitMs, `the document takes longer than ${limitMs / 1000} s to read`);
+  });
   worker.once('error', (error) => resolve({ error: asError(error).message }));
   worker.once('exit', () => resolve({ error: 'the document could not be read' }));
-  const limit = setTimeout(
-    () => resolve({ error: `the document takes longer than ${limitMs / 1000} s to read` }),
-    limitMs,
-  );
   try {
     return await promise;
   } finally {
+    worker.removeAllListeners('message');
     clearTimeout(limit);
     await worker.terminate();
   }

@@ -131,9 +131,10 @@ describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'in
 
     const headers = { 'content-type': 'application/octet-stream', 'x-lxd-name': `${NAME}i`, 'x-lxd-pool': 'z' };
     const upload = await daemon.call('POST', '/1.0/instances', await readFile(file), headers);
+    expect(upload.error).toBe('');
     const imported = await daemon.call('GET', `${upload.operation}/wait?timeout=${60 * timeFactor()}`);
 
-    expect([upload.error, imported.metadata.err]).toEqual(['', '']);
+    expect(imported.metadata.err).toBe('');
     expect(await get(`${NAME}i`)).toBe('one');
     expect(await snapshots(`/1.0/instances/${NAME}i`)).toEqual(['later']);
     await remove(`${NAME}i`);
