@@ -60,7 +60,10 @@ async function readOnThread(workerData: YamlJob, limitMs: number): Promise<YamlA
   const after = (ms: number, error: string) => setTimeout(() => resolve({ error }), ms);
   let limit = after(START_LIMIT_MS, 'the thread that reads documents does not start');
   worker.on('message', (message: typeof READING | YamlAnswer) => {
-    if (message !== READING) return void resolve(message);
+    if (message !== READING) {
+      resolve(message);
+      return;
+    }
     clearTimeout(limit);
     limit = after(limitMs, `the document takes longer than ${limitMs / 1000} s to read`);
   });
