@@ -244,7 +244,7 @@ describeWith({ root: true, commands: ['lxc-start', 'zfs', 'zpool', 'tar'] }, 'in
       return (await inside(NAME, script)).metadata.metadata.return;
     };
 
-    await size('80MiB');
+    await size('40MiB');
     expect(await fill()).not.toBe(0);
     await size('300MiB');
     expect(await fill()).toBe(0);
