@@ -105,9 +105,13 @@ export interface RuntimeSeccomp {
   readonly deny: readonly string[];
   /** Not empty: everything else is refused, and the deny fields do not count. */
   readonly allow: readonly string[];
+  /** Calls of an unprivileged container that are done for it, as far as that harms nobody; with `raw`, those that it has notified. */
+  readonly intercept: readonly InterceptedCall[];
   /** Replaces everything. */
   readonly raw?: string;
 }
+
+export type InterceptedCall = 'mknod' | 'setxattr';
 
 /** The state of a container's processes on disk. */
 export interface RuntimeCheckpoint {
@@ -285,8 +289,11 @@ export interface RuntimeDriver {
   openConsole(container: RuntimeContainer, signal: AbortSignal): Promise<RuntimeConsole>;
   /** Mounts into a running container. `source` is bound as it is, with its flags: the container cannot lift them. */
   attachMount(running: RunningContainer, mount: RuntimeMount, signal: AbortSignal): Promise<void>;
-  /** Removes what an attachMount() that was cut off has left on the host; nobody attaches anything meanwhile. */
-  sweepMounts(container: RuntimeContainer): Promise<void>;
+  /**
+   * Takes up a running container that was started by another daemon: removes what an attachMount() that was cut off has left on the
+   * host (nobody attaches anything meanwhile), and goes on with the calls that it intercepts.
+   */
+  adopt(container: RuntimeContainer): Promise<void>;
   /** Takes a mount off; what is not mounted is success. The placeholder of a file is removed with it. */
   detachMount(running: RunningContainer, mount: Pick<RuntimeMount, 'target' | 'options'>): Promise<void>;
   /** Lets a running privileged container use a device node ("c 10:200 rwm"), or not any more. */

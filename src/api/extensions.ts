@@ -43,6 +43,7 @@ export const SERVER_EXTENSIONS: readonly string[] = [
   'projects_restrictions',
   'projects_restricted_backups_and_snapshots',
   'projects_restricted_intercept',
+  'container_syscall_intercept',
   'projects_networks_restricted_access',
   'project_usage',
   'images_all_projects',

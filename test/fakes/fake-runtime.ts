@@ -38,7 +38,7 @@ export class FakeRuntime implements RuntimeDriver {
   /** Mount points that attachMount() made, by container. */
   readonly attached = new Map<string, readonly string[]>();
   /** Containers whose left mounts were looked for. */
-  readonly swept: string[] = [];
+  readonly adopted: string[] = [];
   /** Limits as they are now, by init. */
   readonly limits = new Map<number, RuntimeLimits>();
   /** The next change of limits, mount, or checkpoint, of a running container fails with this text. */
@@ -203,8 +203,8 @@ export class FakeRuntime implements RuntimeDriver {
     this.attached.set(container.name, [...(this.attached.get(container.name) ?? []), target]);
   }
 
-  async sweepMounts({ name }: RuntimeContainer): Promise<void> {
-    this.swept.push(name);
+  async adopt({ name }: RuntimeContainer): Promise<void> {
+    this.adopted.push(name);
   }
 
   async detachMount({ container }: RunningContainer, { target }: Pick<RuntimeMount, 'target'>): Promise<void> {

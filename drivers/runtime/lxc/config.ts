@@ -8,6 +8,8 @@ import { limitSettings, type CgroupLayout } from './cgroups.ts';
 export interface HostFeatures {
   readonly cgroups: CgroupLayout;
   readonly apparmor: boolean;
+  /** System calls can be held until they are looked at. */
+  readonly interceptsCalls: boolean;
   /** Bind mounts for each container: host path → what it is, in order. */
   readonly extraMounts: readonly RuntimeMount[];
 }
@@ -39,9 +41,14 @@ export interface ConfigRequest {
   readonly features: HostFeatures;
   /** Absent: no filter. */
   readonly seccompPath?: string | undefined;
+  /** The socket where its intercepted calls are asked about. Absent: there are none. */
+  readonly callsPath?: string | undefined;
   /** Directory of the host whose mounts show up in the container. */
   readonly sharedMounts?: string | undefined;
 }
+
+/** liblxc's key for who is asked about intercepted calls. */
+export const CALLS_KEY = 'lxc.seccomp.notify.proxy';
 
 /** Where they show up. */
 export const SHARED_MOUNTS_INSIDE = '/dev/.lxd-mounts';
@@ -147,11 +154,12 @@ function rebootHook(note: string): string {
   return `/bin/sh -c '${REBOOT_CHECK}' '${note.replace(/'/gu, `'\\''`)}'`;
 }
 
-function securityLines({ spec, features, seccompPath }: ConfigRequest): Line[] {
+function securityLines({ spec, features, seccompPath, callsPath }: ConfigRequest): Line[] {
   return [
     ...(spec.idMap === null ? ([['lxc.cap.drop', PRIVILEGED_DROP]] as const) : []),
     ...(features.apparmor ? apparmorLines(spec) : []),
     ...(seccompPath === undefined ? [] : ([['lxc.seccomp.profile', seccompPath]] as const)),
+    ...(callsPath === undefined ? [] : ([[CALLS_KEY, `unix:${callsPath}`]] as const)),
   ];
 }
 

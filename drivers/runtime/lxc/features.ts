@@ -1,6 +1,7 @@
 // What the host offers to containers: cgroups, AppArmor, and the files of it that they may see.
 import type { Host } from '#src/host/host.ts';
 import { LXCFS } from '#src/host/lxcfs.ts';
+import { canIntercept } from '#src/host/system-calls/support.ts';
 import type { Log } from '#src/lib/log.ts';
 import type { RuntimeMount } from '../driver.ts';
 import { probeSwapAccounting, readCgroupLayout } from './cgroups.ts';
@@ -28,7 +29,8 @@ export async function readHostFeatures(host: Host): Promise<HostFeatures> {
   for (const [path, options] of CANDIDATES) {
     if (await host.exists(path)) present.push({ source: path, target: path.slice(1), type: 'none', options });
   }
-  return { cgroups, apparmor: apparmor.trim() === 'Y', extraMounts: present };
+  const interceptsCalls = await canIntercept(host);
+  return { cgroups, apparmor: apparmor.trim() === 'Y', interceptsCalls, extraMounts: present };
 }
 
 /** lxcfs shows a container its own limits in /proc; only where it runs. A container starts without it as well. */

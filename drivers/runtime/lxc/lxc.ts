@@ -1,11 +1,12 @@
 // Containers by liblxc: its tools start them, its command socket and the kernel's files answer everything else.
 import { dirname, join } from 'node:path';
-import { AppError, messageOf } from '#src/lib/errors.ts';
+import { AppError } from '#src/lib/errors.ts';
 import { together } from '#src/lib/together.ts';
 import { limited } from '#src/lib/wait.ts';
 import { readKernelFile } from '#src/host/kernel-files.ts';
 import { sendSignal } from '#src/host/signal.ts';
 import { Attacher } from '#src/host/attach/attacher.ts';
+import { SystemCalls } from '#src/host/system-calls/system-calls.ts';
 import type {
   RuntimeCheckpoint,
   RuntimeCommand,
@@ -30,21 +31,19 @@ import { checkCriu, type CheckpointParts, dump, isWhole, restore } from './check
 import { type CgroupSetting, payloadGroup, readUsage } from './cgroups.ts';
 import { askInitPid, askState, awaitExit, commandSocketPath, sendStop } from './command-socket.ts';
 import { openConsole } from './console.ts';
-import { lxcConfig, type HostFeatures } from './config.ts';
+import { CALLS_KEY, lxcConfig, type HostFeatures } from './config.ts';
 import { ignoredLimits, layoutFor } from './kernel-limits.ts';
 import { validateRawConfig } from './raw-config.ts';
 import { lxcfsMounts, readHostFeatures } from './features.ts';
 import { applyLimits } from './live-limits.ts';
-import { seccompPolicy } from './seccomp.ts';
+import { intercepts, NO_INTERCEPTION, seccompPolicy } from './seccomp.ts';
+import { haltSignal, startError } from './start-stop.ts';
 import { readStatistics } from './statistics.ts';
 import { SharedMounts } from './shared-mounts.ts';
 
 const START_LIMIT_MS = 60_000;
 const KILL_LIMIT_MS = 30_000;
 const TOOL_LIMIT_MS = 30_000;
-/** SIGRTMIN+3 of glibc: what systemd takes for "halt"; its bit in SigBlk says whether init waits for it. */
-const SIGRTMIN_PLUS_3 = 37;
-const SIGPWR = 30;
 /**
  * liblxc forks newuidmap and newgidmap through a shell when it finds them, though root may write the maps itself.
  * Without them in PATH a start takes half the time.
@@ -59,13 +58,18 @@ class LxcRuntime implements RuntimeDriver {
   readonly #context: RuntimeContext;
   readonly #attacher = new Attacher();
   readonly #shared: SharedMounts;
+  readonly #calls: SystemCalls;
   /** Containers whose configuration, as it was written last, runs programs. */
   readonly #hooked = new Set<string>();
+  /** The same, has calls intercepted. */
+  readonly #intercepting = new Set<string>();
   #features: Promise<HostFeatures> | undefined;
 
   constructor(context: RuntimeContext) {
     this.#context = context;
-    this.#shared = new SharedMounts(context.host, join(dirname(context.containersPath), 'shmounts'));
+    const root = dirname(context.containersPath);
+    this.#shared = new SharedMounts(context.host, join(root, 'shmounts'));
+    this.#calls = new SystemCalls(join(root, 'seccomp.socket'), context.log);
   }
 
   async version(signal: AbortSignal): Promise<string> {
@@ -87,13 +91,16 @@ class LxcRuntime implements RuntimeDriver {
       spec,
       features: { ...features, cgroups, extraMounts: [...features.extraMounts, ...(await lxcfsMounts(host, log))] },
       seccompPath: policy === undefined ? undefined : seccompPath(container),
+      callsPath: intercepts(spec.seccomp) ? this.#calls.path : undefined,
       sharedMounts: this.#shared.directory(container),
     });
   }
 
   async writeConfig(container: RuntimeContainer, spec: RuntimeSpec, signal: AbortSignal): Promise<void> {
     const { host } = this.#context;
-    if ((await this.#readFeatures()).apparmor) await checkRules(host, apparmorRules(spec.apparmor), signal);
+    const features = await this.#readFeatures();
+    if (features.apparmor) await checkRules(host, apparmorRules(spec.apparmor), signal);
+    if (intercepts(spec.seccomp) && !features.interceptsCalls) throw new AppError('unsupported', NO_INTERCEPTION);
     const policy = seccompPolicy(spec.seccomp, spec.architecture);
     const [text] = await together(
       this.renderConfig(container, spec),
@@ -106,6 +113,8 @@ class LxcRuntime implements RuntimeDriver {
     );
     this.#hooked.delete(container.name);
     if (text.includes('lxc.hook.')) this.#hooked.add(container.name);
+    this.#intercepting.delete(container.name);
+    if (intercepts(spec.seccomp)) this.#intercepting.add(container.name);
   }
 
   async #warnOfLimits({ name }: RuntimeContainer, { limits }: RuntimeSpec): Promise<void> {
@@ -117,6 +126,7 @@ class LxcRuntime implements RuntimeDriver {
   async start(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
     const { host, containersPath } = this.#context;
     const { name, configPath } = container;
+    if (this.#intercepting.has(name)) await this.#calls.serve();
     try {
       await host.run([LXC_START, '-d', '-n', name, '-P', containersPath, '-f', configPath], {
         signal,
@@ -127,7 +137,7 @@ class LxcRuntime implements RuntimeDriver {
     } catch (cause) {
       await this.#abandon(container);
       signal.throwIfAborted();
-      throw await this.#startError(container, cause);
+      throw await startError(host, container, cause);
     }
   }
 
@@ -147,6 +157,7 @@ class LxcRuntime implements RuntimeDriver {
   }
 
   async restore(container: RuntimeContainer, checkpoint: RuntimeCheckpoint, signal: AbortSignal): Promise<void> {
+    if (this.#intercepting.has(container.name)) await this.#calls.serve();
     try {
       await restore(this.#checkpoints(container), container, checkpoint, signal);
       // It may have been held still for its dump, and is so again. Its monitor does not know, and lets go only what it holds itself.
@@ -172,14 +183,6 @@ class LxcRuntime implements RuntimeDriver {
     } catch (error) {
       this.#context.log.warn('a failed start left something behind', { container: container.name, error });
     }
-  }
-
-  async #startError(container: RuntimeContainer, cause: unknown): Promise<AppError> {
-    const log = await this.#context.host.readFile(container.logPath).catch(() => '');
-    const errors = log.split('\n').filter((line) => / (ERROR|FATAL) +/.test(line));
-    const last = errors.slice(-4).map((line) => line.replace(/^.* (ERROR|FATAL) +\S+ - \S+ - /, ''));
-    const detail = last.length > 0 ? last.join('; ') : messageOf(cause);
-    return new AppError('internal', `Failed to run: lxc-start ${container.name}: ${detail}`, { cause });
   }
 
   async watch(container: RuntimeContainer, signal: AbortSignal): Promise<RuntimeExit> {
@@ -210,13 +213,7 @@ class LxcRuntime implements RuntimeDriver {
   async requestShutdown(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
     const pid = await this.initPid(container, signal);
     if (pid === undefined) return;
-    sendSignal(pid, (await this.#waitsForHalt(pid)) ? SIGRTMIN_PLUS_3 : SIGPWR);
-  }
-
-  async #waitsForHalt(pid: number): Promise<boolean> {
-    const status = await this.#context.host.readFile(`/proc/${pid}/status`).catch(() => '');
-    const blocked = BigInt(`0x${/^SigBlk:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
-    return ((blocked >> BigInt(SIGRTMIN_PLUS_3 - 1)) & 1n) === 1n;
+    sendSignal(pid, await haltSignal(this.#context.host, pid));
   }
 
   async requestReboot(container: RuntimeContainer, signal: AbortSignal): Promise<void> {
@@ -287,8 +284,10 @@ class LxcRuntime implements RuntimeDriver {
     await this.#shared.attach(running, mount);
   }
 
-  async sweepMounts(container: RuntimeContainer): Promise<void> {
+  async adopt(container: RuntimeContainer): Promise<void> {
     await this.#shared.sweep(container);
+    const config = await this.#context.host.readFile(container.configPath);
+    if (config.includes(`${CALLS_KEY} = `)) await this.#calls.serve();
   }
 
   async detachMount(running: RunningContainer, mount: Pick<RuntimeMount, 'target' | 'options'>): Promise<void> {

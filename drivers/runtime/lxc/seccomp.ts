@@ -1,5 +1,5 @@
 // System call policies in libseccomp's version 2 text, as liblxc reads them (lxd-engine-contract section 4.4).
-import type { RuntimeSeccomp } from '../driver.ts';
+import type { InterceptedCall, RuntimeSeccomp } from '../driver.ts';
 
 const DENY_DEFAULT = [
   '[all]',
@@ -51,16 +51,37 @@ const DENY_COMPAT = [
   'stub_x32_execveat errno 38',
 ];
 
+/** By the type of a node, and by the length of a value: what else they are called with is refused or done by the kernel. */
+const NOTIFY: Readonly<Record<InterceptedCall, readonly string[]>> = {
+  mknod: ['mknod notify [1,8192,SCMP_CMP_MASKED_EQ,61440]', 'mknodat notify [2,8192,SCMP_CMP_MASKED_EQ,61440]'],
+  setxattr: ['setxattr notify [3,1,SCMP_CMP_EQ]', 'lsetxattr notify [3,1,SCMP_CMP_EQ]'],
+};
+/** The kernel has one listener for a process: a filter of the container's own that wants another is refused as by an older kernel. */
+const ONE_LISTENER = 'seccomp errno 22 [1,8,SCMP_CMP_MASKED_EQ,8]';
+
+export const NO_INTERCEPTION = "System calls are intercepted on Linux 5.5 or later with seccomp's user_notif";
+
+/** Whether somebody has to be there who does calls for the container. */
+export function intercepts({ intercept }: RuntimeSeccomp): boolean {
+  return intercept.length > 0;
+}
+
 /** undefined: the container runs without a filter. */
 export function seccompPolicy(seccomp: RuntimeSeccomp, architecture: string): string | undefined {
   if (seccomp.raw !== undefined) return withNewline(seccomp.raw);
-  if (seccomp.allow.length > 0) return lines(['2', 'allowlist', '[all]', ...seccomp.allow]);
+  const intercept = intercepted(seccomp);
+  if (seccomp.allow.length > 0) return lines(['2', 'allowlist', '[all]', ...seccomp.allow, ...intercept]);
   const rules = [
     ...(seccomp.denyDefault ? DENY_DEFAULT : []),
+    ...(intercept.length > 0 ? ['[all]', ...intercept] : []),
     ...(seccomp.deny.length > 0 ? ['[all]', ...seccomp.deny] : []),
     ...(seccomp.denyCompat ? DENY_COMPAT.map((line) => line.replace('%s', architecture)) : []),
   ];
   return rules.length > 0 ? lines(['2', 'denylist', ...rules]) : undefined;
+}
+
+function intercepted({ intercept }: RuntimeSeccomp): readonly string[] {
+  return intercept.length === 0 ? [] : [ONE_LISTENER, ...intercept.flatMap((call) => NOTIFY[call])];
 }
 
 function lines(all: readonly string[]): string {

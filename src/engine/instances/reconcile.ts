@@ -77,7 +77,7 @@ export async function reconcileOne(parts: ReconcileParts, record: InstanceRecord
       cpuLimit: cpuLimit(expanded.config),
     });
     if (record.stateful) await parts.states.forget(record);
-    await sweepMounts(parts, record);
+    await adopt(parts, record);
     await parts.live.settle(record, life, expanded, signal);
     return lifecycle.resume(record, life, signal);
   }
@@ -105,11 +105,11 @@ export async function reconcileOne(parts: ReconcileParts, record: InstanceRecord
 }
 
 /** What stays goes with the container. */
-async function sweepMounts({ context, runtime }: ReconcileParts, record: InstanceRecord): Promise<void> {
+async function adopt({ context, runtime }: ReconcileParts, record: InstanceRecord): Promise<void> {
   try {
-    await runtime.sweepMounts(instancePaths(context.paths, record).container);
+    await runtime.adopt(instancePaths(context.paths, record).container);
   } catch (error) {
-    context.log.warn('mounts of a killed daemon stay in a container', { instance: record.name, error });
+    context.log.warn('a container that runs could not be taken up whole', { instance: record.name, error });
   }
 }
 

@@ -46,7 +46,7 @@ export function runtimeSpec(parts: SpecParts): RuntimeSpec {
     limits: { ...runtimeLimits(config, cpus), ...network, ...(Object.keys(throttles).length > 0 && { throttles }) },
     kernelLimits: withPrefix(config, 'limits.kernel.'),
     sysctl: withPrefix(config, 'linux.sysctl.'),
-    seccomp: seccomp(config),
+    seccomp: seccomp(config, idMap),
     ...(apparmor !== '' && { apparmor }),
     ...(rebootNote !== undefined && { rebootNote }),
     ...(raw !== '' && { raw }),
@@ -61,8 +61,10 @@ function withPrefix(config: ConfigMap, prefix: string): Record<string, string> {
   );
 }
 
+const CALLS = ['mknod', 'setxattr'] as const;
+
 /** The names of LXD 3 stay valid beside those of LXD 4. */
-function seccomp(config: ConfigMap): RuntimeSeccomp {
+function seccomp(config: ConfigMap, idMap: IdMapRange | null): RuntimeSeccomp {
   const either = (name: string, old: string): string => {
     const value = config[`security.syscalls.${name}`] ?? '';
     return value === '' ? (config[`security.syscalls.${old}`] ?? '') : value;
@@ -73,6 +75,9 @@ function seccomp(config: ConfigMap): RuntimeSeccomp {
     denyCompat: parseBoolean(either('deny_compat', 'blacklist_compat')),
     deny: lines(either('deny', 'blacklist')),
     allow: lines(either('allow', 'whitelist')),
+    // a privileged container needs nobody for them
+    intercept:
+      idMap === null ? [] : CALLS.filter((call) => parseBoolean(config[`security.syscalls.intercept.${call}`])),
     ...(raw !== '' && { raw }),
   };
 }

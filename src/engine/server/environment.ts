@@ -2,6 +2,7 @@
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { StorageModule } from '#drivers/storage/driver.ts';
+import { canIntercept } from '#src/host/system-calls/support.ts';
 import type { Host } from '#src/host/host.ts';
 import type { StoragePools } from '../storage/storage-pools.ts';
 import type { ServerCertificate } from '../certificates/server-certificate.ts';
@@ -31,6 +32,8 @@ export interface HostFacts {
   readonly runtimeVersion: string;
   /** Whether the file system of our own state can be mounted through an id map. */
   readonly mapsIds: boolean;
+  /** Whether system calls of containers can be held until they are looked at. */
+  readonly interceptsCalls: boolean;
   readonly firewall: Firewall;
 }
 
@@ -39,12 +42,13 @@ export async function readHostFacts(
   root: string,
   runtimeVersion: () => Promise<string>,
 ): Promise<HostFacts> {
-  const [machine, release, hostname, os, mapsIds, firewall] = await Promise.all([
+  const [machine, release, hostname, os, mapsIds, interceptsCalls, firewall] = await Promise.all([
     host.run(['uname', '-m']),
     host.readFile('/proc/sys/kernel/osrelease'),
     host.readFile('/proc/sys/kernel/hostname'),
     host.readFile('/etc/os-release').catch(() => ''),
     host.mounts.canMapIds(root),
+    canIntercept(host),
     findFirewall(host),
   ]);
   const field = (name: string) => new RegExp(`^${name}="?([^"\\n]*)"?$`, 'mu').exec(os)?.[1] ?? '';
@@ -56,6 +60,7 @@ export async function readHostFacts(
     osVersion: field('VERSION_ID'),
     runtimeVersion: await runtimeVersion(),
     mapsIds,
+    interceptsCalls,
     firewall,
   };
 }
@@ -93,6 +98,8 @@ const NIC_FEATURES = {
   network_l2proxy: 'true',
   network_phys_macvlan_mtu: 'true',
   network_veth_router: 'true',
+  seccomp_notify: 'true',
+  seccomp_proxy_send_notify_fd: 'true',
 };
 
 export interface EnvironmentSources {
@@ -124,7 +131,11 @@ export function environmentOf({
     firewall: facts.firewall,
     kernel: 'Linux',
     kernel_architecture: facts.architecture,
-    kernel_features: { idmapped_mounts: String(facts.mapsIds) },
+    kernel_features: {
+      idmapped_mounts: String(facts.mapsIds),
+      seccomp_listener: String(facts.interceptsCalls),
+      seccomp_listener_continue: String(facts.interceptsCalls),
+    },
     kernel_version: facts.kernelVersion,
     lxc_features: NIC_FEATURES,
     os_name: facts.osName,

@@ -1,23 +1,10 @@
 // The daemon's end of the attach server: started with the first process, gone some time after the last one.
-import { type ChildProcess, fork, type ForkOptions } from 'node:child_process';
-import { getCompileCacheDir } from 'node:module';
-import { extname } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import type { ChildProcess } from 'node:child_process';
 import { AppError, asError } from '#src/lib/errors.ts';
-import { atNormalPriority } from '#src/lib/priority.ts';
+import { startHelper } from '../helper-process.ts';
 import type { AttachRequest, ServerReport, ServerRequest } from './messages.ts';
 
 const IDLE_MS = 120_000;
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-/** The server is to be small: it waits. */
-const NODE_FLAGS = [
-  '--disable-warning=ExperimentalWarning',
-  '--max-semi-space-size=1',
-  '--optimize-for-size',
-  '--no-opt',
-  '--no-maglev',
-  '--no-sparkplug',
-];
 /** liblxc's attach blocks a thread for some milliseconds each. */
 const THREADS = '16';
 
@@ -68,23 +55,10 @@ export class Attacher {
   }
 
   #start(): ChildProcess {
-    // The same extension as this file: .ts from source, .js from the built package.
-    const entry = new URL(`../../../bin/attach-server${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-    const cache = getCompileCacheDir();
-    const options: ForkOptions = {
-      cwd: '/',
-      execArgv: NODE_FLAGS,
-      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-      // Signals of the daemon's terminal are not for it: it ends when the daemon does.
-      detached: true,
-      env: { PATH, UV_THREADPOOL_SIZE: THREADS, MALLOC_ARENA_MAX: '1', ...(cache && { NODE_COMPILE_CACHE: cache }) },
-    };
-    const server = atNormalPriority(() => fork(entry, [], options));
+    const server = startHelper('attach-server', { environment: { UV_THREADPOOL_SIZE: THREADS } });
     server.on('message', (report) => this.#take(report as ServerReport));
     server.on('error', (error) => this.#lost(server, error));
     server.on('exit', () => this.#lost(server, new AppError('internal', 'the attach server ended')));
-    server.unref();
-    server.channel?.unref();
     return server;
   }
 

@@ -70,6 +70,8 @@ const check = unwrapCall(koffi);
 /** Errors that mean "not now". */
 const LATER = new Set([koffi.os.errno['EAGAIN'], koffi.os.errno['EINTR']]);
 const NOT_OURS = koffi.os.errno['EPERM'];
+const GONE = koffi.os.errno['ESRCH'];
+const SIGTERM = 15;
 const IN_PROGRESS = koffi.os.errno['EINPROGRESS'];
 const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
 
@@ -284,4 +286,15 @@ export function openProcess(pid: number): number {
 export function isAlive(processFd: number): boolean {
   const result = Number(calls.pidfdSignal(SYS.pidfdSignal, processFd, 0, null, 0));
   return result === 0 || koffi.errno() === NOT_OURS;
+}
+
+/** Nothing more can be sent to us; what has been sent can still be read. */
+export function finishReceiving(fd: number): void {
+  calls.shutdown(fd, 0);
+}
+
+/** By SIGTERM. Success when it has ended. */
+export function endProcess(processFd: number): void {
+  const result = Number(calls.pidfdSignal(SYS.pidfdSignal, processFd, SIGTERM, null, 0));
+  if (result < 0 && koffi.errno() !== GONE) check('pidfd_send_signal', result);
 }

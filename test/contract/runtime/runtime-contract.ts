@@ -30,7 +30,7 @@ export const PLAIN_SPEC: RuntimeSpec = {
   limits: {},
   kernelLimits: {},
   sysctl: {},
-  seccomp: { denyDefault: true, denyCompat: false, deny: [], allow: [] },
+  seccomp: { denyDefault: true, denyCompat: false, deny: [], allow: [], intercept: [] },
 };
 
 export function runtimeContract(setUp: () => Promise<RuntimeUnderTest>): void {

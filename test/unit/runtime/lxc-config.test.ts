@@ -52,7 +52,7 @@ const container = {
 
 async function configOf(changes: Partial<RuntimeSpec>, unified = false): Promise<string[]> {
   const { layout } = unified ? await layoutOf(MOUNTS_V2, V2_FILES) : await layoutOf(MOUNTS_V1);
-  const features = { cgroups: layout, apparmor: false, extraMounts: [] };
+  const features = { cgroups: layout, apparmor: false, interceptsCalls: true, extraMounts: [] };
   return lxcConfig({ container, spec: { ...PLAIN_SPEC, ...changes }, features, seccompPath: '/l/c1/seccomp' }).split(
     '\n',
   );
@@ -84,7 +84,7 @@ describe('the lxc configuration', () => {
     const { layout } = await layoutOf(MOUNTS_V1);
     const options = ['rbind', 'create=dir', 'optional'];
     const extraMounts = [{ source: '/dev/mqueue', target: 'dev/mqueue', type: 'none', options }];
-    const features = { cgroups: layout, apparmor: false, extraMounts };
+    const features = { cgroups: layout, apparmor: false, interceptsCalls: true, extraMounts };
     const entries = (spec: RuntimeSpec) => {
       const lines = lxcConfig({ container, spec, features }).split('\n');
       return lines.filter((line) => line.startsWith('lxc.mount.entry'));
@@ -356,7 +356,7 @@ describe('lines for AppArmor', () => {
 });
 
 describe('system call filters', () => {
-  const none = { denyDefault: false, denyCompat: false, deny: [], allow: [] };
+  const none = { denyDefault: false, denyCompat: false, deny: [], allow: [], intercept: [] };
 
   it('writes the default policy', () => {
     expect(
@@ -374,5 +374,30 @@ describe('system call filters', () => {
     );
     expect(seccompPolicy({ ...none, denyDefault: true, raw: '2\nallowlist' }, 'x86_64')).toBe('2\nallowlist\n');
     expect(seccompPolicy(none, 'x86_64')).toBeUndefined();
+  });
+
+  it('have intercepted calls looked at, and let no filter of the container do so', () => {
+    const held = [
+      'seccomp errno 22 [1,8,SCMP_CMP_MASKED_EQ,8]',
+      'setxattr notify [3,1,SCMP_CMP_EQ]',
+      'lsetxattr notify [3,1,SCMP_CMP_EQ]',
+    ];
+    const intercept = ['setxattr'] as const;
+
+    expect(seccompPolicy({ ...none, intercept }, 'x86_64')).toBe(['2', 'denylist', '[all]', ...held, ''].join('\n'));
+    expect(seccompPolicy({ ...none, intercept, allow: ['read'] }, 'x86_64')).toBe(
+      ['2', 'allowlist', '[all]', 'read', ...held, ''].join('\n'),
+    );
+    expect(
+      seccompPolicy({ ...none, intercept: ['mknod'], denyDefault: true }, 'x86_64')
+        ?.split('\n')
+        .slice(-4),
+    ).toEqual([
+      held[0],
+      'mknod notify [1,8192,SCMP_CMP_MASKED_EQ,61440]',
+      'mknodat notify [2,8192,SCMP_CMP_MASKED_EQ,61440]',
+      '',
+    ]);
+    expect(seccompPolicy({ ...none, intercept, raw: '2\nallowlist' }, 'x86_64')).toBe('2\nallowlist\n');
   });
 });
