@@ -24,7 +24,8 @@ const USAGE = `usage: lighterd [options]
   --version         print the version
   --help            print this
 
-The state is kept in $LIGHTER_DIR (default: /var/lib/lighter).
+The state is kept in $LIGHTER_DIR (default: /var/lib/lighter). LXD_IDMAPPED_MOUNTS_DISABLE=1: files of containers are
+given other owners, as on a kernel that cannot map the ids of a mount.
 `;
 
 const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
@@ -52,6 +53,11 @@ function armCrash(step: number): void {
   const die = (): void => void process.kill(process.pid, 'SIGKILL');
   const faults = armFaults({ step, die, report: reportFault });
   process.on('SIGUSR2', () => faults.begin());
+}
+
+/** As LXD reads its variables. */
+function isSet(value = ''): boolean {
+  return ['1', 'true', 'yes', 'on'].includes(value.toLowerCase());
 }
 
 async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
@@ -87,7 +93,7 @@ async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
   const proxies = proxyFromEnvironment(process.env);
   mkdirSync(root, { recursive: true });
   const mark = commandMark(root);
-  const host = new LinuxHost({ commandMark: mark });
+  const host = new LinuxHost({ commandMark: mark, mapIds: !isSet(process.env['LXD_IDMAPPED_MOUNTS_DISABLE']) });
   const seeOff = () => endLeftovers(mark, log);
   const daemon = { root, host, seeOff, log, version, proxies, firstPoolDriver: storage, unprivilegedOnly, onReady };
   await runDaemon({ ...daemon, hostDown: hostDown.signal, ...(group !== undefined && { group }) }, end.signal);

@@ -98,6 +98,8 @@ async function translated<T>(what: string, path: string, work: Promise<T>): Prom
 export interface LinuxHostOptions {
   /** By which the next daemon knows commands that outlive this one; see leftovers.ts. */
   readonly commandMark?: string;
+  /** False: as if the kernel could not map the ids of a mount. */
+  readonly mapIds?: boolean;
 }
 
 export class LinuxHost implements Host {
@@ -105,11 +107,12 @@ export class LinuxHost implements Host {
   readonly btrfs: Btrfs = new LinuxBtrfs();
   readonly links: Links = new LinuxLinks((argv, options) => this.run(argv, options));
   readonly ports: Ports = new LinuxPorts(this.links);
-  readonly mounts: Mounts = new LinuxMounts(this);
+  readonly mounts: Mounts;
   readonly projectQuotas: ProjectQuotas = new LinuxProjectQuotas();
 
-  constructor({ commandMark }: LinuxHostOptions = {}) {
+  constructor({ commandMark, mapIds = true }: LinuxHostOptions = {}) {
     this.#mark = commandMark;
+    this.mounts = new LinuxMounts(this, mapIds);
   }
 
   run(argv: Argv, options: RunOptions = {}): Promise<RunResult> {

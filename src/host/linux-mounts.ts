@@ -57,10 +57,12 @@ interface OpenNamespace extends UserNamespace {
 
 export class LinuxMounts implements Mounts {
   readonly #host: Pick<Host, 'start'>;
+  readonly #mapIds: boolean;
   readonly #namespaces = new Map<string, Promise<OpenNamespace>>();
 
-  constructor(host: Pick<Host, 'start'>) {
+  constructor(host: Pick<Host, 'start'>, mapIds: boolean) {
     this.#host = host;
+    this.#mapIds = mapIds;
   }
 
   async mount({ source, target, type, flags = [], data }: MountRequest): Promise<void> {
@@ -129,6 +131,7 @@ export class LinuxMounts implements Mounts {
 
   /** Tried each time: it takes less than a millisecond, and device numbers, which one could remember it by, are used again. */
   async canMapIds(path: string): Promise<boolean> {
+    if (!this.#mapIds) return false;
     try {
       closeSync(await this.#mappedTree(path, NOBODYS_IDS));
       return true;

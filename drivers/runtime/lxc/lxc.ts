@@ -36,7 +36,7 @@ import { ignoredLimits, layoutFor } from './kernel-limits.ts';
 import { validateRawConfig } from './raw-config.ts';
 import { lxcfsMounts, readHostFeatures } from './features.ts';
 import { applyLimits } from './live-limits.ts';
-import { intercepts, NO_INTERCEPTION, seccompPolicy } from './seccomp.ts';
+import { checkInterception, intercepts, policyFiles, seccompPath } from './seccomp.ts';
 import { haltSignal, startError } from './start-stop.ts';
 import { readStatistics } from './statistics.ts';
 import { SharedMounts } from './shared-mounts.ts';
@@ -83,14 +83,13 @@ class LxcRuntime implements RuntimeDriver {
 
   async renderConfig(container: RuntimeContainer, spec: RuntimeSpec): Promise<string> {
     const { host, log } = this.#context;
-    const policy = seccompPolicy(spec.seccomp, spec.architecture);
     const features = await this.#readFeatures();
     const cgroups = await layoutFor(host, features.cgroups, spec.limits);
     return lxcConfig({
       container,
       spec,
       features: { ...features, cgroups, extraMounts: [...features.extraMounts, ...(await lxcfsMounts(host, log))] },
-      seccompPath: policy === undefined ? undefined : seccompPath(container),
+      seccompPath: seccompPath(container, spec),
       callsPath: intercepts(spec.seccomp) ? this.#calls.path : undefined,
       sharedMounts: this.#shared.directory(container),
     });
@@ -100,17 +99,14 @@ class LxcRuntime implements RuntimeDriver {
     const { host } = this.#context;
     const features = await this.#readFeatures();
     if (features.apparmor) await checkRules(host, apparmorRules(spec.apparmor), signal);
-    if (intercepts(spec.seccomp) && !features.interceptsCalls) throw new AppError('unsupported', NO_INTERCEPTION);
-    const policy = seccompPolicy(spec.seccomp, spec.architecture);
+    checkInterception(spec.seccomp, features);
     const [text] = await together(
       this.renderConfig(container, spec),
       this.#shared.prepare(container),
       this.#warnOfLimits(container, spec),
     );
-    await together(
-      policy === undefined ? Promise.resolve() : host.writeFile(seccompPath(container), policy, { mode: 0o600 }),
-      host.writeFile(container.configPath, text, { mode: 0o600 }),
-    );
+    const files = [[container.configPath, text] as const, ...policyFiles(container, spec)];
+    await together(...files.map(([path, content]) => host.writeFile(path, content, { mode: 0o600 })));
     this.#hooked.delete(container.name);
     if (text.includes('lxc.hook.')) this.#hooked.add(container.name);
     this.#intercepting.delete(container.name);
@@ -344,10 +340,6 @@ class LxcRuntime implements RuntimeDriver {
     });
     return this.#features;
   }
-}
-
-function seccompPath(container: RuntimeContainer): string {
-  return join(dirname(container.configPath), 'seccomp');
 }
 
 export const lxc: RuntimeModule = { name: 'lxc', create: (context) => new LxcRuntime(context) };

@@ -1,5 +1,8 @@
 // System call policies in libseccomp's version 2 text, as liblxc reads them (lxd-engine-contract section 4.4).
-import type { InterceptedCall, RuntimeSeccomp } from '../driver.ts';
+import { dirname, join } from 'node:path';
+import type { InterceptedCall, RuntimeContainer, RuntimeSeccomp, RuntimeSpec } from '../driver.ts';
+import { AppError } from '#src/lib/errors.ts';
+import type { HostFeatures } from './config.ts';
 
 const DENY_DEFAULT = [
   '[all]',
@@ -59,11 +62,31 @@ const NOTIFY: Readonly<Record<InterceptedCall, readonly string[]>> = {
 /** The kernel has one listener for a process: a filter of the container's own that wants another is refused as by an older kernel. */
 const ONE_LISTENER = 'seccomp errno 22 [1,8,SCMP_CMP_MASKED_EQ,8]';
 
-export const NO_INTERCEPTION = "System calls are intercepted on Linux 5.5 or later with seccomp's user_notif";
+/** AppError 'unsupported' when calls are to be intercepted and this kernel cannot. */
+export function checkInterception(
+  seccomp: RuntimeSeccomp,
+  { interceptsCalls }: Pick<HostFeatures, 'interceptsCalls'>,
+): void {
+  if (!intercepts(seccomp) || interceptsCalls) return;
+  throw new AppError('unsupported', "System calls are intercepted on Linux 5.5 or later with seccomp's user_notif");
+}
 
 /** Whether somebody has to be there who does calls for the container. */
 export function intercepts({ intercept }: RuntimeSeccomp): boolean {
   return intercept.length > 0;
+}
+
+const policyPath = ({ configPath }: RuntimeContainer): string => join(dirname(configPath), 'seccomp');
+
+/** Of the policy; undefined when there is none. */
+export function seccompPath(container: RuntimeContainer, { seccomp, architecture }: RuntimeSpec): string | undefined {
+  return seccompPolicy(seccomp, architecture) === undefined ? undefined : policyPath(container);
+}
+
+/** Paths and contents of what belongs to a configuration. */
+export function policyFiles(container: RuntimeContainer, spec: RuntimeSpec): readonly (readonly [string, string])[] {
+  const policy = seccompPolicy(spec.seccomp, spec.architecture);
+  return policy === undefined ? [] : [[policyPath(container), policy]];
 }
 
 /** undefined: the container runs without a filter. */
@@ -81,7 +104,8 @@ export function seccompPolicy(seccomp: RuntimeSeccomp, architecture: string): st
 }
 
 function intercepted({ intercept }: RuntimeSeccomp): readonly string[] {
-  return intercept.length === 0 ? [] : [ONE_LISTENER, ...intercept.flatMap((call) => NOTIFY[call])];
+  const held = intercept.flatMap((call) => NOTIFY[call]);
+  return held.length === 0 ? [] : [ONE_LISTENER, ...held];
 }
 
 function lines(all: readonly string[]): string {

@@ -1,6 +1,8 @@
 // Calls of liblxc's attach: the process that makes them is forked, so it is the attach server's and never the daemon's.
+import { readdirSync } from 'node:fs';
 import koffi from 'koffi';
 import { AppError } from '#src/lib/errors.ts';
+import { readKernelFile } from '../kernel-files.ts';
 import type { AttachRequest } from './messages.ts';
 
 /** liblxc works with buffers of several PATH_MAX on its stack. */
@@ -8,6 +10,7 @@ const STACK_BYTES = 1 << 20;
 const ATTACH_DEFAULT = 0xffff;
 const CLEAR_ENVIRONMENT = 1;
 const WNOHANG = 1;
+const SIGKILL = 9;
 /** "Detect it", in fields of several types. */
 const AUTOMATIC = -1;
 const NO_FD = -9;
@@ -142,4 +145,17 @@ export function reap(pid: number): number | undefined {
 /** For a child that is not reaped yet: its pid is nobody else's. */
 export function killChild(pid: number, signal: number): void {
   killCall(pid, signal);
+}
+
+/** Kills and reaps all other children of this process, whichever of its threads has made them. */
+export function endChildrenBut(known: ReadonlySet<number>): void {
+  for (const thread of readdirSync('/proc/self/task')) {
+    const children = readKernelFile(`/proc/self/task/${thread}/children`) ?? '';
+    for (const pid of children.split(' ').filter(Boolean).map(Number)) if (!known.has(pid)) endChild(pid);
+  }
+}
+
+function endChild(pid: number): void {
+  killCall(pid, SIGKILL);
+  waitpidCall(pid, [0], 0);
 }

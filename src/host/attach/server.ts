@@ -1,8 +1,8 @@
 // The attach server: a process beside the daemon that forks into containers, so that the daemon and its memory never do.
 import { closeSync, openSync } from 'node:fs';
 import { messageOf } from '#src/lib/errors.ts';
-import { attach, keepDescriptors, killChild, reap } from './liblxc.ts';
-import type { AttachRequest, ServerReport, ServerRequest } from './messages.ts';
+import { attach, endChildrenBut, keepDescriptors, killChild, reap } from './liblxc.ts';
+import type { AttachRequest, ServerReport, ServerRequest, SignalRequest } from './messages.ts';
 
 const SIGKILL = 9;
 
@@ -16,44 +16,72 @@ export interface ServerProcess {
 /** Serves until the daemon is gone, and then ends everything that it started: nothing in a container outlives its client. */
 export function serveAttach(daemon: ServerProcess): void {
   keepDescriptors();
-  const children = new Map<number, number>();
-  const report = (message: ServerReport): void => void daemon.send?.(message);
-
-  const reapAll = (): void => {
-    for (const [id, pid] of children) {
-      const status = reap(pid);
-      if (status === undefined) continue;
-      children.delete(id);
-      report({ kind: 'exited', id, status });
-    }
-  };
-  const start = async (request: AttachRequest): Promise<void> => {
-    try {
-      const pid = await attachWith(request);
-      children.set(request.id, pid);
-      report({ kind: 'attached', id: request.id, pid });
-      reapAll(); // it may have ended before it was known here
-    } catch (error) {
-      report({ kind: 'failed', id: request.id, error: messageOf(error) });
-    }
-  };
-
-  daemon.on('SIGCHLD', reapAll);
+  const server = new AttachServer((message) => void daemon.send?.(message));
+  daemon.on('SIGCHLD', () => server.reapAll());
   // Handled, not ignored, as Node or a shell does it: what is ignored would be ignored in the containers as well.
   for (const signal of ['SIGPIPE', 'SIGXFSZ', 'SIGINT', 'SIGQUIT', 'SIGHUP']) daemon.on(signal, () => undefined);
   daemon.on('disconnect', () => {
-    for (const pid of children.values()) killChild(pid, SIGKILL);
+    server.killAll();
     daemon.exit(0);
   });
   daemon.on('message', (message) => {
     const request = message as ServerRequest;
-    if (request.kind === 'attach') {
-      void start(request);
-      return;
-    }
-    const pid = children.get(request.id);
-    if (pid !== undefined) killChild(pid, request.signal);
+    if (request.kind === 'attach') void server.start(request);
+    else server.signal(request);
   });
+}
+
+class AttachServer {
+  readonly #report: (message: ServerReport) => void;
+  readonly #children = new Map<number, number>();
+  /** Attaches under way: their processes are not known yet. */
+  #pending = 0;
+  #hasFailed = false;
+
+  constructor(report: (message: ServerReport) => void) {
+    this.#report = report;
+  }
+
+  async start(request: AttachRequest): Promise<void> {
+    this.#pending++;
+    try {
+      const pid = await attachWith(request);
+      this.#children.set(request.id, pid);
+      this.#report({ kind: 'attached', id: request.id, pid });
+      this.reapAll(); // it may have ended before it was known here
+    } catch (error) {
+      this.#hasFailed = true;
+      this.#report({ kind: 'failed', id: request.id, error: messageOf(error) });
+    } finally {
+      this.#pending--;
+      this.#endStrays();
+    }
+  }
+
+  /** liblxc gives up on what it has started when that is quicker than its own processes (without AppArmor, with intercepted calls). */
+  #endStrays(): void {
+    if (this.#pending > 0 || !this.#hasFailed) return;
+    this.#hasFailed = false;
+    endChildrenBut(new Set(this.#children.values()));
+  }
+
+  reapAll(): void {
+    for (const [id, pid] of this.#children) {
+      const status = reap(pid);
+      if (status === undefined) continue;
+      this.#children.delete(id);
+      this.#report({ kind: 'exited', id, status });
+    }
+  }
+
+  signal({ id, signal }: SignalRequest): void {
+    const pid = this.#children.get(id);
+    if (pid !== undefined) killChild(pid, signal);
+  }
+
+  killAll(): void {
+    for (const pid of this.#children.values()) killChild(pid, SIGKILL);
+  }
 }
 
 async function attachWith(request: AttachRequest): Promise<number> {

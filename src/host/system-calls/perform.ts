@@ -75,13 +75,17 @@ interface Scene {
   readonly spare?: number;
 }
 
-/** 'continue' for everything that is none of the few calls that are done for containers. Throws nothing. */
+/** This thread is where it must not look at anything: it ends. */
+class Stranded extends Error {}
+
+/** 'continue' for everything that is none of the few calls that are done for containers. After an error the thread must end. */
 export function perform(notification: Notification, caller: Caller): Answer {
   const request = requestOf(notification);
   if (!request) return 'continue';
   try {
     return done(request, notification.initPid, caller);
   } catch (error) {
+    if (error instanceof Stranded) throw error;
     const { errno = '' } = error as { readonly errno?: string };
     const code = ERRNO[errno];
     // an error of our own look at /proc: the caller is gone, or nobody's business here
@@ -229,9 +233,16 @@ function inside(
     check('fchdir', calls.fchdir(start));
     asCaller(scene.rights, work);
   } finally {
-    check('setns', calls.setns(home, CLONE_NEWNS)); // and with it the root directory
+    goHome(home);
     closeAll([...places, home]);
   }
+}
+
+/** Stranded when this thread does not get out of the container. */
+function goHome(namespace: number): void {
+  // its root directory is this one's again, too
+  if ((calls.setns(namespace, CLONE_NEWNS) as number) < 0)
+    throw new Stranded('a thread did not get out of a container');
 }
 
 function asCaller({ uid, gid, umask }: Rights, work: () => void): void {

@@ -72,5 +72,6 @@ export function serveSystemCalls(daemon: ServerProcess): void {
 function startThread(name: string, workerData: number | ListenerJob): Worker {
   // The same extension as this file: .ts from source, .js from the built package.
   const file = new URL(`./${name}${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-  return new Worker(file, { workerData, resourceLimits: LIMITS });
+  // Descriptors that came from elsewhere are closed there as well; each would be warned of in a queue that nobody ever empties.
+  return new Worker(file, { workerData, resourceLimits: LIMITS, trackUnmanagedFds: false });
 }

@@ -7,6 +7,7 @@ import { timeFactor } from '#test/time-factor.ts';
 import { HOSTILE_DRIVER, run, TestDaemon } from '../instances/daemon-support.ts';
 import { HostileGuest, python, TOOLS } from '../instances/hostile-support.ts';
 import { describeWith } from '../support.ts';
+import { JobGuest } from './job-guest.ts';
 
 const INTERCEPT = {
   'security.syscalls.intercept.mknod': 'true',
@@ -33,7 +34,7 @@ const DONE = 'done\n';
 
 describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'intercepted system calls', () => {
   let daemon: TestDaemon;
-  let guest: HostileGuest;
+  let guest: JobGuest;
 
   beforeAll(async () => {
     daemon = await TestDaemon.start(HOSTILE_DRIVER);
@@ -42,11 +43,8 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'int
   });
   afterAll(() => daemon[Symbol.asyncDispose]());
 
-  async function launch(name: string, config: Readonly<Record<string, string>>): Promise<HostileGuest> {
-    await daemon.launch(name, { config, devices: { tools: TOOLS } });
-    await daemon.ready(name);
-    return new HostileGuest(daemon, name);
-  }
+  const launch = (name: string, config: Readonly<Record<string, string>>) =>
+    JobGuest.launch(daemon, name, { config, devices: { tools: TOOLS } });
 
   const sh = async (script: string): Promise<string> => (await guest.sh(script)).output;
   const py = async (expression: string): Promise<string> => (await guest.exec(call(expression))).output;
@@ -150,6 +148,16 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'int
         await py("os.setxattr('/root/o/file', 'user.a', b'y'); assert os.getxattr('/root/o/file', 'user.a') == b'y'"),
       ).toBe(DONE);
     });
+  });
+
+  it('is for what exec starts, too', async () => {
+    const attached = new HostileGuest(daemon, 'held');
+    // liblxc may lose such a process, and says so: it is gone then
+    const made = () => attached.sh('mknod /root/d/attached c 1 3 || ls /root/d/attached').catch(() => undefined);
+    const { code } = await poll(made, 20, AbortSignal.timeout(10_000 * timeFactor()));
+
+    expect(code).toBe(0);
+    expect(await sh('stat -c %t:%T /root/d/attached')).toBe('1:3\n');
   });
 
   it('goes on while the daemon is away, and after its server was killed', async () => {
