@@ -65,9 +65,9 @@ describe('of a daemon for unprivileged containers only', () => {
 
 describe('configuration keys', () => {
   it('lets be what this server cannot do when it is not wanted', () => {
-    config({ 'security.syscalls.intercept.mknod': 'false', 'nvidia.runtime': '' });
+    config({ 'security.syscalls.intercept.mount': 'false', 'nvidia.runtime': '' });
 
-    expect(() => config({ 'security.syscalls.intercept.mknod': 'true' })).toThrow('not supported by this server');
+    expect(() => config({ 'security.syscalls.intercept.mount': 'true' })).toThrow('not supported by this server');
   });
 
   it.each([
