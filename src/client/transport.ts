@@ -89,14 +89,21 @@ export class Transport {
     });
   }
 
-  /** One request with a JSON answer. A GET on a kept connection that the server just closed is repeated once. */
+  /** One request with a JSON answer. On a kept connection that the server just closed, what does no harm twice or did not arrive is repeated once. */
   async request(method: Method, path: string, options: RequestOptions = {}): Promise<Reply> {
     try {
       return await this.#requestOnce(method, path, options);
     } catch (error) {
-      if (method !== 'GET' || !isBrokenConnection(error) || options.signal?.aborted === true) throw error;
+      const isHarmless = method === 'GET' ? isBrokenConnection(error) : this.#wasNotTaken(error, options.body);
+      if (!isHarmless || options.signal?.aborted === true) throw error;
       return this.#requestOnce(method, path, options);
     }
+  }
+
+  /** A Unix socket answers EPIPE to a write of which nothing arrives: no engine has the whole request. TLS writes of itself as well. */
+  #wasNotTaken(error: unknown, body: unknown): boolean {
+    const canRepeat = body === undefined || isPlain(body);
+    return this.endpoint.kind === 'unix' && canRepeat && brokenConnection(error) === 'EPIPE';
   }
 
   /** A request whose answer is not an envelope. The caller reads or destroys the stream. */
@@ -156,14 +163,14 @@ function isPlain(body: unknown): boolean {
   return body !== undefined && !(typeof body === 'object' && body !== null && 'pipe' in body);
 }
 
-function isBrokenConnection(error: unknown): boolean {
+function brokenConnection(error: unknown): unknown {
   const cause = error instanceof Error ? error.cause : undefined;
-  return (
-    kindOf(error) === 'unavailable' &&
-    cause instanceof Error &&
-    'code' in cause &&
-    (cause.code === 'ECONNRESET' || cause.code === 'EPIPE')
-  );
+  return kindOf(error) === 'unavailable' && cause instanceof Error && 'code' in cause ? cause.code : undefined;
+}
+
+function isBrokenConnection(error: unknown): boolean {
+  const code = brokenConnection(error);
+  return code === 'ECONNRESET' || code === 'EPIPE';
 }
 
 function flatHeaders(response: AxiosResponse): Record<string, string> {
