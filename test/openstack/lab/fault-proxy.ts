@@ -43,7 +43,9 @@ export class FaultProxy implements AsyncDisposable {
 
   async #listen(): Promise<void> {
     if (this.#server) return;
-    const server = createServer((incoming, response) => void this.#answer(incoming, response));
+    // The answers say how long the service behind keeps a connection; closing it earlier would be a fault of its own.
+    const keeping = { keepAliveTimeout: 0 };
+    const server = createServer(keeping, (incoming, response) => void this.#answer(incoming, response));
     server.on('upgrade', (incoming: IncomingMessage, socket: Socket, head: Buffer) =>
       this.#splice(incoming, socket, head),
     );

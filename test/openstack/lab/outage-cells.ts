@@ -35,6 +35,8 @@ const PASSING: readonly Trouble[] = ['is away', 'errs'];
 const seconds = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise) * 1000;
 const SLOW_MS = seconds('OUTAGE_SLOW_SECONDS', 3);
 const AWAY_MS = seconds('OUTAGE_AWAY_SECONDS', 10);
+/** Thirty answers, one after the other, and what comes after. */
+const MEASURED_MS = 30 * SLOW_MS + 180_000;
 
 const ENGINE_SOCKET = join(paths.run, 'faulty-engine.socket');
 const proxies = new Map<ServiceName, FaultProxy | FaultyConductor>();
@@ -103,20 +105,34 @@ async function begin(service: ServiceName, trouble: Trouble): Promise<void> {
   if (PASSING.includes(trouble)) void sleep(AWAY_MS).then(() => proxyOf(service).set('none'));
 }
 
-async function measure(name: string, service: ServiceName, trouble: Trouble, limitMs: number): Promise<string> {
-  const operation = OPERATIONS[name];
-  if (!operation && name !== 'create') throw new Error(`no operation ${name}`);
-  const server = operation && (await preparedServer(operation));
+/** Of operations that are asked for at the same time, each of a server of its own: what they come to, in their order. */
+async function measure(
+  names: readonly string[],
+  service: ServiceName,
+  trouble: Trouble,
+  limitMs: number,
+): Promise<readonly string[]> {
+  const asked: { name: string; ask: () => Promise<string> }[] = [];
+  for (const name of names) asked.push({ name, ask: await prepared(name, limitMs) });
   await begin(service, trouble);
-  const began = Date.now();
-  const id = server?.id ?? (await beginServer());
-  const outcome = await outcomeOf(id, (server && operation.perform(server)) ?? Promise.resolve(), limitMs);
-  const { requests } = proxyOf(service);
-  await proxyOf(service).set('none');
-  console.log(
-    `CELL | ${name} | ${service} | ${trouble} | ${outcome} | ${requests} requests | ${Math.round((Date.now() - began) / 1000)} s`,
-  );
-  return outcome;
+  const outcomes = asked.map(async ({ name, ask }) => {
+    const began = Date.now();
+    const outcome = await ask();
+    const { requests } = proxyOf(service);
+    const seconds = Math.round((Date.now() - began) / 1000);
+    console.log(`CELL | ${name} | ${service} | ${trouble} | ${outcome} | ${requests} requests | ${seconds} s`);
+    return outcome;
+  });
+  return await Promise.all(outcomes).finally(() => proxyOf(service).set('none'));
+}
+
+/** Asks for it, and waits for what it comes to. */
+async function prepared(name: string, limitMs: number): Promise<() => Promise<string>> {
+  if (name === 'create') return async () => await outcomeOf(await beginServer(), Promise.resolve(), limitMs);
+  const operation = OPERATIONS[name];
+  if (!operation) throw new Error(`no operation ${name}`);
+  const server = await preparedServer(operation);
+  return async () => await outcomeOf(server.id, operation.perform(server), limitMs);
 }
 
 /** Operation, service, its trouble, and what the user sees then. */
@@ -127,17 +143,17 @@ export function describeOutages(cells: readonly Cell[], limitMs: number): void {
   useProxies();
   describe('while a service fails', () => {
     it.each(cells)('%s with %s which %s', async (name, service, trouble, expected) => {
-      expect(await measure(name, service, trouble, limitMs)).toBe(expected);
+      expect(await measure([name], service, trouble, limitMs)).toEqual([expected]);
     });
   });
 }
 
-/** `wanted`: OPERATION,SERVICE,TROUBLE;… Prints what they come to. */
+/** `wanted`: OPERATION,SERVICE,TROUBLE;… with several operations at a time as OPERATION+OPERATION. Prints what they come to. */
 export function measureOutages(wanted: string): void {
   const cells = wanted.split(';').map((cell) => cell.split(',') as [string, ServiceName, Trouble]);
   describe('measured', () => {
-    it.each(cells)('%s with %s which %s', async (name, service, trouble) => {
-      await measure(name, service, trouble, trouble === 'is slow' ? 500_000 : 180_000);
+    it.each(cells)('%s with %s which %s', { timeout: MEASURED_MS + 300_000 }, async (names, service, trouble) => {
+      await measure(names.split('+'), service, trouble, MEASURED_MS);
     });
   });
 }
