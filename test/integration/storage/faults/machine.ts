@@ -25,7 +25,7 @@ const SKIPPED = new Set([
   'server.crt',
   'server.key',
 ]);
-/** An image that is known may be unpacked, or be still there for those who use it. */
+/** An image that is known may be unpacked, or be still there for those who use it: what a line names first, not where a clone is from. */
 const CACHED =
   /(?:storage-pools\/\w+|lighter-f[\d\w-]+)\/(?:images|deleted)\/(?:images\/)?[0-9a-f]{64}|\/images\/[0-9a-f]{64}\.metadata/u;
 /** Written some time after a change, by design. */
@@ -163,7 +163,7 @@ export class FaultMachine implements AsyncDisposable {
 
   async view(): Promise<View> {
     const parts = await Promise.all([this.#records(), this.#tree(), this.#pool(), this.#mounts(), this.#loops()]);
-    const lines = parts.flat().filter((line) => !CACHED.test(line));
+    const lines = parts.flat().filter((line) => !CACHED.test(line.split('\t')[0] ?? ''));
     return lines.map((line) => this.#steady(line)).sort();
   }
 
@@ -171,6 +171,7 @@ export class FaultMachine implements AsyncDisposable {
     return line
       .replaceAll(this.daemon.root, 'ROOT')
       .replaceAll(this.zpool, 'ZPOOL')
+      .replace(/\tZPOOL(\w)\/deleted\/images\//u, '\tZPOOL$1/images/')
       .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/gu, 'UUID')
       .replaceAll(/[0-9a-f]{64}/gu, 'FINGERPRINT');
   }

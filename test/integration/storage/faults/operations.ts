@@ -148,6 +148,13 @@ const imported =
   (m) =>
     m.operate('POST', path, exports.get(m), { 'content-type': 'application/octet-stream', ...headers });
 
+const MOVE_TO_Q = rename(`${I}/c1`, 'c1', { migration: true, pool: 'q' });
+const MOVE_BACK = all(
+  rename(`${I}/c1`, 'c1', { migration: true, pool: 'p' }),
+  // The profile's is the same again.
+  withoutDevice('c1', 'root'),
+);
+
 export const OPERATIONS: readonly FaultOperation[] = [
   {
     name: 'create from an image that the pool does not have',
@@ -290,14 +297,11 @@ export const OPERATIONS: readonly FaultOperation[] = [
   },
   {
     name: 'move to another pool',
-    prepare: all(makePool, C1.prepare ?? all()),
+    // There and back it is a copy, no clone of the image any more.
+    prepare: all(makePool, C1.prepare ?? all(), MOVE_TO_Q, MOVE_BACK),
     end: all(remove(`${I}/c1`), remove('/1.0/storage-pools/q')),
-    request: rename(`${I}/c1`, 'c1', { migration: true, pool: 'q' }),
-    back: all(
-      rename(`${I}/c1`, 'c1', { migration: true, pool: 'p' }),
-      // The profile's is the same again.
-      withoutDevice('c1', 'root'),
-    ),
+    request: MOVE_TO_Q,
+    back: MOVE_BACK,
     look: read,
   },
   {
