@@ -123,7 +123,11 @@ async function measure(
     console.log(`CELL | ${name} | ${service} | ${trouble} | ${outcome} | ${requests} requests | ${seconds} s`);
     return outcome;
   });
-  return await Promise.all(outcomes).finally(() => proxyOf(service).set('none'));
+  try {
+    return await Promise.all(outcomes);
+  } finally {
+    await proxyOf(service).set('none');
+  }
 }
 
 /** Asks for it, and waits for what it comes to. */
