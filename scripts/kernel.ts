@@ -40,7 +40,7 @@ const ARCHIVE = 'files.tar';
 const DAEMON = 'daemon/a/b/c/lighterd.js';
 /** What it looks for beside itself. */
 const WORKERS = ['lib/yaml-worker', 'host/container-mount-worker', 'host/shift-worker', 'host/served/locate-root'];
-const SERVERS = ['attach-server', 'forward-server'];
+const SERVERS = ['attach-server', 'forward-server', 'system-call-server'];
 /** Tools that no test runs. */
 const UNUSED = ['@biomejs', '@oxlint', '@oxlint-tsgolint', '@typescript', 'knip', 'typescript'];
 /** An emulated machine is slow. */

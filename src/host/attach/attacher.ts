@@ -1,7 +1,7 @@
 // The daemon's end of the attach server: started with the first process, gone some time after the last one.
 import type { ChildProcess } from 'node:child_process';
 import { AppError, asError } from '#src/lib/errors.ts';
-import { startHelper } from '../helper-process.ts';
+import { startHelper } from '../helpers/helper-process.ts';
 import type { AttachRequest, ServerReport, ServerRequest } from './messages.ts';
 
 const IDLE_MS = 120_000;

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { messageOf } from '#src/lib/errors.ts';
 import { close, finishReceiving, listen } from '../forwarding/calls.ts';
-import { HANDED_FD } from '../helper-process.ts';
+import { HANDED_FD } from '../helpers/helper-process.ts';
 import { pipe } from '../kernel-descriptors.ts';
 import type { ListenerJob } from './listener-worker.ts';
 

@@ -13,7 +13,7 @@ import {
   socket,
 } from '../forwarding/calls.ts';
 import { descriptorOf, openProcess } from '../kernel-descriptors.ts';
-import { HANDED_FD } from '../helper-process.ts';
+import { HANDED_FD } from '../helpers/helper-process.ts';
 import { unwrapCall } from '../thread-calls.ts';
 import { AppError } from '#src/lib/errors.ts';
 

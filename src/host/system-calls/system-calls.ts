@@ -1,7 +1,7 @@
 // The daemon's end of the system call server: started with the first container that needs it, and again when it ends.
 import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
-import { startHelper } from '../helper-process.ts';
+import { startHelper } from '../helpers/helper-process.ts';
 import type { ServerReport } from './server.ts';
 
 const AGAIN_MS = 1000;

@@ -27,7 +27,7 @@ export const HANDED_FD = 4;
 /** Starts bin/NAME, which has nothing of the daemon's environment, and a channel to it. Does not keep the daemon. */
 export function startHelper(name: string, { environment = {}, handed }: HelperOptions = {}): ChildProcess {
   // The same extension as this file: .ts from source, .js from the built package.
-  const entry = new URL(`../../bin/${name}${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
+  const entry = new URL(`../../../bin/${name}${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
   const cache = getCompileCacheDir();
   const options: ForkOptions = {
     cwd: '/',
