@@ -195,6 +195,8 @@ export const CONFIG_KEYS: Readonly<Record<string, ValueCheck>> = {
   'volatile.last_state.idmap': idMap,
   'volatile.last_state.power': any,
   'volatile.uuid': any,
+  // of LXD after 5.0.2, in its backups
+  'volatile.uuid.generation': any,
   'volatile.vsock_id': any,
 };
 

@@ -64,6 +64,10 @@ describe('of a daemon for unprivileged containers only', () => {
 });
 
 describe('configuration keys', () => {
+  it('takes what backups of later releases of LXD have', () => {
+    expect(() => config({ 'volatile.uuid.generation': 'b7a5c5a8-3f4e-4a4b-9a64-0d0a9a9d4a11' })).not.toThrow();
+  });
+
   it('lets be what this server cannot do when it is not wanted', () => {
     config({ 'security.syscalls.intercept.mount': 'false', 'nvidia.runtime': '' });
 
