@@ -4,6 +4,7 @@ import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { runDaemon } from '#src/api/daemon.ts';
+import { parseBoolean } from '#src/engine/instances/values.ts';
 import { proxyFromEnvironment } from '#src/engine/server/proxy.ts';
 import { armFaults, faultStep, reportFault } from '#src/host/faults.ts';
 import { commandMark, endLeftovers } from '#src/host/leftovers.ts';
@@ -55,11 +56,6 @@ function armCrash(step: number): void {
   process.on('SIGUSR2', () => faults.begin());
 }
 
-/** As LXD reads its variables. */
-function isSet(value = ''): boolean {
-  return ['1', 'true', 'yes', 'on'].includes(value.toLowerCase());
-}
-
 async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
   raisePriority();
   const { group, storage, logfile, debug, 'unprivileged-only': unprivilegedOnly } = options;
@@ -93,7 +89,7 @@ async function main(options: ReturnType<typeof parseOptions>): Promise<void> {
   const proxies = proxyFromEnvironment(process.env);
   mkdirSync(root, { recursive: true });
   const mark = commandMark(root);
-  const host = new LinuxHost({ commandMark: mark, mapIds: !isSet(process.env['LXD_IDMAPPED_MOUNTS_DISABLE']) });
+  const host = new LinuxHost({ commandMark: mark, mapIds: !parseBoolean(process.env['LXD_IDMAPPED_MOUNTS_DISABLE']) });
   const seeOff = () => endLeftovers(mark, log);
   const daemon = { root, host, seeOff, log, version, proxies, firstPoolDriver: storage, unprivilegedOnly, onReady };
   await runDaemon({ ...daemon, hostDown: hostDown.signal, ...(group !== undefined && { group }) }, end.signal);

@@ -4,6 +4,7 @@ import { fstatSync } from 'node:fs';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import koffi from 'koffi';
 import { unwrapCall } from './thread-calls.ts';
+import { asOwner, CAPABILITY, leaveGroups, withCapabilities } from './thread-rights.ts';
 
 interface Owner {
   readonly uid: number;
@@ -32,8 +33,6 @@ const AT_RECURSIVE = 0x8000;
 const O = { rdonly: 0, wronly: 1, creat: 0o100, excl: 0o200, nofollow: 0o400000, path: 0o10000000, cloexec: 0o2000000 };
 const CLONE_FS = 0x200;
 const CLONE_NEWNS = 0x20000;
-const CAP_DAC_OVERRIDE = 1 << 1;
-const CAPABILITY_VERSION_3 = 0x20080522;
 const RESOLVE_NO_MAGICLINKS = 2n;
 const RESOLVE_IN_ROOT = 16n;
 const OPEN_TREE_CLONE = 1;
@@ -46,10 +45,6 @@ const libc = koffi.load('libc.so.6');
 const calls = {
   unshare: libc.func('int unshare(int flags)'),
   setns: libc.func('int setns(int fd, int type)'),
-  setfsuid: libc.func('int setfsuid(uint uid)'),
-  capget: libc.func('int capget(void *header, void *data)'),
-  capset: libc.func('int capset(void *header, void *data)'),
-  setfsgid: libc.func('int setfsgid(uint gid)'),
   open: libc.func('int open(str path, int flags)'),
   close: libc.func('int close(int fd)'),
   mkdirat: libc.func('int mkdirat(int fd, str path, uint mode)'),
@@ -121,40 +116,7 @@ function errnoOf(error: unknown): string {
 function withRightsIn<T>(directory: number, owner: Owner, work: () => T): T {
   const { uid, gid } = fstatSync(directory);
   if (uid !== owner.uid || gid !== owner.gid) return work();
-  const before = capabilities();
-  const raised = Buffer.from(before);
-  raised.writeUInt32LE((raised.readUInt32LE(0) | CAP_DAC_OVERRIDE) >>> 0, 0);
-  check('capset', calls.capset(capabilityHeader(), raised));
-  try {
-    return work();
-  } finally {
-    check('capset', calls.capset(capabilityHeader(), before));
-  }
-}
-
-/** Of this thread: effective, permitted and inheritable ones, twice 32 bits each. */
-function capabilities(): Buffer {
-  const data = Buffer.alloc(24);
-  check('capget', calls.capget(capabilityHeader(), data));
-  return data;
-}
-
-function capabilityHeader(): Buffer {
-  const header = Buffer.alloc(8);
-  header.writeUInt32LE(CAPABILITY_VERSION_3, 0);
-  return header;
-}
-
-/** With the rights of root of the container: its ids are all that its file systems know. */
-function asOwner<T>({ uid, gid }: Owner, work: () => T): T {
-  calls.setfsgid(gid);
-  calls.setfsuid(uid);
-  try {
-    return work();
-  } finally {
-    calls.setfsuid(0);
-    calls.setfsgid(0);
-  }
+  return withCapabilities(CAPABILITY.dacOverride, work);
 }
 
 function partsOf(path: string): readonly string[] {
@@ -190,6 +152,7 @@ export type ContainerMountAnswer = { readonly call: string; readonly errno: stri
 
 function run({ namespace, work }: ContainerMountJob): ContainerMountAnswer | undefined {
   check('unshare', calls.unshare(CLONE_FS));
+  leaveGroups();
   const home = check('open', calls.open('/proc/thread-self/ns/mnt', O.rdonly | O.cloexec));
   check('setns', calls.setns(namespace, CLONE_NEWNS));
   try {

@@ -131,7 +131,6 @@ export class LinuxMounts implements Mounts {
 
   /** Tried each time: it takes less than a millisecond, and device numbers, which one could remember it by, are used again. */
   async canMapIds(path: string): Promise<boolean> {
-    if (!this.#mapIds) return false;
     try {
       closeSync(await this.#mappedTree(path, NOBODYS_IDS));
       return true;
@@ -177,6 +176,7 @@ export class LinuxMounts implements Mounts {
   }
 
   async #mappedTree(source: string, map: IdMapRange, readonly = false): Promise<number> {
+    if (!this.#mapIds) throw new AppError('unsupported', 'Mapped mounts are switched off on this server');
     const namespace = await this.userNamespace(map);
     const fd = await openTree(source).catch((error: unknown) => {
       throw new AppError('internal', `cannot clone the mount of ${source}: ${String(error)}`, { cause: error });

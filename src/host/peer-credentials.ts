@@ -22,7 +22,11 @@ export interface PeerCredentials {
 /** undefined: the socket is closed already. */
 export function peerCredentials(socket: Socket): PeerCredentials | undefined {
   const fd = descriptorOf(socket);
-  if (fd === undefined) return undefined;
+  return fd === undefined ? undefined : credentialsAt(fd);
+}
+
+/** By the socket's descriptor. The other end of a connection that was made here is who has said listen() last. */
+export function credentialsAt(fd: number): PeerCredentials | undefined {
   const value = Buffer.alloc(12); // struct ucred: pid, uid, gid
   if (Number(getsockoptCall(fd, SOL_SOCKET, SO_PEERCRED, value, [value.length])) < 0) return undefined;
   return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };

@@ -10,7 +10,6 @@ const STACK_BYTES = 1 << 20;
 const ATTACH_DEFAULT = 0xffff;
 const CLEAR_ENVIRONMENT = 1;
 const WNOHANG = 1;
-const SIGKILL = 9;
 /** "Detect it", in fields of several types. */
 const AUTOMATIC = -1;
 const NO_FD = -9;
@@ -147,15 +146,9 @@ export function killChild(pid: number, signal: number): void {
   killCall(pid, signal);
 }
 
-/** Kills and reaps all other children of this process, whichever of its threads has made them. */
-export function endChildrenBut(known: ReadonlySet<number>): void {
-  for (const thread of readdirSync('/proc/self/task')) {
-    const children = readKernelFile(`/proc/self/task/${thread}/children`) ?? '';
-    for (const pid of children.split(' ').filter(Boolean).map(Number)) if (!known.has(pid)) endChild(pid);
-  }
-}
-
-function endChild(pid: number): void {
-  killCall(pid, SIGKILL);
-  waitpidCall(pid, [0], 0);
+/** Pids of all children of this process, whichever of its threads has made them. */
+export function ownChildren(): readonly number[] {
+  return readdirSync('/proc/self/task').flatMap((thread) =>
+    (readKernelFile(`/proc/self/task/${thread}/children`) ?? '').split(' ').filter(Boolean).map(Number),
+  );
 }

@@ -1,7 +1,7 @@
 // The attach server: a process beside the daemon that forks into containers, so that the daemon and its memory never do.
 import { closeSync, openSync } from 'node:fs';
 import { messageOf } from '#src/lib/errors.ts';
-import { attach, endChildrenBut, keepDescriptors, killChild, reap } from './liblxc.ts';
+import { attach, keepDescriptors, killChild, ownChildren, reap } from './liblxc.ts';
 import type { AttachRequest, ServerReport, ServerRequest, SignalRequest } from './messages.ts';
 
 const SIGKILL = 9;
@@ -34,6 +34,8 @@ export function serveAttach(daemon: ServerProcess): void {
 class AttachServer {
   readonly #report: (message: ServerReport) => void;
   readonly #children = new Map<number, number>();
+  /** Killed, and not reaped yet. */
+  readonly #strays = new Set<number>();
   /** Attaches under way: their processes are not known yet. */
   #pending = 0;
   #hasFailed = false;
@@ -62,10 +64,17 @@ class AttachServer {
   #endStrays(): void {
     if (this.#pending > 0 || !this.#hasFailed) return;
     this.#hasFailed = false;
-    endChildrenBut(new Set(this.#children.values()));
+    const known = new Set(this.#children.values());
+    for (const pid of ownChildren()) {
+      if (known.has(pid)) continue;
+      killChild(pid, SIGKILL);
+      this.#strays.add(pid);
+    }
+    this.reapAll();
   }
 
   reapAll(): void {
+    for (const pid of this.#strays) if (reap(pid) !== undefined) this.#strays.delete(pid);
     for (const [id, pid] of this.#children) {
       const status = reap(pid);
       if (status === undefined) continue;

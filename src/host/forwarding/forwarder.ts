@@ -4,15 +4,14 @@ import { spawn, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
 import { lstat, mkdir, rm, stat, truncate } from 'node:fs/promises';
-import { getCompileCacheDir } from 'node:module';
 import { connect, type Socket } from 'node:net';
-import { extname, join } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { AppError, messageOf } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { atNormalPriority } from '#src/lib/priority.ts';
 import { poll } from '#src/lib/wait.ts';
+import { HELPER_FLAGS, helperEntry, helperEnvironment } from '../helpers/helper-process.ts';
 import {
   CONTROL_SOCKET,
   FORWARD_VERSION,
@@ -21,20 +20,9 @@ import {
   type ForwardSpec,
 } from './messages.ts';
 
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const START_LIMIT_MS = 30_000;
 const ANSWER_LIMIT_MS = 30_000;
 const MAX_LOG_BYTES = 1 << 20;
-/** The server is to be small: it waits. */
-const NODE_FLAGS = [
-  '--disable-warning=ExperimentalWarning',
-  '--max-semi-space-size=1',
-  '--optimize-for-size',
-  '--no-opt',
-  '--no-maglev',
-  '--no-sparkplug',
-  '--single-threaded',
-];
 /** What it needs as root; the rest of root's rights it never has. */
 const CAPABILITIES = [
   'sys_admin',
@@ -169,20 +157,18 @@ export class Forwarder {
     const logFile = join(this.#directory, 'log');
     const { size } = await stat(logFile).catch(() => ({ size: 0 }));
     if (size > MAX_LOG_BYTES) await truncate(logFile);
-    // The same extension as this file: .ts from source, .js from the built package.
-    const entry = new URL(`../../../bin/forward-server${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-    const cache = getCompileCacheDir();
     const log = openSync(logFile, 'a', 0o600);
     try {
       const bounds = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
       const limits = ['--bounding-set', bounds, '--inh-caps', '-all', '--no-new-privs', '--'];
-      const args = [...limits, process.execPath, ...NODE_FLAGS, fileURLToPath(entry), this.#directory];
+      const node = [process.execPath, ...HELPER_FLAGS, '--single-threaded'];
+      const args = [...limits, ...node, helperEntry('forward-server'), this.#directory];
       const options: SpawnOptions = {
         cwd: '/',
         // It ends neither with the daemon nor with its terminal.
         detached: true,
         stdio: ['ignore', 'ignore', log],
-        env: { PATH, MALLOC_ARENA_MAX: '1', ...(cache !== undefined && { NODE_COMPILE_CACHE: cache }) },
+        env: helperEnvironment(),
       };
       const server = atNormalPriority(() => spawn('setpriv', args, options));
       server.on('error', (error) => this.#log.error('the forward server does not start', { error }));

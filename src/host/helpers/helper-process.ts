@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { atNormalPriority } from '#src/lib/priority.ts';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-/** It is to be small: it waits. */
-const NODE_FLAGS = [
+/** A helper is to be small: it waits. */
+export const HELPER_FLAGS = [
   '--disable-warning=ExperimentalWarning',
   '--max-semi-space-size=1',
   '--optimize-for-size',
@@ -24,21 +24,30 @@ export interface HelperOptions {
 
 export const HANDED_FD = 4;
 
+/** The file of bin/NAME. */
+export function helperEntry(name: string): string {
+  // The same extension as this file: .ts from source, .js from the built package.
+  return fileURLToPath(new URL(`../../../bin/${name}${extname(fileURLToPath(import.meta.url))}`, import.meta.url));
+}
+
+/** All that a helper has of an environment. */
+export function helperEnvironment(): Readonly<Record<string, string>> {
+  const cache = getCompileCacheDir();
+  return { PATH, MALLOC_ARENA_MAX: '1', ...(cache !== undefined && { NODE_COMPILE_CACHE: cache }) };
+}
+
 /** Starts bin/NAME, which has nothing of the daemon's environment, and a channel to it. Does not keep the daemon. */
 export function startHelper(name: string, { environment = {}, handed }: HelperOptions = {}): ChildProcess {
-  // The same extension as this file: .ts from source, .js from the built package.
-  const entry = new URL(`../../../bin/${name}${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
-  const cache = getCompileCacheDir();
   const options: ForkOptions = {
     cwd: '/',
-    execArgv: NODE_FLAGS,
+    execArgv: HELPER_FLAGS,
     stdio:
       handed === undefined ? ['ignore', 'ignore', 'inherit', 'ipc'] : ['ignore', 'ignore', 'ignore', 'ipc', handed],
     // Signals of the daemon's terminal are not for it: it goes by the channel.
     detached: true,
-    env: { PATH, MALLOC_ARENA_MAX: '1', ...environment, ...(cache && { NODE_COMPILE_CACHE: cache }) },
+    env: { ...helperEnvironment(), ...environment },
   };
-  const helper = atNormalPriority(() => fork(entry, [], options));
+  const helper = atNormalPriority(() => fork(helperEntry(name), [], options));
   helper.unref();
   helper.channel?.unref();
   return helper;

@@ -4,14 +4,12 @@ import { closeSync, constants, openSync, readFileSync, readSync, statSync } from
 const O_PATH = 0o10000000;
 const PAGE = 4096;
 
-/** Bits of CapEff. */
-export const CAPABILITY = { dacOverride: 1n << 1n, mknod: 1n << 27n, sysAdmin: 1n << 21n } as const;
-
 export interface Rights {
   /** As this host sees them. */
   readonly uid: number;
   readonly gid: number;
   readonly umask: number;
+  /** CapEff. */
   readonly capabilities: bigint;
 }
 
@@ -77,13 +75,13 @@ export function openPlace({ directory }: Caller, name: string): number {
 }
 
 /** The bytes of a C string in its memory, without the end; undefined when it is `limit` or longer, or not there. */
-export function readText({ memory }: Caller, pointer: bigint, limit: number): Buffer | undefined {
+export function readText(caller: Caller, pointer: bigint, limit: number): Buffer | undefined {
   const parts: Buffer[] = [];
   for (let read = 0; read < limit; ) {
     const at = pointer + BigInt(read);
     // no further than the page: the next one may not be there
-    const part = Buffer.alloc(Math.min(PAGE - Number(at % BigInt(PAGE)), limit - read));
-    if (at > BigInt(Number.MAX_SAFE_INTEGER) || readPart(memory, part, Number(at)) < part.length) return undefined;
+    const part = readBytes(caller, at, Math.min(PAGE - Number(at % BigInt(PAGE)), limit - read));
+    if (part === undefined) return undefined;
     const end = part.indexOf(0);
     parts.push(end === -1 ? part : part.subarray(0, end));
     if (end !== -1) return Buffer.concat(parts);
@@ -92,11 +90,14 @@ export function readText({ memory }: Caller, pointer: bigint, limit: number): Bu
   return undefined;
 }
 
-function readPart(memory: number, into: Buffer, at: number): number {
+/** Undefined where not all of it is mapped: the kernel says so to the caller. */
+export function readBytes({ memory }: Caller, pointer: bigint, length: number): Buffer | undefined {
+  if (pointer > BigInt(Number.MAX_SAFE_INTEGER)) return undefined;
+  const bytes = Buffer.alloc(length);
   try {
-    return readSync(memory, into, 0, into.length, at);
+    return readSync(memory, bytes, 0, length, Number(pointer)) === length ? bytes : undefined;
   } catch {
-    return 0; // nothing is mapped there: the kernel says so to the caller
+    return undefined;
   }
 }
 

@@ -3,6 +3,7 @@ import { isMainThread, workerData } from 'node:worker_threads';
 import koffi from 'koffi';
 import { send } from '../forwarding/calls.ts';
 import { unwrapCall } from '../thread-calls.ts';
+import { leaveGroups } from '../thread-rights.ts';
 import { callerOf, closeAll } from './caller.ts';
 import { answerTo, parseNotification } from './notification.ts';
 import { perform } from './perform.ts';
@@ -16,6 +17,7 @@ const unshare = koffi.load('libc.so.6').func('int unshare(int flags)');
 
 function serve(connection: number): void {
   unwrapCall(koffi)('unshare', unshare(CLONE_FS)); // a root and a working directory of its own
+  leaveGroups();
   const buffer = Buffer.alloc(MESSAGE_BYTES);
   for (;;) {
     const received = nextMessage(connection, buffer);

@@ -4,10 +4,10 @@
 import { fstatSync } from 'node:fs';
 import koffi from 'koffi';
 import { unwrapCall } from '../thread-calls.ts';
+import { asOwner, CAPABILITY, withCapabilities } from '../thread-rights.ts';
 import { type Answer, type Notification } from './notification.ts';
 import {
   type Caller,
-  CAPABILITY,
   closeAll,
   covers,
   idRanges,
@@ -15,6 +15,7 @@ import {
   isOfContainer,
   openNamespace,
   openPlace,
+  readBytes,
   readText,
   type Rights,
   rightsOf,
@@ -38,7 +39,6 @@ const O = {
 };
 const CLONE_NEWNS = 0x20000;
 const RESOLVE_NO_MAGICLINKS = 2n;
-const CAPABILITY_VERSION_3 = 0x20080522;
 const OPEN_TREE_CLONE = 1;
 const MOVE_MOUNT_EMPTY_PATHS = 0x04 | 0x40;
 const SYS = { openTree: 428, moveMount: 429, openat2: 437 } as const;
@@ -49,10 +49,6 @@ const calls = {
   fchdir: libc.func('int fchdir(int fd)'),
   chroot: libc.func('int chroot(str path)'),
   umask: libc.func('uint umask(uint mask)'),
-  setfsuid: libc.func('int setfsuid(uint uid)'),
-  setfsgid: libc.func('int setfsgid(uint gid)'),
-  capget: libc.func('int capget(void *header, void *data)'),
-  capset: libc.func('int capset(void *header, void *data)'),
   open: libc.func('open', 'int', ['str', 'int']),
   openat: libc.func('openat', 'int', ['int', 'void *', 'int', 'uint']),
   mknodat: libc.func('int mknodat(int fd, void *path, uint mode, ulong device)'),
@@ -179,8 +175,8 @@ function isUsable(directory: number, path: Buffer, mode: number): boolean {
 
 function markOpaque(request: Extract<Request, { kind: 'setxattr' }>, path: Buffer, { caller, scene }: Place): Answer {
   const name = readText(caller, request.name, OPAQUE.name.length + 1);
-  const value = readValue(caller, request.value);
-  if (name?.toString('latin1') !== OPAQUE.name || value !== OPAQUE.value) return 'continue';
+  const value = readBytes(caller, request.value, OPAQUE.value.length);
+  if (name?.toString('latin1') !== OPAQUE.name || value?.toString('latin1') !== OPAQUE.value) return 'continue';
   let answer: Answer = 'done';
   inside(caller, { from: 'cwd', scene }, () => {
     const directory = openDirectory(path, request.follow ? 0 : O.nofollow);
@@ -197,11 +193,6 @@ function markOpaque(request: Extract<Request, { kind: 'setxattr' }>, path: Buffe
     }
   });
   return answer;
-}
-
-/** One byte, which no end follows. */
-function readValue(caller: Caller, pointer: bigint): string | undefined {
-  return readText(caller, pointer, 2)?.subarray(0, 1).toString('latin1');
 }
 
 /** No link of /proc is followed: they lead out of what paths lead to. */
@@ -245,15 +236,11 @@ function goHome(namespace: number): void {
     throw new Stranded('a thread did not get out of a container');
 }
 
-function asCaller({ uid, gid, umask }: Rights, work: () => void): void {
+function asCaller({ umask, ...owner }: Rights, work: () => void): void {
   const before = calls.umask(umask) as number;
-  calls.setfsgid(gid);
-  calls.setfsuid(uid); // takes the capabilities over files away
   try {
-    work();
+    asOwner(owner, work);
   } finally {
-    calls.setfsuid(0);
-    calls.setfsgid(0);
     calls.umask(before);
   }
 }
@@ -263,20 +250,4 @@ function overriding(directory: number, { rights, uids, gids }: Scene): bigint {
   if ((rights.capabilities & CAPABILITY.dacOverride) === 0n) return 0n;
   const { uid, gid } = fstatSync(directory);
   return covers(uids, uid) && covers(gids, gid) ? CAPABILITY.dacOverride : 0n;
-}
-
-const header = Buffer.alloc(8);
-header.writeUInt32LE(CAPABILITY_VERSION_3, 0);
-
-function withCapabilities<T>(more: bigint, work: () => T): T {
-  const before = Buffer.alloc(24); // twice effective, permitted, inheritable: the lower halves first
-  check('capget', calls.capget(header, before));
-  const raised = Buffer.from(before);
-  raised.writeUInt32LE(Number(BigInt(raised.readUInt32LE(0)) | (more & 0xffffffffn)), 0);
-  check('capset', calls.capset(header, raised));
-  try {
-    return work();
-  } finally {
-    check('capset', calls.capset(header, before));
-  }
 }

@@ -14,6 +14,8 @@ import {
 } from '../forwarding/calls.ts';
 import { descriptorOf, openProcess } from '../kernel-descriptors.ts';
 import { HANDED_FD } from '../helpers/helper-process.ts';
+import { readKernelFile } from '../kernel-files.ts';
+import { credentialsAt } from '../peer-credentials.ts';
 import { unwrapCall } from '../thread-calls.ts';
 import { AppError } from '#src/lib/errors.ts';
 
@@ -21,14 +23,12 @@ const SOCK_SEQPACKET = 5;
 /** Of sockaddr_un, with the zero at its end. */
 const PATH_BYTES = 108;
 const POLLIN = 1;
-const SOL_SOCKET = 1;
-const SO_PEERCRED = 17;
+/** What its command line has. */
+const SERVER = 'system-call-server';
 /** Nothing there, nobody there, or somebody who has ended, or no server of ours. */
 const GONE = new Set(['ENOENT', 'ECONNREFUSED', 'ESRCH', 'EBADF', 'EINVAL', 'EAGAIN']);
 
-const libc = koffi.load('libc.so.6');
-const getsockoptCall = libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)');
-const pollCall = libc.func('int poll(void *fds, ulong count, int timeout)');
+const pollCall = koffi.load('libc.so.6').func('int poll(void *fds, ulong count, int timeout)');
 const check = unwrapCall(koffi);
 
 /** A listening socket at `path`, in the place of what is there. AppError 'invalid' when the path is too long for a socket. */
@@ -69,8 +69,11 @@ export function formerServer(path: string): FormerServer | undefined {
   const fd = socket(AF.unix, SOCK_SEQPACKET);
   try {
     connect(fd, addressOf(path));
-    const server = openProcess(listenerOf(fd));
-    return { listening: descriptorOf(server, HANDED_FD), process: server };
+    const pid = credentialsAt(fd)?.pid ?? 0;
+    const server = openProcess(pid);
+    if (isServer(pid)) return { listening: descriptorOf(server, HANDED_FD), process: server };
+    close(server);
+    return undefined;
   } catch (error) {
     if (GONE.has((error as { readonly errno?: string }).errno ?? '')) return undefined;
     throw error;
@@ -85,13 +88,9 @@ export function endServer({ process }: FormerServer): void {
   close(process);
 }
 
-/** The process that has said listen() last. */
-function listenerOf(connection: number): number {
-  const credentials = Buffer.alloc(12); // struct ucred: pid, uid, gid
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(credentials.length);
-  check('getsockopt', getsockoptCall(connection, SOL_SOCKET, SO_PEERCRED, credentials, length));
-  return credentials.readInt32LE();
+/** Of this program: numbers of processes are used again. */
+function isServer(pid: number): boolean {
+  return readKernelFile(`/proc/${pid}/cmdline`)?.includes(SERVER) === true;
 }
 
 function removeStale(path: string): void {

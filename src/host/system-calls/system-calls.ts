@@ -3,6 +3,7 @@ import { AppError } from '#src/lib/errors.ts';
 import type { Log } from '#src/lib/log.ts';
 import { startHelper } from '../helpers/helper-process.ts';
 import type { ServerReport } from './server.ts';
+import type { FormerServer } from './sockets.ts';
 
 const AGAIN_MS = 1000;
 
@@ -12,6 +13,8 @@ export class SystemCalls {
   readonly #log: Log;
   /** Held here as well: it goes on when the server ends. */
   #listening: number | undefined;
+  /** Of a former daemon, until there is one of this. */
+  #former: FormerServer | undefined;
   #server: Promise<void> | undefined;
 
   constructor(path: string, log: Log) {
@@ -29,13 +32,15 @@ export class SystemCalls {
   }
 
   async #begin(): Promise<void> {
-    if (this.#listening !== undefined) return this.#start(this.#listening);
     // Most daemons never need it.
     const { endServer, formerServer, listenAt } = await import('./sockets.ts');
-    const former = formerServer(this.path);
-    this.#listening = former?.listening ?? listenAt(this.path);
+    if (this.#listening === undefined) {
+      this.#former = formerServer(this.path);
+      this.#listening = this.#former?.listening ?? listenAt(this.path);
+    }
     await this.#start(this.#listening);
-    if (former) endServer(former);
+    if (this.#former) endServer(this.#former);
+    this.#former = undefined;
   }
 
   #start(listening: number): Promise<void> {

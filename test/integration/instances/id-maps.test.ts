@@ -223,4 +223,15 @@ describeWith({ root: true, commands: COMMANDS }, 'ids of containers', () => {
 
     await expect(daemon.launch('many', { config })).rejects.toThrow('Not enough uid/gid available for the container');
   });
+
+  it('are on the disk where mapped mounts are switched off', async () => {
+    await using other = await TestDaemon.start('dir', { LXD_IDMAPPED_MOUNTS_DISABLE: '1' });
+    await other.addImage();
+    await other.launch('shifted');
+
+    const { metadata } = await other.call('GET', '/1.0');
+    expect(metadata.environment.kernel_features.idmapped_mounts).toBe('false');
+    const { uid } = await stat(`${other.root}/storage-pools/default/containers/shifted/rootfs/etc/passwd`);
+    expect(uid).toBe(base);
+  });
 });

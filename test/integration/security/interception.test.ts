@@ -1,5 +1,5 @@
 // System calls that are done for an unprivileged container (security.syscalls.intercept), by what its root gets of them.
-import { readFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { poll } from '#src/lib/wait.ts';
@@ -39,13 +39,16 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'int
   beforeAll(async () => {
     daemon = await TestDaemon.start(HOSTILE_DRIVER);
     await daemon.addImage();
+    await mkdir(ofHost().source);
+    await chmod(ofHost().source, 0o775);
     guest = await launch('held', INTERCEPT);
   });
   afterAll(() => daemon[Symbol.asyncDispose]());
 
   const launch = (name: string, config: Readonly<Record<string, string>>) =>
-    JobGuest.launch(daemon, name, { config, devices: { tools: TOOLS } });
+    JobGuest.launch(daemon, name, { config, devices: { tools: TOOLS, host: ofHost() } });
 
+  const ofHost = () => ({ type: 'disk', source: join(daemon.root, 'of-host'), path: '/mnt/of-host' });
   const sh = async (script: string): Promise<string> => (await guest.sh(script)).output;
   const py = async (expression: string): Promise<string> => (await guest.exec(call(expression))).output;
 
@@ -120,6 +123,8 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'int
       expect([EPERM, EACCES]).toContain(
         await py("os.mknod('/sys/kernel/held', stat.S_IFCHR | 0o600, os.makedev(1, 3))"),
       );
+      // of the host's group of root, which is nobody's here
+      expect(await py("os.mknod('/mnt/of-host/held', stat.S_IFCHR | 0o600, os.makedev(1, 3))")).toBe(EACCES);
       // a link of /proc leads out of the paths of a container, if only to itself
       expect(await py("os.mknod('/proc/self/root/root/d/by-proc', stat.S_IFCHR | 0o600, os.makedev(1, 3))")).not.toBe(
         DONE,
@@ -141,6 +146,12 @@ describeWith({ root: true, commands: ['lxc-start', 'busybox', 'python3'] }, 'int
       expect(await py(`os.setxattr('/root/o', 'trusted.other', b'y')`)).toBe(EPERM);
       expect(await mark('/opt/usr')).not.toBe(DONE);
       expect(await py(`os.setuid(1000); os.setxattr('/root/o', '${MARK}', b'y')`)).toBe(EPERM);
+    });
+
+    it('takes a value that nothing ends but its size', async () => {
+      await sh('mkdir -p /root/o2');
+      const set = `ctypes.CDLL(None, use_errno=True).setxattr(b'/root/o2', b'${MARK}', b'yz', 1, 0) and exit(ctypes.get_errno())`;
+      expect((await guest.exec(python(`import ctypes\n${set}`))).code).toBe(0);
     });
 
     it('does not change what the container may do itself', async () => {

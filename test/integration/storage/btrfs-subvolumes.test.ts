@@ -101,7 +101,7 @@ describeWith({ root: true, commands: ['mkfs.btrfs', 'losetup', 'btrfs', 'wipefs'
   });
 
   it('changes the owners of what is nested in a root, where the kernel cannot map ids', async () => {
-    await using pool = describePool({ size: '512MiB' }, unmappable(host));
+    await using pool = describePool({ size: '512MiB' }, unmappable());
     const { driver } = pool;
     await driver.createPool(signal());
     await driver.createImage(FINGERPRINT, smallImage(host), signal());

@@ -1,12 +1,11 @@
 // The dir driver on real file systems.
-import { LinuxHost } from '#src/host/linux-host.ts';
 import { describeWith } from '#test/integration/support.ts';
 import { loopMachine, plainMachine, unmappable } from './real-pools.ts';
 import { storageSuite } from './storage-suite.ts';
 
 describeWith({ root: true, commands: ['tar', 'setcap', 'nsenter', 'unshare', 'prlimit'] }, 'dir', () => {
   storageSuite('on the file system of /var/tmp', () => plainMachine('dir'));
-  storageSuite('without id-mapped mounts', () => plainMachine('dir', unmappable(new LinuxHost())));
+  storageSuite('without id-mapped mounts', () => plainMachine('dir', unmappable()));
 });
 
 describeWith(

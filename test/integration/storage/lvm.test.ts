@@ -1,5 +1,4 @@
 // The lvm driver on a real device mapper.
-import { LinuxHost } from '#src/host/linux-host.ts';
 import { describeWith } from '#test/integration/support.ts';
 import { lvmMachine, unmappable } from './real-pools.ts';
 import { storageSuite } from './storage-suite.ts';
@@ -8,5 +7,5 @@ const commands = ['lvcreate', 'thin_check', 'mkfs.ext4', 'losetup', 'tar', 'setc
 
 describeWith({ root: true, deviceMapper: true, commands }, 'lvm', () => {
   storageSuite('on files of its own', () => lvmMachine());
-  storageSuite('without id-mapped mounts', () => lvmMachine(unmappable(new LinuxHost())));
+  storageSuite('without id-mapped mounts', () => lvmMachine(unmappable()));
 });

@@ -1,7 +1,6 @@
 // The overlay driver on real file systems.
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { LinuxHost } from '#src/host/linux-host.ts';
 import { FINGERPRINT, MAP, signal, withImage } from '#test/contract/storage-contract.ts';
 import { describeWith } from '#test/integration/support.ts';
 import { loopMachine, plainMachine, unmappable } from './real-pools.ts';
@@ -9,7 +8,7 @@ import { storageSuite } from './storage-suite.ts';
 
 describeWith({ root: true, commands: ['tar', 'setcap', 'nsenter', 'unshare', 'prlimit'] }, 'overlay', () => {
   storageSuite('on the file system of /var/tmp', () => plainMachine('overlay'));
-  storageSuite('without id-mapped mounts', () => plainMachine('overlay', unmappable(new LinuxHost())));
+  storageSuite('without id-mapped mounts', () => plainMachine('overlay', unmappable()));
 });
 
 describeWith({ root: true }, 'overlay and a daemon that is killed', () => {

@@ -23,22 +23,7 @@ interface Place {
 }
 
 /** A host whose kernel cannot map ids. */
-export function unmappable(host: LinuxHost): Host {
-  const mounts = new Proxy(host.mounts, {
-    get: (target, name) => {
-      if (name === 'canMapIds') return () => Promise.resolve(false);
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-    },
-  });
-  return new Proxy(host, {
-    get: (target, name) => {
-      if (name === 'mounts') return mounts;
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-    },
-  });
-}
+export const unmappable = (): Host => new LinuxHost({ mapIds: false });
 
 async function unmountAll(host: Host, path: string): Promise<void> {
   for (const mounted of await host.mounts.mountsUnder(path)) await host.mounts.unmount(mounted);

@@ -21,7 +21,7 @@ const W = { kind: 'custom', name: 'w' } as const;
 describeWith({ root: true, commands: ['zpool', 'zfs'] }, 'zfs and a daemon that is killed', () => {
   const host = new LinuxHost();
   /** OpenZFS 2.2 and newer map ids, where no file changes its owner. */
-  const shifting = unmappable(host);
+  const shifting = unmappable();
   let work = '';
   const driver = (on: Host = host): StorageDriver => {
     const paths = { poolPath: join(work, 'pool'), disksPath: join(work, 'disks') };
