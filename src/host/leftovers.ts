@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import type { Log } from '#src/lib/log.ts';
 import { sleep } from '#src/lib/wait.ts';
 import { readKernelFile } from './kernel-files.ts';
-import { type ProcessLife, processLife } from './process-life.ts';
+import { environmentOf, isStillThere, type ProcessLife, processLife } from './process-life.ts';
 import { sendSignal } from './signal.ts';
 
 const MARK = 'LIGHTER_COMMAND';
@@ -20,6 +20,8 @@ const STARTERS = new Set(['lxc-start', 'lxc-checkpoint']);
 const FINISH_MS = 10_000;
 const LIMIT_MS = 30_000;
 const LOOK_MS = 20;
+/** More than any program takes to begin: what has no environment after them has none. */
+const START_LOOKS = 500;
 
 /** What is still running of a killed daemon. */
 interface Leftover extends ProcessLife {
@@ -50,20 +52,52 @@ export async function endLeftovers(
   { finishMs = FINISH_MS, limitMs = LIMIT_MS }: { readonly finishMs?: number; readonly limitMs?: number } = {},
 ): Promise<void> {
   const begin = performance.now();
+  const looks = new Looks(mark);
   let isFirst = true;
+  let unclear = 0;
   for (;;) {
-    const left = leftoversOf(mark);
-    if (left.length === 0) return;
+    const left = looks.next();
+    const waitedMs = performance.now() - begin;
+    if (left.length === 0) {
+      unclear += 1;
+      if (!looks.isUnclear || unclear > START_LOOKS) return;
+      await sleep(1);
+      continue;
+    }
     const commands = left.map(({ pid, program }) => `${program} (${pid})`).join(', ');
     if (isFirst) log.warn('a killed daemon left commands running', { commands });
     isFirst = false;
-    const waitedMs = performance.now() - begin;
     if (waitedMs > limitMs) {
       log.error('commands of a killed daemon do not end', { commands });
       return;
     }
     for (const one of waitedMs > finishMs ? left : left.filter((each) => !mayFinish(each))) endNow(one);
     await sleep(LOOK_MS);
+  }
+}
+
+/** Looks at all processes, again and again. */
+class Looks {
+  readonly #mark: string;
+  #former: readonly Leftover[] = [];
+  /** What was just being started at the last look may turn out to be a leftover. */
+  isUnclear = false;
+
+  constructor(mark: string) {
+    this.#mark = mark;
+  }
+
+  next(): readonly Leftover[] {
+    const pids = readdirSync('/proc')
+      .map(Number)
+      .filter((pid) => pid > 0 && pid !== process.pid);
+    const seen = pids.map((pid) => leftoverOf(pid, this.#mark));
+    const found = seen.filter((one) => typeof one === 'object');
+    // the memory of what ends, and with it the mark, is gone before its files are
+    const ending = this.#former.filter((one) => isStillThere(one) && found.every(({ pid }) => pid !== one.pid));
+    this.#former = [...found.filter(({ starts }) => !starts), ...ending];
+    this.isUnclear = seen.includes('unclear');
+    return [...found, ...ending];
   }
 }
 
@@ -75,17 +109,11 @@ function endNow({ pid, starts }: Leftover): void {
   if (!starts) sendSignal(pid, 'SIGKILL');
 }
 
-function leftoversOf(mark: string): readonly Leftover[] {
-  return readdirSync('/proc').flatMap((name) => {
-    const pid = /^\d+$/u.test(name) ? Number(name) : process.pid;
-    return (pid === process.pid ? undefined : leftoverOf(pid, mark)) ?? [];
-  });
-}
-
-function leftoverOf(pid: number, mark: string): Leftover | undefined {
-  const environment = (readKernelFile(`/proc/${pid}/environ`) ?? '').split('\0');
-  const starts = environment.includes(`${LASTING_MARK}=${mark}`);
-  if (!starts && !environment.includes(`${MARK}=${mark}`)) return undefined;
+function leftoverOf(pid: number, mark: string): Leftover | 'unclear' | undefined {
+  const environment = environmentOf(pid);
+  if (environment === null) return isHere(pid) ? 'unclear' : undefined;
+  const starts = environment?.includes(`${LASTING_MARK}=${mark}`) === true;
+  if (!starts && environment?.includes(`${MARK}=${mark}`) !== true) return undefined;
   const life = processLife(pid);
   const program = basename(readKernelFile(`/proc/${pid}/cmdline`)?.split('\0')[0] ?? '');
   return life && isHere(pid) && isToEnd(program, starts) ? { ...life, program, starts } : undefined;

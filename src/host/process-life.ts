@@ -9,13 +9,31 @@ export interface ProcessLife {
 
 /** Undefined for one that has ended. One that is ending has no command line any more, but still its sockets. */
 export function processLife(pid: number): ProcessLife | undefined {
-  const stat = readKernelFile(`/proc/${pid}/stat`);
-  // field 2, the command, may hold spaces and parentheses
-  const [state, ...fields] = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
-  const startTime = fields[18];
+  const [state, startTime] = statOf(pid, [3, 22]);
   return state === undefined || startTime === undefined || 'ZX'.includes(state) ? undefined : { pid, startTime };
 }
 
 export function isStillThere({ pid, startTime }: ProcessLife): boolean {
   return processLife(pid)?.startTime === startTime;
+}
+
+/**
+ * Undefined for what has ended, and what may not be looked at. null: it is in the middle of execve(2), has the new program, and no
+ * environment to be known by yet.
+ */
+export function environmentOf(pid: number): readonly string[] | null | undefined {
+  const path = `/proc/${pid}/environ`;
+  const first = readKernelFile(path);
+  if (first !== '') return first?.split('\0');
+  const [memorySize, end] = statOf(pid, [23, 51]);
+  if (memorySize === undefined || memorySize === '0') return undefined;
+  return end === '0' ? null : readKernelFile(path)?.split('\0');
+}
+
+/** Fields of proc(5), by their numbers there: from the third on. */
+function statOf(pid: number, fields: readonly number[]): readonly (string | undefined)[] {
+  const stat = readKernelFile(`/proc/${pid}/stat`);
+  // field 2, the command, may hold spaces and parentheses
+  const values = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
+  return fields.map((field) => values[field - 3]);
 }

@@ -68,6 +68,19 @@ describe('what a killed daemon left running', () => {
     expect(processLife(pid)).toBeUndefined();
   });
 
+  it('is found and gone however soon it is looked for', async () => {
+    const command = await slow('lvcreate', 60);
+    const left = [];
+    for (let round = 0; round < 30; round += 1) {
+      const { pid } = start(command);
+      // with its environment not there yet, or no more
+      await end({ finishMs: 0 });
+      left.push(processLife(pid));
+    }
+
+    expect(left).toEqual(Array.from(left, () => undefined));
+  });
+
   it('is waited for while it starts something that is to stay', async () => {
     const { done } = start(await slow('lxc-start', 0.3), { lasting: true });
 
