@@ -38,10 +38,6 @@ type Context = RequestContext;
 /** What the RPC methods need beyond what start-up and periodic tasks do. */
 export interface ComputeOperations extends InstanceOperations {
   build(context: Context, request: BuildRequest): void;
-  softDelete(context: Context, instance: Instance): Promise<void>;
-  pause(context: Context, instance: Instance): Promise<void>;
-  suspend(context: Context, instance: Instance): Promise<void>;
-  resume(context: Context, instance: Instance): Promise<void>;
   /** The VIF that came about, as Nova's API reads it. */
   attachInterface(context: Context, instance: Instance, wish: NetworkWish): Promise<unknown>;
   detachInterface(context: Context, instance: Instance, portId: string): Promise<void>;
@@ -54,7 +50,6 @@ export interface ComputeOperations extends InstanceOperations {
     instance: Instance,
     which: Parameters<VolumeOperations['removeConnection']>[2],
   ): Promise<void>;
-  restore(context: Context, instance: Instance): Promise<void>;
   snapshot(context: Context, instance: Instance, imageId: string): Promise<void>;
   backup(context: Context, instance: Instance, backup: BackupWish): Promise<void>;
   setAdminPassword(context: Context, instance: Instance, password: string): Promise<void>;
@@ -225,6 +220,10 @@ class LockedOperations implements ComputeOperations {
 
   async unshelve(context: Context, instance: Instance, image: Readonly<Record<string, unknown>>): Promise<void> {
     await this.#locked(instance, (signal) => this.#unshelving.unshelve(context, instance, image, signal));
+  }
+
+  async undoUnshelve(context: Context, instance: Instance): Promise<void> {
+    await this.#locked(instance, (signal) => this.#unshelving.undo(context, instance, signal));
   }
 
   async reserveVolume(context: Context, instance: Instance, wish: ReservationWish): Promise<BlockDevice> {

@@ -101,6 +101,8 @@ export interface InstanceOperations {
   unrescue(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Takes a rescue that was interrupted back: the guest runs as before when it did, and the task is cleared. */
   undoRescue(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
+  /** Takes an unshelving that was interrupted, or never begun, back: nothing of the instance is here, and it is shelved without a task. */
+  undoUnshelve(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** Takes a shelved instance without a task off this host (section 5.10). */
   offloadShelved(context: RequestContext, instance: NovaObject<'Instance'>): Promise<void>;
   /** The rest of a deletion of which only the record is left (vm_state deleted, section 4.6). */

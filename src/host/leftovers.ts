@@ -54,19 +54,13 @@ export async function endLeftovers(
   const begin = performance.now();
   const looks = new Looks(mark);
   let isFirst = true;
-  let unclear = 0;
   for (;;) {
-    const left = looks.next();
-    const waitedMs = performance.now() - begin;
-    if (left.length === 0) {
-      unclear += 1;
-      if (!looks.isUnclear || unclear > START_LOOKS) return;
-      await sleep(1);
-      continue;
-    }
+    const left = await looks.next();
+    if (left.length === 0) return;
     const commands = left.map(({ pid, program }) => `${program} (${pid})`).join(', ');
     if (isFirst) log.warn('a killed daemon left commands running', { commands });
     isFirst = false;
+    const waitedMs = performance.now() - begin;
     if (waitedMs > limitMs) {
       log.error('commands of a killed daemon do not end', { commands });
       return;
@@ -80,14 +74,21 @@ export async function endLeftovers(
 class Looks {
   readonly #mark: string;
   #former: readonly Leftover[] = [];
-  /** What was just being started at the last look may turn out to be a leftover. */
-  isUnclear = false;
 
   constructor(mark: string) {
     this.#mark = mark;
   }
 
-  next(): readonly Leftover[] {
+  async next(): Promise<readonly Leftover[]> {
+    for (let look = 0; ; look += 1) {
+      const { left, isUnclear } = this.#look();
+      if (left.length > 0 || !isUnclear || look === START_LOOKS) return left;
+      await sleep(1);
+    }
+  }
+
+  /** `isUnclear`: what is just being started may turn out to be a leftover. */
+  #look(): { readonly left: readonly Leftover[]; readonly isUnclear: boolean } {
     const pids = readdirSync('/proc')
       .map(Number)
       .filter((pid) => pid > 0 && pid !== process.pid);
@@ -96,8 +97,7 @@ class Looks {
     // the memory of what ends, and with it the mark, is gone before its files are
     const ending = this.#former.filter((one) => isStillThere(one) && found.every(({ pid }) => pid !== one.pid));
     this.#former = [...found.filter(({ starts }) => !starts), ...ending];
-    this.isUnclear = seen.includes('unclear');
-    return [...found, ...ending];
+    return { left: [...found, ...ending], isUnclear: seen.includes('unclear') };
   }
 }
 
@@ -111,9 +111,9 @@ function endNow({ pid, starts }: Leftover): void {
 
 function leftoverOf(pid: number, mark: string): Leftover | 'unclear' | undefined {
   const environment = environmentOf(pid);
-  if (environment === null) return isHere(pid) ? 'unclear' : undefined;
-  const starts = environment?.includes(`${LASTING_MARK}=${mark}`) === true;
-  if (!starts && environment?.includes(`${MARK}=${mark}`) !== true) return undefined;
+  if (environment === 'not yet') return isHere(pid) ? 'unclear' : undefined;
+  const starts = environment.includes(`${LASTING_MARK}=${mark}`);
+  if (!starts && !environment.includes(`${MARK}=${mark}`)) return undefined;
   const life = processLife(pid);
   const program = basename(readKernelFile(`/proc/${pid}/cmdline`)?.split('\0')[0] ?? '');
   return life && isHere(pid) && isToEnd(program, starts) ? { ...life, program, starts } : undefined;

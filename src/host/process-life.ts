@@ -18,16 +18,16 @@ export function isStillThere({ pid, startTime }: ProcessLife): boolean {
 }
 
 /**
- * Undefined for what has ended, and what may not be looked at. null: it is in the middle of execve(2), has the new program, and no
- * environment to be known by yet.
+ * Empty for what has ended, and for what may not be looked at. 'not yet': it is in the middle of execve(2), has the new program, and no
+ * environment to be known by.
  */
-export function environmentOf(pid: number): readonly string[] | null | undefined {
+export function environmentOf(pid: number): readonly string[] | 'not yet' {
   const path = `/proc/${pid}/environ`;
-  const first = readKernelFile(path);
-  if (first !== '') return first?.split('\0');
+  const environment = readKernelFile(path) ?? '\0';
+  if (environment !== '') return environment.split('\0');
   const [memorySize, end] = statOf(pid, [23, 51]);
-  if (memorySize === undefined || memorySize === '0') return undefined;
-  return end === '0' ? null : readKernelFile(path)?.split('\0');
+  if (memorySize === undefined || memorySize === '0') return [];
+  return end === '0' ? 'not yet' : (readKernelFile(path) ?? '').split('\0');
 }
 
 /** Fields of proc(5), by their numbers there: from the third on. */

@@ -65,6 +65,10 @@ export class FakeOperations implements InstanceOperations {
     this.#call('undoRescue', instance);
   }
 
+  async undoUnshelve(_context: RequestContext, instance: Instance): Promise<void> {
+    this.#call('undoUnshelve', instance);
+  }
+
   async terminate(_context: RequestContext, instance: Instance): Promise<void> {
     this.#call('terminate', instance);
   }

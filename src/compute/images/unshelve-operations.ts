@@ -1,6 +1,7 @@
 // A shelved instance comes back on this host, from the image that it was put away as (section 5.10).
 import { limited } from '#src/lib/wait.ts';
 import type { RequestContext } from '#src/nova/context.ts';
+import { isNova } from '#src/nova/exceptions.ts';
 import type { NovaObject } from '#src/nova/objects/object.ts';
 import { TASK_STATES, VM_STATES } from '#src/nova/states.ts';
 import { guestData } from '../guest/guest-data.ts';
@@ -31,8 +32,7 @@ export class UnshelveOperations {
 
   /** What fails leaves the instance shelved: no guest, no claim, no allocation, and its image. */
   async unshelve(context: RequestContext, instance: Instance, image: Image, signal: AbortSignal): Promise<void> {
-    const { conductor, tracker, placement, log, notifications } = this.#services;
-    const uuid = instance.get('uuid');
+    const { conductor, tracker, notifications } = this.#services;
     await told(notifications, context, { instance, name: 'unshelve' }, async () => {
       let claim: Claim | undefined;
       try {
@@ -43,19 +43,44 @@ export class UnshelveOperations {
         await this.#spawn(context, instance, image, signal);
         await this.#publish(context, instance, signal);
       } catch (error) {
-        await this.#tools.volumes.reserveAnew(context, instance, limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
-          log.warn('volumes of an instance that stays shelved are still in use', { instance: uuid, error: cause });
-        });
-        const undo: Promise<unknown>[] = [placement.deleteAllocations(uuid, limited(UNDO_LIMIT_MS))];
-        if (claim) undo.push(claim.abort(limited(UNDO_LIMIT_MS)));
-        for (const result of await Promise.allSettled(undo)) {
-          if (result.status === 'rejected') {
-            log.warn('cannot take back what an instance had here', { instance: uuid, error: result.reason });
-          }
-        }
+        await this.#takeBack(context, instance, async () => await claim?.abort(limited(UNDO_LIMIT_MS)));
         throw error;
       }
     });
+  }
+
+  /** Of one that a killed process had begun, or only been told of: it stays shelved. Whoever goes on with it meanwhile wins. */
+  async undo(context: RequestContext, instance: Instance, signal: AbortSignal): Promise<void> {
+    const { conductor, tracker, virt, log } = this.#services;
+    const expectedTaskState = [TASK_STATES.unshelving, TASK_STATES.spawning];
+    const fields = { host: null, node: null, compute_id: null, task_state: null };
+    const isHere = instance.get('host') !== null;
+    if (isHere) {
+      await virt.destroy(instance.get('uuid'), signal);
+      await this.#tools.plugger.unplug(cachedVifs(instance));
+    }
+    try {
+      await transition({ conductor, context }, instance, fields, { expectedTaskState });
+    } catch (error) {
+      if (isHere || !isNova(error, 'UnexpectedTaskStateError')) throw error;
+      log.info('unshelving goes on', { instance: instance.get('uuid') });
+      return;
+    }
+    await this.#takeBack(context, instance, () => tracker.release(instance));
+  }
+
+  async #takeBack(context: RequestContext, instance: Instance, dropClaim: () => Promise<void>): Promise<void> {
+    const { placement, log } = this.#services;
+    const uuid = instance.get('uuid');
+    await this.#tools.volumes.reserveAnew(context, instance, limited(UNDO_LIMIT_MS)).catch((cause: unknown) => {
+      log.warn('volumes of an instance that stays shelved are still in use', { instance: uuid, error: cause });
+    });
+    const undo = [placement.deleteAllocations(uuid, limited(UNDO_LIMIT_MS)), dropClaim()];
+    for (const result of await Promise.allSettled(undo)) {
+      if (result.status === 'rejected') {
+        log.warn('cannot take back what an instance had here', { instance: uuid, error: result.reason });
+      }
+    }
   }
 
   async #spawn(context: RequestContext, instance: Instance, sent: Image, signal: AbortSignal): Promise<void> {

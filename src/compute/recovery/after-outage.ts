@@ -7,8 +7,9 @@ import { MIGRATION_STATUSES, MIGRATION_TYPES, VM_STATES } from '#src/nova/states
 import { type Asking, findInstance, type Instance, instancesOfHost, migrationsByFilters } from '../records.ts';
 import type { ComputeServices, InstanceOperations } from '../types.ts';
 import { ATTRIBUTES } from './init-host.ts';
-import { failInterruptedBuilds, unclaimedConsumers } from './interrupted-builds.ts';
+import { unclaimedConsumers } from './interrupted-builds.ts';
 import { recoverInstances } from './recover-instances.ts';
+import { giveUpUnclaimed } from './unclaimed.ts';
 
 /** As long as operations give up one call after the other. */
 const LOOKS = 10;
@@ -82,8 +83,10 @@ export class OutageRecovery implements Service {
   }
 
   async #failBuilds(uuids: readonly string[]): Promise<void> {
-    const parts = { asking: this.#asking, operations: this.#operations, log: this.#services.log };
-    await failInterruptedBuilds(parts, uuids);
+    const { log, config } = this.#services;
+    const isBusy = (uuid: string): boolean => this.#isBusy(uuid);
+    const parts = { asking: this.#asking, operations: this.#operations, log, host: config.host, isBusy };
+    await giveUpUnclaimed(parts, uuids);
     for (const uuid of uuids) this.#services.underWay.left.delete(uuid);
   }
 

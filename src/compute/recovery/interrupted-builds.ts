@@ -3,8 +3,6 @@
 // Nova's own compute gives them up before it takes messages, and so those as well whose message still waits for it: users see an
 // error that goes away by itself. Here the messages that wait are taken first.
 import type { Log } from '#src/lib/log.ts';
-import type { Service } from '#src/lib/service.ts';
-import { aborted, sleep } from '#src/lib/wait.ts';
 import { isNova } from '#src/nova/exceptions.ts';
 import { VM_STATES } from '#src/nova/states.ts';
 import type { Placement } from '#src/openstack/types.ts';
@@ -16,9 +14,6 @@ export interface InterruptedBuildParts {
   readonly operations: Pick<InstanceOperations, 'isBuilding'>;
   readonly log: Log;
 }
-
-/** How long after the queues are consumed all that waited in them has been taken. */
-const TAKEN_AFTER_MS = 5000;
 
 /** To be asked before messages are taken. `known`: instances that are this host's already. */
 export async function unclaimedConsumers(
@@ -54,38 +49,5 @@ async function giveUp({ conductor, context }: Asking, instance: Instance): Promi
   } catch (error) {
     if (isNova(error, 'UnexpectedTaskStateError')) return false;
     throw error;
-  }
-}
-
-/** Looks once, when the messages that waited have been taken. */
-export class InterruptedBuilds implements Service {
-  readonly name = 'interrupted builds';
-  readonly #parts: InterruptedBuildParts;
-  readonly #uuids: readonly string[];
-  readonly #ending = new AbortController();
-  #work: Promise<void> = Promise.resolve();
-
-  constructor(parts: InterruptedBuildParts, uuids: readonly string[]) {
-    this.#parts = parts;
-    this.#uuids = uuids;
-  }
-
-  async start(): Promise<void> {
-    this.#work = this.#look();
-  }
-
-  async stop(signal: AbortSignal): Promise<void> {
-    this.#ending.abort();
-    await Promise.race([this.#work, aborted(signal)]);
-  }
-
-  async #look(): Promise<void> {
-    try {
-      await sleep(TAKEN_AFTER_MS, this.#ending.signal);
-      await failInterruptedBuilds(this.#parts, this.#uuids);
-    } catch (error) {
-      if (this.#ending.signal.aborted) return;
-      this.#parts.log.error('interrupted builds not looked after', { error });
-    }
   }
 }

@@ -85,6 +85,7 @@ const STEPS: Readonly<Record<RecoveryStep, Step>> = {
   stop: ({ operations, context }, instance) => operations.stop(context, instance, true),
   start: ({ operations, context }, instance) => operations.start(context, instance),
   'undo rescue': ({ operations, context }, instance) => operations.undoRescue(context, instance),
+  'undo unshelving': ({ operations, context }, instance) => operations.undoUnshelve(context, instance),
   offload: ({ operations, context }, instance) => operations.offloadShelved(context, instance),
   'do again': doAgain,
   unrescue: ({ operations, context }, instance) => operations.unrescue(context, instance),

@@ -14,6 +14,7 @@ export type RecoveryStep =
   | 'stop'
   | 'start'
   | 'undo rescue'
+  | 'undo unshelving'
   | 'unrescue'
   | 'offload'
   | 'do again'
@@ -67,6 +68,11 @@ function isHalfShelved({ vmState, taskState }: RecoveryView): boolean {
   return vmState !== VM.error && isIn(taskState, shelving, shelvingImagePendingUpload, shelvingImageUploading);
 }
 
+/** Its image is what there is of the instance until the guest has been published. */
+function isHalfUnshelved({ vmState, taskState }: RecoveryView): boolean {
+  return vmState === VM.shelvedOffloaded && isIn(taskState, TASK.unshelving, TASK.spawning);
+}
+
 /** What was asked for is done once more: each of these is the same done twice. */
 function isToDoAgain({ vmState, taskState, power }: RecoveryView): boolean {
   if (vmState === VM.error) return false;
@@ -82,6 +88,7 @@ const RULES: readonly Rule[] = [
   // Of these a stock compute knows nothing: it leaves them in their task for ever.
   { applies: ({ taskState }) => taskState === TASK.rescuing, steps: () => ['undo rescue'] },
   { applies: ({ taskState }) => taskState === TASK.unrescuing, steps: () => ['unrescue'] },
+  { applies: isHalfUnshelved, steps: () => ['undo unshelving'] },
   { applies: isHalfShelved, steps: unshelveSteps },
   { applies: isToDoAgain, steps: () => ['do again'] },
   { applies: ({ taskState }) => taskState === TASK.updatingPassword, steps: () => ['clear task'], goesOn: true },

@@ -20,7 +20,7 @@ import { periodicTasks } from '../periodic/tasks.ts';
 import { type Asking, findService } from '../records.ts';
 import { OutageRecovery } from '../recovery/after-outage.ts';
 import { initHost, resumeMoves } from '../recovery/init-host.ts';
-import { InterruptedBuilds } from '../recovery/interrupted-builds.ts';
+import { Unclaimed } from '../recovery/unclaimed.ts';
 import { readProviderAdditions } from '../resources/provider-config.ts';
 import { HostResourceTracker } from '../resources/tracker.ts';
 import type { ComputeOperations } from '../operations.ts';
@@ -238,7 +238,8 @@ class ComputeService implements Service {
     const sync = { host, poolSize: power.syncPoolSize, conductor: services.conductor, virt, operations };
     const powerSync = new PowerSync({ ...sync, locks: this.#locks, log });
     if (power.handleVirtLifecycleEvents) powerSync.follow(this.#following.signal);
-    const interrupted = new InterruptedBuilds({ asking: this.#asking, operations, log }, unclaimed);
+    const isBusy = (uuid: string): boolean => this.#locks.isBusy(uuid) || services.underWay.has(uuid);
+    const interrupted = new Unclaimed({ asking: this.#asking, operations, log, host, isBusy }, unclaimed);
     const always = [heartbeat, recovery, interrupted];
     if (!service.periodicEnable) return always;
     const updateResources = tracker.update.bind(tracker);

@@ -1,7 +1,9 @@
 // Shelving: what is where before, after, and when something fails.
 import { describe, expect, it } from 'vitest';
 import { offloadShelved } from '#src/compute/periodic/shelved-instances.ts';
+import { findInstance, type Instance } from '#src/compute/records.ts';
 import { AppError } from '#src/lib/errors.ts';
+import { RequestContext } from '#src/nova/context.ts';
 import { novaException } from '#src/nova/exceptions.ts';
 import { ComputeHarness, IMAGE, instanceOf, networkRequests } from '#test/fakes/compute-harness.ts';
 
@@ -32,6 +34,15 @@ async function unshelving(harness: ComputeHarness): Promise<Json> {
   harness.placement.consumers.add(instance['nova_object.data'].uuid);
   harness.tracker.calls.length = 0;
   return prepare(harness, instance, { task_state: 'unshelving' });
+}
+
+const context = RequestContext.admin();
+
+/** As a start reads it. */
+async function stored({ services: { conductor } }: ComputeHarness, instance: Json): Promise<Instance> {
+  const found = await findInstance({ conductor, context }, instance['nova_object.data'].uuid, ['info_cache']);
+  if (!found) throw new Error('there is no such instance');
+  return found;
 }
 
 const sent = { ...IMAGE, id: 'snap' };
@@ -176,6 +187,47 @@ describe('unshelve_instance', () => {
     expect(harness.tracker.claims.size).toBe(harness.tracker.calls.includes('abort') ? 0 : 1);
     expect(harness.placement.consumers.size).toBe(0);
     expect(harness.plane.faults).toHaveLength(1);
+  });
+});
+
+describe('an unshelving that a killed process left', () => {
+  it('is taken back when the guest had been made already', async () => {
+    await using harness = new ComputeHarness();
+    const instance = await unshelving(harness);
+    await harness.send('unshelve_instance', { instance, image: sent });
+    const row = harness.row(instance);
+    expect(harness.virt.instances.size).toBe(1);
+    Object.assign(row, { vm_state: 'shelved_offloaded', task_state: 'spawning' });
+    harness.placement.consumers.add(row['uuid']);
+
+    await harness.operations.undoUnshelve(context, await stored(harness, instance));
+
+    expect(row).toMatchObject({ vm_state: 'shelved_offloaded', task_state: null, host: null, node: null });
+    expect(harness.virt.instances.size).toBe(0);
+    expect(harness.placement.consumers.size).toBe(0);
+  });
+
+  it('is taken back when it had only been told of', async () => {
+    await using harness = new ComputeHarness();
+    const instance = await unshelving(harness);
+
+    await harness.operations.undoUnshelve(context, await stored(harness, instance));
+
+    expect(harness.row(instance)).toMatchObject({ vm_state: 'shelved_offloaded', task_state: null, host: null });
+    expect(harness.glance.images.has('snap')).toBe(true);
+    expect(harness.placement.consumers.size).toBe(0);
+  });
+
+  it('is left to whoever has gone on with it meanwhile', async () => {
+    await using harness = new ComputeHarness();
+    const instance = await unshelving(harness);
+    const before = await stored(harness, instance);
+    harness.row(instance)['task_state'] = 'deleting';
+
+    await harness.operations.undoUnshelve(context, before);
+
+    expect(harness.row(instance)).toMatchObject({ task_state: 'deleting' });
+    expect(harness.placement.consumers.size).toBe(1);
   });
 });
 

@@ -2,6 +2,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { SOURCE, TARGET, TwoComputes } from '#test/fakes/moving.ts';
 import type { ComputeHarness } from '#test/fakes/compute-harness.ts';
+import { giveUpArrivals } from '#src/compute/recovery/interrupted-arrivals.ts';
 import { recoverMove, recoverMoves } from '#src/compute/recovery/interrupted-moves.ts';
 import { movePlan, type MoveView } from '#src/compute/recovery/move-plan.ts';
 import { removeStrays } from '#src/compute/recovery/stray-guests.ts';
@@ -180,6 +181,70 @@ describe('a start', () => {
 
     expect(computes.source.row(instance)).toMatchObject({ vm_state: 'error', task_state: null, host: SOURCE });
     expect(computes.guests(instance)).toMatchObject([{}, undefined]);
+    expect(computes.plane.migrations.get(1)).toMatchObject({ status: 'failed' });
+  });
+});
+
+describe('what a host had been told to take, and had not claimed', () => {
+  /** What a start of that compute does when the messages that waited have been taken. */
+  async function giveUp({ services, operations }: ComputeHarness, instance: Json, host: string): Promise<void> {
+    const { conductor, log, locks, underWay } = services;
+    const isBusy = (uuid: string): boolean => locks.isBusy(uuid) || underWay.has(uuid);
+    const asking = { conductor, context: RequestContext.admin() };
+    await giveUpArrivals({ asking, operations, log, host, isBusy }, [instance['nova_object.data'].uuid]);
+  }
+
+  it.each([null, 'tried-before'])('a move is given up; the destination was %s', async (destination) => {
+    await using computes = new TwoComputes();
+    const instance = await computes.server();
+    const { uuid } = instance['nova_object.data'];
+    computes.migration(instance, { status: 'pre-migrating', dest_compute: destination });
+
+    await giveUp(computes.target, instance, TARGET);
+
+    expect(computes.source.row(instance)).toMatchObject({ vm_state: 'active', task_state: null, host: SOURCE });
+    expect(computes.plane.migrations.get(1)).toMatchObject({ status: 'error' });
+    expect(computes.consumers).toEqual(new Set([uuid]));
+    expect(computes.guests(instance)).toMatchObject([{ powerState: 1 }, undefined]);
+  });
+
+  it.each([
+    ['this host has claimed', { status: 'pre-migrating', dest_compute: TARGET }, {}],
+    ['the source is at', { status: 'migrating', dest_compute: TARGET }, { task_state: 'resize_migrating' }],
+    ['is from here', { status: 'pre-migrating' }, { host: TARGET }],
+    ['is another one', { status: 'accepted', migration_type: 'evacuation' }, {}],
+    ['has been begun', { status: 'pre-migrating', migration_type: 'evacuation' }, { task_state: 'rebuilding' }],
+  ])('a move that %s is left alone', async (_which, migration, fields) => {
+    await using computes = new TwoComputes();
+    const instance = await computes.server(fields);
+    computes.migration(instance, migration);
+    const before = structuredClone(computes.source.row(instance));
+
+    await giveUp(computes.target, instance, TARGET);
+
+    expect(computes.source.row(instance)).toEqual(before);
+    expect(computes.plane.migrations.get(1)).toMatchObject({ status: migration.status });
+  });
+
+  it('a move that a message is working on is left alone', async () => {
+    await using computes = new TwoComputes();
+    const instance = await computes.server();
+    const { uuid } = instance['nova_object.data'];
+    computes.migration(instance, { status: 'pre-migrating' });
+
+    await computes.target.services.locks.run(uuid, () => giveUp(computes.target, instance, TARGET));
+
+    expect(computes.source.row(instance)).toMatchObject({ task_state: 'resize_prep' });
+  });
+
+  it('an evacuation fails, and can be asked for again', async () => {
+    await using computes = new TwoComputes();
+    const instance = await computes.server({ task_state: 'rebuilding' });
+    computes.migration(instance, { status: 'accepted', migration_type: 'evacuation' });
+
+    await giveUp(computes.target, instance, TARGET);
+
+    expect(computes.source.row(instance)).toMatchObject({ vm_state: 'error', task_state: null, host: SOURCE });
     expect(computes.plane.migrations.get(1)).toMatchObject({ status: 'failed' });
   });
 });

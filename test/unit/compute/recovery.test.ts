@@ -49,6 +49,8 @@ describe('the recovery plan', () => {
     ['active', 'shelving', ['plug', 'resume guest', 'clear task']],
     ['paused', 'shelving_image_uploading', ['plug', 'resume guest', 'clear task']],
     ['error', 'shelving', []],
+    ['shelved_offloaded', 'unshelving', ['undo unshelving']],
+    ['shelved_offloaded', 'spawning', ['undo unshelving']],
     ['shelved', 'shelving_offloading', ['clear task', 'offload']],
     ['active', 'rescuing', ['undo rescue']],
     ['error', 'rescuing', ['undo rescue']],
