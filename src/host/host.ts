@@ -40,6 +40,7 @@ export interface RunResult {
 export interface RunningCommand {
   readonly pid: number;
   readonly stdin: NodeJS.WritableStream;
+  /** To be read to its end, however slowly, or destroyed: until then a program that said anything is not done. */
   readonly stdout: NodeJS.ReadableStream;
   /** With `withRelay`. */
   readonly relay?: { readonly input: NodeJS.WritableStream; readonly output: NodeJS.ReadableStream };

@@ -72,7 +72,7 @@ class Supervised {
       ? setTimeout(() => this.kill(new AppError('unavailable', `timed out after ${timeoutMs} ms`)), timeoutMs)
       : undefined;
     try {
-      const exitCode = await closed(this.child).catch((error: unknown) => {
+      const exitCode = await closed(this.child, () => this.#cause !== undefined).catch((error: unknown) => {
         this.#cause ??= asError(error);
         return null;
       });
@@ -116,16 +116,19 @@ function killGroup({ pid }: Spawned): void {
   }
 }
 
-/** Resolves when the program has ended and all that it said has been read; rejects when it was not started. */
-async function closed({ exit, stdout, stderr }: Spawned): Promise<number | null> {
+/**
+ * Resolves when the program has ended and all that it said has been read, however slowly, unless it was killed; rejects when it was not
+ * started. What others that hold its pipes may say later is not waited for.
+ */
+async function closed({ exit, stdout, isUnread, stderr }: Spawned, isKilled: () => boolean): Promise<number | null> {
   const read = Promise.all([over(stdout), over(stderr)]);
   const exitCode = await exit;
-  const grace = setTimeout(() => {
-    stdout.destroy();
+  const grace = setInterval(() => {
     stderr.destroy();
+    if (isKilled() || !isUnread()) stdout.destroy();
   }, PIPES_GRACE_MS);
   await read;
-  clearTimeout(grace);
+  clearInterval(grace);
   return exitCode;
 }
 
@@ -164,11 +167,16 @@ async function feed(command: Supervised, input: RunOptions['input']): Promise<vo
     stdin.end(input);
     return;
   }
+  let isCutOff = false;
+  input.once('close', () => {
+    isCutOff = !stdin.destroyed && !('readableEnded' in input && input.readableEnded === true);
+  });
   try {
     await pipeline(input, stdin);
   } catch (error) {
     // The program stopped reading: its exit code decides. Anything else is a broken source, and half an input is no input.
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (code !== 'EPIPE' && code !== 'ERR_STREAM_PREMATURE_CLOSE') command.kill(asError(error));
+    const hasStopped = code === 'EPIPE' || (code === 'ERR_STREAM_PREMATURE_CLOSE' && !isCutOff);
+    if (!hasStopped) command.kill(asError(error));
   }
 }

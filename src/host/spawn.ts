@@ -16,6 +16,8 @@ const SETSIGDEF = 0x04;
 const SETSIGMASK = 0x08;
 const SETSID = 0x80;
 const WNOHANG = 1;
+const MSG_PEEK = 2;
+const MSG_DONTWAIT = 0x40;
 /** glibc: 336 and 80 bytes on 64 bit machines; sets of signals are 128. */
 const STRUCT_BYTES = 512;
 const SIGNALS_BYTES = 128;
@@ -39,6 +41,7 @@ const attributesFlags = libc.func('int posix_spawnattr_setflags(void *attributes
 const attributesMask = libc.func('int posix_spawnattr_setsigmask(void *attributes, void *signals)');
 const attributesDefault = libc.func('int posix_spawnattr_setsigdefault(void *attributes, void *signals)');
 const sigfillset = libc.func('int sigfillset(void *signals)');
+const recvCall = libc.func('long recv(int fd, void *buffer, size_t length, int flags)');
 const waitpidCall = libc.func('int waitpid(int pid, _Out_ int *status, int options)');
 const check = unwrapCall(koffi);
 const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
@@ -62,6 +65,8 @@ export interface Spawned {
   readonly pid: number | undefined;
   readonly stdin: Writable;
   readonly stdout: Readable;
+  /** Whether there is more to read of it, or its end. */
+  readonly isUnread: () => boolean;
   readonly stderr: Readable;
   readonly relay?: { readonly input: Writable; readonly output: Readable };
   /** Its exit code, null when a signal ended it; rejects when it was not started. It is reaped by then. */
@@ -84,14 +89,17 @@ export function spawnProgram(request: SpawnRequest): Spawned {
       ends.closeOurs();
       const exit = Promise.reject(started);
       exit.catch(() => undefined); // whoever awaits it gets it
-      return { pid: undefined, stdin: discarded(), stdout: discarded(), stderr: discarded(), exit };
+      const streams = { stdin: discarded(), stdout: discarded(), isUnread: () => false, stderr: discarded() };
+      return { pid: undefined, ...streams, exit };
     }
     const exit = children.end(started);
     const [input, output] = relay;
+    const said = readableEnd(stdout);
     return {
       pid: started,
       stdin: writableEnd(stdin),
-      stdout: readableEnd(stdout),
+      stdout: said,
+      isUnread: () => isUnread(said, stdout),
       stderr: readableEnd(stderr),
       ...(input !== undefined && output !== undefined
         ? { relay: { input: writableEnd(input), output: readableEnd(output) } }
@@ -217,6 +225,12 @@ function readableEnd(fd: number | undefined): Readable {
 
 function writableEnd(fd: number | undefined): Writable {
   return fd === undefined ? discarded() : new Socket({ fd, readable: false, writable: true });
+}
+
+/** A reader that is slower than the program: the rest is in the stream, or in the kernel, where an end is 0 bytes. */
+function isUnread(stream: Readable, fd: number): boolean {
+  if (stream.destroyed) return false;
+  return stream.readableLength > 0 || Number(recvCall(fd, Buffer.alloc(1), 1, MSG_PEEK | MSG_DONTWAIT)) >= 0;
 }
 
 /** Has ended once somebody reads it. */

@@ -1,6 +1,4 @@
 // A command whose output is a stream for somebody.
-import { PassThrough } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { asError } from '#src/lib/errors.ts';
 import { sleep } from '#src/lib/wait.ts';
 import type { Argv, Host } from './host.ts';
@@ -23,7 +21,7 @@ export async function streamed(host: Pick<Host, 'start'>, { argv, use, signal }:
     (error: unknown) => (stop.signal.aborted ? undefined : asError(error)),
   );
   try {
-    await use(kept(command.stdout));
+    await use(command.stdout);
   } catch (error) {
     // Whoever reads of a command that failed fails, too: what the command says is the reason.
     const reason = await Promise.race([failed, sleep(GRACE_MS, signal).catch(() => undefined)]);
@@ -32,11 +30,4 @@ export async function streamed(host: Pick<Host, 'start'>, { argv, use, signal }:
     throw reason ?? error;
   }
   await command.done;
-}
-
-/** Read from the beginning: Node throws away what a process that has ended wrote, as long as nobody reads it. */
-function kept(output: NodeJS.ReadableStream): NodeJS.ReadableStream {
-  const through = new PassThrough();
-  pipeline(output, through).catch(() => undefined); // it destroys the reader's end, which says so
-  return through;
 }

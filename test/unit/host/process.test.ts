@@ -2,8 +2,9 @@
 import { mkdtemp, rm, stat, symlink, writeFile, readFile, mkdir, chmod, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import { PassThrough, Readable, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { CommandError } from '#src/host/command-error.ts';
@@ -103,6 +104,16 @@ describe('run', () => {
     );
   });
 
+  it('kills the program when its input is closed before its end', async () => {
+    const input = new PassThrough();
+    input.write('half');
+    setTimeout(() => input.destroy(), 50);
+
+    const error = await rejection(host.run(['sh', '-c', 'cat; echo as if that were all'], { input }));
+
+    expect(error.exitCode).toBeNull();
+  });
+
   it('kills the whole process group on abort, before it rejects', async () => {
     const stop = new AbortController();
     const script = `sleep 60 & echo $! > ${folder}/child; echo $$ > ${folder}/self; wait`;
@@ -148,6 +159,43 @@ describe('start', () => {
 
     expect(await text(command.stdout as Readable)).toBe('streamed');
     expect(await command.done).toEqual({ exitCode: 0, stderr: '' });
+  });
+
+  it('keeps what an ended program said for a reader who takes his time', async () => {
+    const command = host.start(['head', '--bytes=500000', '/dev/zero']);
+    let bytes = 0;
+    let waits = 1;
+    const slow = new Writable({
+      highWaterMark: 1,
+      write(piece: Buffer, _encoding, done) {
+        bytes += piece.length;
+        // the program ends meanwhile: what is left is less than a socket takes
+        setTimeout(done, bytes > 350_000 && waits-- > 0 ? 3000 : 0);
+      },
+    });
+
+    await pipeline(command.stdout, slow);
+
+    expect(bytes).toBe(500_000);
+    expect(await command.done).toEqual({ exitCode: 0, stderr: '' });
+  });
+
+  it('ends with what an ended program said when it is aborted, though nobody takes it', async () => {
+    const stop = new AbortController();
+    const command = host.start(['head', '--bytes=100000', '/dev/zero'], { signal: stop.signal });
+    const pieces = (command.stdout as Readable)[Symbol.asyncIterator]();
+    await pieces.next();
+    setTimeout(() => stop.abort(new Error('enough')), 100);
+
+    expect((await rejection(command.done)).message).toContain('enough');
+  });
+
+  it('keeps it for one who begins late', async () => {
+    const command = host.start(['head', '--bytes=1000', '/dev/zero']);
+    await delay(2500);
+
+    expect(await text(command.stdout as Readable)).toHaveLength(1000);
+    expect(await command.done).toMatchObject({ exitCode: 0 });
   });
 
   it('rejects done as run() does', async () => {
