@@ -94,16 +94,22 @@ function whileRunning({ done }: RunningCommand, signal: AbortSignal): AbortSigna
   return AbortSignal.any([signal, failed.signal]);
 }
 
-/** Reads the peer's stream to its end, even when the program has had enough of it: another one may follow. */
+/**
+ * Reads the peer's stream to its end, even when the program has had enough of it: another one may follow. A stream that breaks off ends the
+ * program's input: it knows that that is too early.
+ */
 async function feed(source: AsyncIterable<unknown>, target: NodeJS.WritableStream): Promise<void> {
   const writable = target as Writable;
   const closed = new AbortController();
   writable.once('close', () => closed.abort());
-  for await (const chunk of source) {
-    if (closed.signal.aborted || writable.write(chunk)) continue;
-    await once(writable, 'drain', { signal: closed.signal }).catch(() => undefined);
+  try {
+    for await (const chunk of source) {
+      if (closed.signal.aborted || writable.write(chunk)) continue;
+      await once(writable, 'drain', { signal: closed.signal }).catch(() => undefined);
+    }
+  } finally {
+    writable.end();
   }
-  writable.end();
 }
 
 async function* counted(source: AsyncIterable<unknown>, progress: RsyncJob['progress']): AsyncGenerator<Buffer> {

@@ -11,13 +11,14 @@ import { rsyncReceive, rsyncSend } from '#src/engine/migration/rsync.ts';
 import { LinuxHost } from '#src/host/linux-host.ts';
 import { describeWith } from '../support.ts';
 
-async function channelPair(): Promise<readonly [Channel, Channel]> {
+/** And what breaks their connection. */
+async function channelPair(): Promise<readonly [Channel, Channel, () => void]> {
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   await once(server, 'listening');
   const accepted = once(server, 'connection') as Promise<[WebSocket]>;
   const dialled = new WebSocket(`ws://127.0.0.1:${(server.address() as AddressInfo).port}`);
   const [socket] = await accepted;
-  const pair = [new Channel(socket), new Channel(dialled)] as const;
+  const pair = [new Channel(socket), new Channel(dialled), () => socket.terminate()] as const;
   await once(dialled, 'open').catch(() => undefined);
   server.close();
   return pair;
@@ -73,5 +74,30 @@ describeWith({ commands: ['rsync'] }, 'rsync over a channel', () => {
 
     expect(ends.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     expect(String((ends[1] as PromiseRejectedResult).reason)).toContain('/proc/nothing');
+  });
+
+  it('ends on both ends when their connection breaks', async () => {
+    const work = await mkdtemp(join(tmpdir(), 'tunnel-'));
+    try {
+      await mkdir(join(work, 'to'));
+      await writeFile(join(work, 'big'), Buffer.alloc(64 << 20, 'x'));
+      const [one, other, breakOff] = await channelPair();
+      const never = new AbortController().signal;
+      const job = { host, features: {}, signal: never };
+      const progress = (bytes: number): void => {
+        if (bytes > 1 << 20) breakOff();
+      };
+
+      const ends = await Promise.allSettled([
+        rsyncSend({ ...job, channel: one }, [join(work, 'big')]),
+        rsyncReceive({ ...job, channel: other, progress }, join(work, 'to')),
+      ]);
+
+      expect(ends.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+      one[Symbol.dispose]();
+      other[Symbol.dispose]();
+    } finally {
+      await rm(work, { recursive: true });
+    }
   });
 });

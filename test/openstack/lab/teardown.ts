@@ -48,6 +48,11 @@ async function removeNetworks({ data }: LabPaths): Promise<void> {
     for (const tap of taps) await removeTap(tap);
     await run(['ip', 'link', 'del', bridge]);
   }
+  // of a network that was deleted while no agent was there to see it: a route of its addresses stays with it
+  for (const bridge of readdirSync('/sys/class/net').filter((name) => name.startsWith('brq'))) {
+    const ports = `/sys/class/net/${bridge}/brif`;
+    if (existsSync(ports) && readdirSync(ports).length === 0) await run(['ip', 'link', 'del', bridge]);
+  }
   for (const { inside } of Object.values(PHYSICAL_NETWORKS)) {
     if (!existsSync(`/sys/class/net/${inside}`)) continue;
     const bridge = `/sys/class/net/${inside}/brport/bridge`;
