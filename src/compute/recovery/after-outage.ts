@@ -54,14 +54,14 @@ export class OutageRecovery implements Service {
     const { signal } = this.#ending;
     let before: ReadonlyMap<string, string> = new Map();
     try {
-      let builds = await this.#perhapsBuilds();
+      let unclaimed = await this.#perhapsUnclaimed();
       for (let look = 0; look < LOOKS; look += 1) {
         before = await this.#look(before);
         if (look > 0) {
-          await this.#failBuilds(builds);
-          builds = [...this.#services.underWay.left]; // since the look before
+          await this.#giveUp(unclaimed);
+          unclaimed = [...this.#services.underWay.left]; // since the look before
         }
-        if (before.size === 0 && builds.length === 0) return;
+        if (before.size === 0 && unclaimed.length === 0) return;
         await sleep(this.#spacingMs, signal);
       }
     } catch (error) {
@@ -69,8 +69,8 @@ export class OutageRecovery implements Service {
     }
   }
 
-  /** What may be builds that were not claimed: uuids of all that has resources of this host, or whose request knows no better. */
-  async #perhapsBuilds(): Promise<readonly string[]> {
+  /** What may be builds and arrivals that were not claimed: uuids of all that has resources of this host, or whose request knows no better. */
+  async #perhapsUnclaimed(): Promise<readonly string[]> {
     const { placement, tracker, log, underWay } = this.#services;
     const { signal } = this.#ending;
     const question = { placement, providerUuid: tracker.computeNodeUuid };
@@ -82,7 +82,7 @@ export class OutageRecovery implements Service {
     return [...consumers, ...underWay.left];
   }
 
-  async #failBuilds(uuids: readonly string[]): Promise<void> {
+  async #giveUp(uuids: readonly string[]): Promise<void> {
     const { log, config } = this.#services;
     const isBusy = (uuid: string): boolean => this.#isBusy(uuid);
     const parts = { asking: this.#asking, operations: this.#operations, log, host: config.host, isBusy };

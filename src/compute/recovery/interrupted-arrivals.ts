@@ -5,6 +5,7 @@ import type { NovaObject } from '#src/nova/objects/object.ts';
 import { MIGRATION_STATUSES as STATUS, MIGRATION_TYPES, TASK_STATES as TASK, VM_STATES } from '#src/nova/states.ts';
 import { type Asking, type Instance, instancesByFilters } from '../records.ts';
 import type { InstanceOperations, MoveStep } from '../types.ts';
+import { ATTRIBUTES } from './init-host.ts';
 import { newestMove } from './interrupted-moves.ts';
 
 export interface ArrivalParts {
@@ -16,7 +17,6 @@ export interface ArrivalParts {
   readonly isBusy: (uuid: string) => boolean;
 }
 
-const ATTRIBUTES = ['flavor', 'info_cache', 'metadata', 'system_metadata'] as const;
 const UNSHELVING: ReadonlySet<string | null> = new Set([TASK.unshelving, TASK.spawning]);
 const TASKS = [TASK.resizePrep, TASK.rebuilding, ...UNSHELVING];
 

@@ -1,5 +1,4 @@
 // What was placed here and never claimed, looked at once: when the messages that waited for this host have been taken.
-import type { Log } from '#src/lib/log.ts';
 import type { Service } from '#src/lib/service.ts';
 import { aborted, sleep } from '#src/lib/wait.ts';
 import { type ArrivalParts, giveUpArrivals } from './interrupted-arrivals.ts';
@@ -11,14 +10,12 @@ const TAKEN_AFTER_MS = 5000;
 export class Unclaimed implements Service {
   readonly name = 'interrupted builds and arrivals';
   readonly #parts: ArrivalParts;
-  readonly #log: Log;
   readonly #uuids: readonly string[];
   readonly #ending = new AbortController();
   #work: Promise<void> = Promise.resolve();
 
   constructor(parts: ArrivalParts, uuids: readonly string[]) {
     this.#parts = parts;
-    this.#log = parts.log;
     this.#uuids = uuids;
   }
 
@@ -37,7 +34,7 @@ export class Unclaimed implements Service {
       await giveUpUnclaimed(this.#parts, this.#uuids);
     } catch (error) {
       if (this.#ending.signal.aborted) return;
-      this.#log.error('interrupted builds and arrivals not looked after', { error });
+      this.#parts.log.error('interrupted builds and arrivals not looked after', { error });
     }
   }
 }
